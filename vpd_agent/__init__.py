@@ -1,0 +1,1 @@
+"""A feedback-agnostic trainer: VPD, SDPO, SDPG and GRPO behind one interface."""

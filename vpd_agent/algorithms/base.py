@@ -1,0 +1,138 @@
+"""What an algorithm is: a frozen dataclass whose `losses(step)` names the losses of a step.
+
+A loss is a function of `LossInputs`, which compute what the models think of a micro-batch when,
+and only when, it is asked for. The trainer knows nothing else of an algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vpd_agent.losses import Metrics
+from vpd_agent.policy import Policy, TokenScores
+from vpd_agent.teacher import TeacherWeights
+from vpd_agent.types import RolloutBatch
+
+State = dict[str, float]  # what an algorithm remembers between steps; saved in checkpoints
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a run is. index counts from 0."""
+
+    index: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """0 at the first step, 1 at the last."""
+        return self.index / max(self.total - 1, 1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss of a step, and its own optimiser step.
+
+    compute: micro-batch → (its share of the whole batch's loss, its share of the metrics).
+    measure: run without gradient over all micro-batches before any is computed; its sums go to
+        `update`, which returns what the state becomes. For whole-batch quantities that a loss
+        needs, such as a moving average.
+    optimizer: losses that name the same one share its moments. Each name has its own.
+    learning_rate: None for the run's.
+    """
+
+    name: str
+    compute: Callable[[LossInputs], tuple[Tensor, Metrics]]
+    measure: Callable[[LossInputs], dict[str, Tensor]] | None = None
+    update: Callable[[State, dict[str, float]], State] | None = None
+    optimizer: str = "policy"
+    learning_rate: float | None = None
+
+
+class Algorithm:
+    """Base of the algorithms: the defaults of what the trainer asks for.
+
+    name: what the command line calls it.
+    teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
+    ema_rate: of teacher="ema".
+    needs_reference: keep a frozen copy of the initial policy.
+    """
+
+    name: ClassVar[str]
+    teacher: TeacherWeights | None = None
+    ema_rate: float = 0.05
+    needs_reference: bool = False
+
+    def losses(self, step: Step) -> Sequence[Loss]:
+        raise NotImplementedError
+
+
+class LossInputs:
+    """A micro-batch and, computed on demand, what each model thinks of its responses."""
+
+    def __init__(
+        self,
+        batch: RolloutBatch,
+        *,
+        policy: Policy,
+        teacher: Policy | None = None,
+        reference: Policy | None = None,
+        state: State | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self.batch = batch
+        self.state = state if state is not None else {}
+        self._policy = policy
+        self._teacher = teacher
+        self._reference = reference
+        self._temperature = temperature
+
+    @cached_property
+    def student(self) -> TokenScores:
+        """The policy on the plain prompt; carries gradient."""
+        return self._score(self._policy, teacher_prompt=False)
+
+    @cached_property
+    def trained_teacher(self) -> TokenScores:
+        """The policy on the teacher's prompt; carries gradient."""
+        return self._score(self._policy, teacher_prompt=True)
+
+    @cached_property
+    def teacher(self) -> TokenScores:
+        """The teacher's weights on the teacher's prompt; no gradient."""
+        if self._teacher is None:
+            raise ValueError("This loss asks for a teacher, but its algorithm's `teacher` is None.")
+        with torch.no_grad():
+            return self._score(self._teacher, teacher_prompt=True)
+
+    @cached_property
+    def reference(self) -> TokenScores:
+        """The initial policy on the plain prompt; no gradient."""
+        if self._reference is None:
+            raise ValueError(
+                "This loss asks for the reference policy, but its algorithm's `needs_reference` "
+                "is False."
+            )
+        with torch.no_grad():
+            return self._score(self._reference, teacher_prompt=False)
+
+    def _score(self, policy: Policy, *, teacher_prompt: bool) -> TokenScores:
+        b = self.batch
+        prompt = (
+            (b.teacher_prompt, b.teacher_prompt_mask)
+            if teacher_prompt
+            else (b.prompt, b.prompt_mask)
+        )
+        return policy.score(*prompt, b.response, b.mask, temperature=self._temperature)
+
+
+def check(condition: bool, field: str, expected: str, value: object) -> None:
+    """Raise ValueError in the words every algorithm uses for a bad hyper-parameter."""
+    if not condition:
+        raise ValueError(f"{field} must be {expected}, got {value!r}.")

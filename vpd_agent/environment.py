@@ -1,0 +1,54 @@
+"""From what a person names (an id, a data file, a source of feedback) to vector environments."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+FEEDBACK_SOURCES = ("environment", "siblings")
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """A recipe for vector environments; `make` follows it as often as asked."""
+
+    id: str
+    feedback: str = "environment"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.feedback not in FEEDBACK_SOURCES:
+            raise ValueError(
+                f"Unknown feedback source {self.feedback!r}; choose from "
+                f"{', '.join(FEEDBACK_SOURCES)}."
+            )
+
+    def make(self, num_envs: int, split: str | None = None) -> gym.vector.VectorEnv:
+        """A batched environment. Raises ValueError for an unknown id or option."""
+        import vpd_envs
+
+        if ":" in self.id:
+            importlib.import_module(self.id.split(":")[0])
+        name = self.id.split(":")[-1]
+        if name not in gym.registry:
+            known = sorted(i for i in gym.registry if i.startswith("vpd/"))
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"Unknown environment {self.id!r}. {hint}Here are {', '.join(known)}; your own "
+                f"are named 'module:Name-v0'."
+            )
+        kwargs = dict(self.kwargs) | ({"split": split} if split else {})
+        try:
+            environment = gym.make_vec(
+                name, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+            )
+        except TypeError as error:
+            raise ValueError(f"Environment {name} does not take these options: {error}") from error
+        if self.feedback == "siblings":
+            environment = vpd_envs.SiblingFeedback(environment)
+        return environment

@@ -1,0 +1,143 @@
+"""Default hyper-parameters, per setting, in one place.
+
+A setting is a kind of task for a kind of model. `laptop` and `tiny` are for models of the tiny
+preset; real models get `code` or `science`, the published runs. The command line picks one by
+`choose` and every option overrides it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vpd_agent.algorithms import GRPO, SDPG, SDPO, VPD, Algorithm
+from vpd_agent.teacher import TeacherTemplate
+from vpd_agent.trainer import TrainConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run starts from. learning_rates: per algorithm, where it differs from `train`."""
+
+    about: str
+    train: TrainConfig
+    template: TeacherTemplate
+    algorithms: tuple[Algorithm, ...]
+    learning_rates: dict[str, float]
+
+    def algorithm(self, name: str) -> Algorithm:
+        return next(a for a in self.algorithms if a.name == name)
+
+    def config(self, algorithm: str) -> TrainConfig:
+        rate = self.learning_rates.get(algorithm, self.train.learning_rate)
+        return replace(self.train, learning_rate=rate)
+
+
+COMPACT = TeacherTemplate(
+    failed="{prompt}|{attempt}:{feedback}", solved="{prompt}|{attempt}:{feedback}"
+)
+
+LAPTOP = Setting(
+    about="vpd/MiniCode-v0 with the tiny preset: minutes on a laptop core",
+    train=TrainConfig(
+        steps=200,
+        prompts_per_step=8,
+        group_size=8,
+        learning_rate=4e-4,
+        adam_beta2=0.95,
+        max_prompt_tokens=64,
+        max_teacher_prompt_tokens=96,
+        max_response_tokens=12,
+        eval_every=40,
+        save_every=100,
+    ),
+    template=COMPACT,
+    algorithms=(
+        VPD(
+            e_step_every=2,
+            beta=1.0,  # short answers: the log-ratio is a sum over few tokens
+            e_step_learning_rate=1e-4,
+            e_step_optimizer="own",
+            teacher="ema",  # live teachers collapse here through malformed attempts
+        ),
+        SDPO(importance_clip=None),
+        SDPG(
+            clip_high=0.2,
+            dual_clip=None,
+            distill_weight=1.0,
+            decay_fraction=1.0,
+            reference_weight=0.0,
+            teacher="ema",
+        ),
+        GRPO(),
+    ),
+    learning_rates={"grpo": 2e-4, "sdpo": 2e-4},
+)
+
+TINY = Setting(
+    about="any other environment with a tiny model: to see every part of the loop run on a laptop",
+    train=replace(
+        LAPTOP.train,
+        prompts_per_step=2,
+        group_size=4,
+        max_prompt_tokens=6144,
+        max_teacher_prompt_tokens=9216,
+        max_response_tokens=128,
+        eval_every=0,
+        save_every=50,
+        samples_every=1,
+        micro_batch_size=4,
+    ),
+    template=TeacherTemplate(),
+    algorithms=LAPTOP.algorithms,
+    learning_rates=LAPTOP.learning_rates,
+)
+
+CODE = Setting(
+    about="rich feedback (code) with real models: SDPO, arXiv 2601.20802; VPD, arXiv 2605.15113",
+    train=TrainConfig(learning_rate=1e-6, micro_batch_size=1),
+    template=TeacherTemplate(),
+    algorithms=(
+        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=20),
+        SDPO(alpha=1.0, top_k=20, teacher="ema", ema_rate=0.05),
+        SDPG(),
+        GRPO(),
+    ),
+    learning_rates={},
+)
+
+SCIENCE = Setting(
+    about="everything else (science, mathematics, tools) with real models: the same papers",
+    train=TrainConfig(learning_rate=1e-5, micro_batch_size=1),
+    template=TeacherTemplate(),
+    algorithms=(
+        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=100),
+        SDPO(alpha=0.5, top_k=100, tail="bucket", teacher="ema", ema_rate=0.05),
+        SDPG(),
+        GRPO(),
+    ),
+    learning_rates={"grpo": 1e-6, "sdpg": 1e-6},
+)
+
+SETTINGS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}
+CODE_ENVIRONMENTS = ("vpd/LiveCodeBench-v0",)
+TINY_WIDTH = 256  # models up to this hidden size are taken for tiny ones
+
+
+def choose(environment: str, model: str) -> str:
+    """The name of the setting for this environment and model."""
+    if is_tiny(model):
+        return "laptop" if environment == "vpd/MiniCode-v0" else "tiny"
+    return "code" if environment in CODE_ENVIRONMENTS else "science"
+
+
+def is_tiny(model: str) -> bool:
+    """Whether a model is of the tiny preset, by its name or by its folder's config.json."""
+    if model.split("-")[0] == "tiny":
+        return True
+    try:
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("hidden_size", TINY_WIDTH + 1) <= TINY_WIDTH

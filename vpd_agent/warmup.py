@@ -1,0 +1,187 @@
+"""The warm-started tiny model: supervised examples of `vpd/MiniCode-v0`, cached by content.
+
+It can write expressions, knows a few names, and has seen feedback but mostly ignored it: reading
+feedback is a latent skill that reinforcement learning can draw out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+from vpd_agent import policy as policy_module
+from vpd_agent import tiny as tiny_module
+from vpd_agent.policy import Policy
+from vpd_agent.settings import COMPACT
+from vpd_agent.teacher import TeacherTemplate
+from vpd_agent.tiny import tiny_policy
+from vpd_agent.types import Message, pad_left, pad_right
+from vpd_envs import mini
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """The recipe."""
+
+    steps: int = 180
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    known_names: int = 8
+    """Names per slot whose digit is taught; the others get a fresh random one in each example."""
+    teacher_share: float = 0.5
+    """Examples with a teacher prompt."""
+    copy_share: float = 0.1
+    """Teacher examples whose attempt was right and is to be repeated."""
+    malformed_share: float = 0.2
+    """Teacher examples whose attempt is not an expression."""
+    ignore_share: float = 0.6
+    """Other teacher examples whose target ignores the feedback."""
+    table_seed: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    messages: list[Message]
+    answer: str
+
+
+def warm_policy(
+    config: WarmupConfig | None = None,
+    *,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Policy:
+    """The warm-started model, from the cache if this very recipe was followed before.
+
+    on_step(step, loss) is called while it trains, which takes about a minute on one core.
+    """
+    config = config or WarmupConfig()
+    folder = cache_folder(config)
+    if not (folder / "config.json").is_file():
+        policy = train(config, on_step=on_step)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        policy.save(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process has just finished the same
+            shutil.rmtree(temporary)
+    return Policy.load(str(folder))
+
+
+def cache_folder(config: WarmupConfig) -> Path:
+    """Named by a hash of all that decides the weights: recipe, code, library versions."""
+    sha = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for source in (__file__, tiny_module.__file__, policy_module.__file__, mini.__file__):
+        sha.update(Path(source).read_bytes())
+    sha.update(f"{torch.__version__} {transformers.__version__}".encode())
+    root = os.environ.get("VPD_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vpd"
+    )
+    return Path(root) / "warm" / sha.hexdigest()[:16]
+
+
+def train(config: WarmupConfig, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
+    """Supervised training from scratch on examples drawn afresh for each step."""
+    policy = tiny_policy(config.seed)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
+    )
+    examples = Examples(config)
+    for step in range(config.steps):
+        loss = supervised_loss(policy, [examples.draw() for _ in range(config.batch_size)])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        if on_step is not None:
+            on_step(step + 1, loss.item())
+    return policy
+
+
+def supervised_loss(policy: Policy, examples: list[Example]) -> torch.Tensor:
+    """Mean −log π(token) over the answers' tokens, the end-of-sequence token included."""
+    answers = [
+        [
+            *policy.tokenizer(e.answer, add_special_tokens=False).input_ids,
+            policy.tokenizer.eos_token_id,
+        ]
+        for e in examples
+    ]
+    prompt, prompt_mask = pad_left([policy.encode(e.messages) for e in examples], policy.pad_id)
+    response, mask = pad_right(answers, policy.pad_id)
+    scores = policy.score(prompt, prompt_mask, response, mask)
+    return -(scores.logprobs * mask).sum() / mask.sum()
+
+
+class Examples:
+    """An endless stream of warm-start examples."""
+
+    def __init__(self, config: WarmupConfig, template: TeacherTemplate = COMPACT) -> None:
+        self.config = config
+        self.template = template
+        self.table = mini.Table.make(config.table_seed)
+        self.random = random.Random(config.seed)
+        slots = (self.table.first, self.table.second)
+        self.known = [dict(list(digits.items())[: config.known_names]) for digits in slots]
+
+    def draw(self) -> Example:
+        rng, config = self.random, self.config
+        names = rng.choice(self.table.train_pairs)
+        prompt = [{"role": "user", "content": "".join(names)}]
+        truth = self.guess(names)
+        if rng.random() >= config.teacher_share:
+            return Example(prompt, mini.expression(*truth))
+        kind = rng.random()
+        if kind < config.copy_share:
+            attempt, feedback, target = mini.expression(*truth), mini.RIGHT, truth
+        elif kind < config.copy_share + config.malformed_share:
+            attempt, target = self.malformed(mini.expression(*self.guess(names))), truth
+            feedback = f"!{SyntaxError.__name__}"
+        else:
+            wrong = self.wrong_guess(names, truth)
+            attempt = mini.expression(*wrong)
+            feedback = mini.feedback_for(*truth, *wrong)
+            target = self.guess(names) if rng.random() < config.ignore_share else truth
+        messages = self.template.messages(prompt, attempt, feedback, solved=target == truth)
+        return Example(messages, mini.expression(*target))
+
+    def guess(self, names: tuple[str, str]) -> tuple[int, int]:
+        """The digits of known names, random ones for the others."""
+        a, b = (
+            known.get(name, self.random.randint(1, 9))
+            for name, known in zip(names, self.known, strict=True)
+        )
+        return a, b
+
+    def wrong_guess(self, names: tuple[str, str], truth: tuple[int, int]) -> tuple[int, int]:
+        """A guess as the student would fail; any wrong digits for names it knows."""
+        wrong = self.guess(names)
+        while wrong == truth:
+            wrong = self.random.randint(1, 9), self.random.randint(1, 9)
+        return wrong
+
+    def malformed(self, expression: str) -> str:
+        """The expression with a character lost, doubled or out of place, so that it is no Python."""
+        while True:
+            i = self.random.randrange(len(expression))
+            kind = self.random.randrange(3)
+            if kind == 0:
+                text = expression[:i] + expression[i + 1 :]
+            elif kind == 1:
+                text = expression[: i + 1] + expression[i:]
+            else:
+                text = expression[:i] + self.random.choice("x*+0123456789") + expression[i:]
+            try:
+                compile(text, "attempt", "eval")
+            except SyntaxError:
+                return text
