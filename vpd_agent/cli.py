@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-# --- options that several commands share -----------------------------------------------------------
+# --- options that several commands share --------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class ModelOptions:
         return policy
 
 
-# --- vpd train -------------------------------------------------------------------------------------
+# --- vpd train ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, setting_name: str
     return 0
 
 
-# --- vpd compare -----------------------------------------------------------------------------------
+# --- vpd compare --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +309,7 @@ def _check_unfinished(runs: list) -> None:
             )
 
 
-# --- vpd eval --------------------------------------------------------------------------------------
+# --- vpd eval -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +380,7 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-# --- vpd warmup ------------------------------------------------------------------------------------
+# --- vpd warmup ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,7 +411,7 @@ def _warm_policy(quiet: bool) -> Policy:
         return warm_policy(config, on_step=lambda step, _: progress.show("warm-up", step))
 
 
-# --- helpers ---------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------
 
 
 def _parse(prog: str, arguments: list[str], *, description: str = "", **parts: tuple) -> Any:

@@ -171,7 +171,7 @@ class Examples:
         return wrong
 
     def malformed(self, expression: str) -> str:
-        """The expression with a character lost, doubled or out of place, so that it is no Python."""
+        """The expression with a character lost, doubled or misplaced, so that it is no Python."""
         while True:
             i = self.random.randrange(len(expression))
             kind = self.random.randrange(3)

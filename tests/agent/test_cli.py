@@ -1,0 +1,175 @@
+"""The commands as a person types them, and what they say to bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from agent.helpers import small_policy
+from vpd_agent.cli import main
+from vpd_agent.settings import SETTINGS, choose
+from vpd_agent.tiny import tiny_policy
+
+PROBLEMS = Path(__file__).parent.parent / "fixtures" / "problems.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A saved model that is no tiny preset by name."""
+    path = tmp_path_factory.mktemp("model")
+    small_policy().save(path)
+    return str(path)
+
+
+def run(*arguments: object) -> int:
+    """The exit code, also where the option parser exits by itself."""
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_on_real_code_problems_puts_the_judges_words_into_teacher_prompts(tmp_path, model):
+    out = tmp_path / "run"
+    code = run("train", "vpd", "--env", "vpd/LiveCodeBench-v0", "--data", PROBLEMS,
+               "--model", model, "--sandbox", "local", "--train-split", "all", "--steps", 3,
+               "--prompts-per-step", 2, "--group-size", 2, "--max-response-tokens", 8,
+               "--micro-batch-size", 2, "--e-step-every", 2, "--quiet",
+               "--out", out)  # fmt: skip
+    assert code == 0
+    metrics = rows(out / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3]
+    assert "e_step/loss" in metrics[0]
+    assert "e_step/loss" not in metrics[1]
+    assert all("m_step/divergence" in row for row in metrics)
+    for sample in rows(out / "samples.jsonl"):
+        assert sample["feedback"][:20] in sample["teacher_prompt"]
+    config = json.loads((out / "config.json").read_text())
+    assert config["algorithm"]["e_step_every"] == 2
+    AutoModelForCausalLM.from_pretrained(out / "model")
+    AutoTokenizer.from_pretrained(out / "model")
+
+
+def test_a_stopped_run_resumes(tmp_path, model):
+    common = ("--env", "vpd/MiniCode-v0", "--sandbox", "local", "--prompts-per-step", 2,
+              "--group-size", 2, "--eval-every", 0, "--save-every", 1, "--quiet",
+              "--out", tmp_path / "run")  # fmt: skip
+    assert run("train", "sdpo", "--model", model, "--steps", 2, *common) == 0
+    assert run("train", "sdpo", "--model", model, "--steps", 3, "--resume", *common) == 0
+    assert [row["step"] for row in rows(tmp_path / "run/metrics.jsonl")] == [1, 2, 3]
+
+
+def test_eval_counts_every_answer(tmp_path, model, capsys):
+    out = tmp_path / "eval.json"
+    code = run("eval", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
+               "--problems", 5, "--samples", 3, "--max-response-tokens", 4,
+               "--out", out)  # fmt: skip
+    assert code == 0
+    outcome = json.loads(out.read_text())
+    assert len(outcome["problems"]) == 5
+    assert sum(outcome["statuses"].values()) == 15
+    assert f"pass@1 {outcome['pass@1']:.4f}" in capsys.readouterr().out
+
+
+def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
+    arguments = ("compare", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
+                 "--algorithms", "vpd", "grpo", "--seeds", 0, 1, "--steps", 2,
+                 "--out", tmp_path / "c", "--", "--eval-every", 1, "--eval-problems", 6,
+                 "--prompts-per-step", 2, "--group-size", 2)  # fmt: skip
+    assert run(*arguments) == 0
+    report = (tmp_path / "c/report.md").read_text()
+    assert "| vpd |" in report
+    assert "| grpo |" in report
+    assert (tmp_path / "c/curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((tmp_path / "c/results.json").read_text())
+    assert len(results["runs"]) == 4
+    assert all(list(r["eval/student_pass@1"]) == ["0", "1", "2"] for r in results["runs"])
+    assert "vpd" in capsys.readouterr().out
+    # Finished runs are kept: the same command reports again without training.
+    before = (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns
+    assert run(*arguments) == 0
+    assert (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+MINI = ("--env", "vpd/MiniCode-v0", "--model", "tiny", "--sandbox", "local")
+LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "vpq", *MINI], "choose from vpd, sdpo, sdpg, grpo"),
+        (["train", "vpd", "--env", "vpd/MiniCod-v0", "--model", "tiny"],
+         "Did you mean 'vpd/MiniCode-v0'?"),
+        (["train", "vpd", *MINI, "--betta", "1"], "Perhaps you meant"),
+        (["train", "vpd", *MINI, "--beta", "-1"], "beta must be positive"),
+        (["train", "vpd", *MINI, "--setting", "lapto"], "Did you mean 'laptop'?"),
+        (["train", "vpd", *MINI, "--feedback", "gossip"], "environment, siblings"),
+        (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "Unknown sandbox 'jail'"),
+        (["train", "vpd", *MINI, "--data", "x.jsonl"], "does not take these options"),
+        (["train", "vpd", *MINI[:2], "--model", "./nowhere"], "no config.json"),
+        (["train", "vpd", *LCB, "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["train", "vpd", "--model", "tiny"], "--env"),
+        (["eval", *MINI, "--problems", "0"], "--problems must be at least 1"),
+        (["compare", *MINI, "--algorithms", "vpq"], "choose from"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_explained_with_exit_code_2_and_nothing_is_written(
+    tmp_path, monkeypatch, capsys, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("train", "compare"):
+        arguments = [*arguments, "--out", "out"]
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    text = " ".join((output.out + output.err).replace("│", " ").split())
+    assert said in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b'{"question_id": "a", "question_content": "b"', "line 1"),
+        (b'{"a": 1}\n', "question_content"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1"),
+    ],
+)
+def test_a_bad_data_file_is_explained(tmp_path, capsys, content, said):
+    data = tmp_path / "problems.jsonl"
+    data.write_bytes(content)
+    assert run("train", "vpd", *LCB, "--data", data, "--out", tmp_path / "out") == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_in_use_is_left_as_it_is(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("do not lose me")
+    assert run("train", "vpd", *MINI, "--out", out) == 2
+    assert "is in use" in " ".join(capsys.readouterr().err.split())
+    assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+
+
+def test_tiny_settings_are_not_the_defaults_of_real_models(tmp_path):
+    tiny_policy().save(tmp_path / "tiny-saved")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/config.json").write_text('{"hidden_size": 4096}')
+    assert choose("vpd/MiniCode-v0", "tiny-warm") == "laptop"
+    assert choose("vpd/MiniCode-v0", str(tmp_path / "tiny-saved")) == "laptop"
+    assert choose("vpd/LiveCodeBench-v0", "tiny") == "tiny"
+    assert choose("vpd/LiveCodeBench-v0", str(tmp_path / "real")) == "code"
+    assert choose("vpd/LiveCodeBench-v0", "Qwen/Qwen3-8B") == "code"
+    assert choose("vpd/MiniCode-v0", "Qwen/Qwen3-8B") == "science"
+    assert SETTINGS["code"].config("vpd").learning_rate == 1e-6
