@@ -1,0 +1,39 @@
+"""Real implementations of the Sandbox protocol, for tests: one that breaks, one that records."""
+
+from sandbox import SandboxError
+
+
+class BrokenSandbox:
+    """Its infrastructure fails on programs or inputs that contain `trigger`."""
+
+    name = "broken"
+
+    def __init__(self, inner=None, trigger=""):
+        self.inner, self.trigger = inner, trigger
+        self.cages = 2
+
+    def run(self, job):
+        if self.inner is None or self.trigger in job.code or self.trigger in str(job.stdin):
+            raise SandboxError("The cage is on fire. Expected a cage; fetch water.")
+        return self.inner.run(job)
+
+    def close(self):
+        pass
+
+
+class RecordingSandbox:
+    """Keeps every job and execution that passes through it."""
+
+    name = "recording"
+
+    def __init__(self, inner):
+        self.inner, self.cages = inner, inner.cages
+        self.jobs, self.executions = [], []
+
+    def run(self, job):
+        self.jobs.append(job)
+        self.executions.append(self.inner.run(job))
+        return self.executions[-1]
+
+    def close(self):
+        pass

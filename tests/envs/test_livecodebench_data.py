@@ -1,0 +1,266 @@
+"""Loading LiveCodeBench's layout: selection, packed tests, and data that is not to be trusted."""
+
+import base64
+import io
+import json
+import os
+import pickle
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lcb_rows import FIXTURE, ROWS, block, listed, packed, packed_tests, row, write_rows
+
+from vpd_envs import livecodebench
+from vpd_envs.livecodebench import LiveCodeBench, StoredTests, decoded
+
+
+def load(tmp_path, *rows, **kwargs):
+    return LiveCodeBench(write_rows(tmp_path / "rows.jsonl", rows), sandbox="local", **kwargs)
+
+
+def ids(**kwargs):
+    return set(LiveCodeBench(FIXTURE, sandbox="local", **kwargs).problem_ids)
+
+
+def test_the_fixture_is_what_lcb_rows_writes():
+    assert [json.loads(line) for line in FIXTURE.read_text().splitlines()] == ROWS
+
+
+def test_a_file_a_json_list_and_a_folder_load_alike(tmp_path):
+    whole = tmp_path / "rows.json"
+    whole.write_text(json.dumps(ROWS))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_rows(folder / "test.jsonl", ROWS[:2])
+    write_rows(folder / "test2.jsonl", ROWS[2:])
+    (folder / "README.md").write_text("not data")
+    fingerprints = {LiveCodeBench(data).fingerprint for data in (FIXTURE, whole, str(folder))}
+    assert len(fingerprints) == 1
+
+
+def test_private_tests_are_read_in_every_encoding(tmp_path):
+    pairs = [("5\n", "6\n")]
+    plain = json.dumps(listed(pairs, "stdin"))
+    encodings = [plain, packed(plain), packed(plain.encode())]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        data = zlib.compress(pickle.dumps(plain, protocol))
+        encodings.append(base64.b64encode(data).decode())
+    for private in encodings:
+        env = load(tmp_path, row("p", "?", [("1\n", "2\n")], private))
+        public, hidden = env.tests(env.problem("p"))
+        assert (public.input, public.expected, public.public) == ("1\n", "2\n", True)
+        assert (hidden.input, hidden.expected, hidden.public) == ("5\n", "6\n", False)
+
+
+def test_splits_are_disjoint_complete_and_independent_of_the_other_problems(tmp_path):
+    many = [row(f"p{i}", "?", [("1", "1")]) for i in range(200)]
+    train = set(load(tmp_path, *many, split="train").problem_ids)
+    test = set(load(tmp_path, *many, split="test").problem_ids)
+    assert train | test == {f"p{i}" for i in range(200)}
+    assert not train & test
+    assert 20 <= len(test) <= 60  # 0.2 of 200, four standard deviations
+    assert set(load(tmp_path, *many[:100], split="test").problem_ids) == test & {
+        f"p{i}" for i in range(100)
+    }
+    assert set(load(tmp_path, *many, split="test", test_fraction=1.0).problem_ids) == train | test
+
+
+def test_the_window_includes_its_start_and_excludes_its_end():
+    assert ids(start_date="2025-02-01", end_date="2025-05-01") == {
+        "mean",
+        "running-max",
+        "in-order",
+    }
+    assert ids(end_date="2025-01-01") == {"count-words"}
+    assert ids(start_date="2025-05-01") == {"reverse-lines"}
+    assert len(ids(max_problems=2)) == 2
+
+
+def test_metadata_shows_the_task_but_no_test():
+    env = LiveCodeBench(FIXTURE)
+    for problem_id in env.problem_ids:
+        _, info = env.reset(options={"problem_id": problem_id})
+        assert set(info["metadata"]) == {*livecodebench.SHOWN_FIELDS, "kind"}
+    assert info["metadata"]["contest_date"] == "2024-12-31T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"split": "dev"}, "split must be 'all', 'train' or 'test', got 'dev'"),
+        ({"test_fraction": 2}, "test_fraction must be between 0 and 1, got 2"),
+        ({"max_problems": 0}, "max_problems must be at least 1"),
+        ({"start_date": "soon"}, "start_date must be an ISO date such as 2025-02-01, got 'soon'"),
+        ({"start_date": "2025-02-01", "end_date": "2025-01-01"}, "must be before end_date"),
+        ({"start_date": "2035-01-01"}, "No problem .* start_date=2035-01-01.*Widen"),
+        ({"time_limit_seconds": 0}, "time_limit_seconds must be a positive number, got 0"),
+        ({"memory_limit_mb": -1}, "memory_limit_mb must be a positive number, got -1"),
+        ({"feedback_tests": "none"}, "feedback_tests must be 'public' or 'all', got 'none'"),
+    ],
+)
+def test_bad_arguments_are_explained(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        LiveCodeBench(FIXTURE, **kwargs)
+
+
+def test_missing_and_empty_data_is_explained(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere\.jsonl"):
+        LiveCodeBench(tmp_path / "nowhere.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"has no \.jsonl file"):
+        LiveCodeBench(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match=r"empty\.jsonl is empty: expected LiveCodeBench rows"):
+        LiveCodeBench(tmp_path / "empty.jsonl")
+
+
+def test_a_truncated_file_names_its_line(tmp_path):
+    text = FIXTURE.read_text()
+    (tmp_path / "cut.jsonl").write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"cut\.jsonl, line \d: the line .*must be JSON") as error:
+        LiveCodeBench(tmp_path / "cut.jsonl")
+    line = text[: len(text) // 2].count("\n") + 1
+    assert f"line {line}:" in str(error.value)
+
+
+def without(name):
+    return {key: value for key, value in ROWS[0].items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([1], "line 2: expected a LiveCodeBench row, a JSON object; came list"),
+        ({"prompt": "x", "answer": "y"}, r"'question_id' is missing.*came: \['answer', 'prompt'\]"),
+        (without("starter_code"), "'starter_code' is missing"),
+        (ROWS[1] | {"question_content": 3}, "'question_content' is int"),
+        (ROWS[1] | {"metadata": "{"}, "metadata must be JSON"),
+        (ROWS[1] | {"public_test_cases": "nope"}, "public_test_cases must be JSON"),
+        (ROWS[1] | {"public_test_cases": "[1]"}, "must be a JSON list of objects"),
+        (ROWS[1] | {"public_test_cases": '[{"input": "1"}]'}, "the texts 'input' and 'output'"),
+        (
+            ROWS[1] | {"public_test_cases": json.dumps(listed([("", "")], "file"))},
+            "testtype must be 'stdin' or 'functional', got 'file'",
+        ),
+        (ROWS[2] | {"metadata": "{}"}, "functional tests need metadata with a 'func_name'"),
+        (row("p", "?", [("{", "1")], function="f"), "an input line of a functional test"),
+        (row("p", "?", [("1", "x")], function="f"), "the output of a functional test"),
+        (row("p", "?", [], []), "has no test"),
+        (ROWS[1] | {"private_test_cases": "?!"}, "must be a JSON list or base64, got '"),
+        (ROWS[1] | {"private_test_cases": "[1"}, "private_test_cases must be JSON"),
+        (ROWS[1] | {"private_test_cases": "aGVsbG8="}, "is no zlib data"),
+        (ROWS[1] | {"private_test_cases": packed("no json")}, "private_test_cases must be JSON"),
+        (
+            ROWS[1]
+            | {"private_test_cases": base64.b64encode(zlib.compress(b"x" * 99)[:-6]).decode()},
+            "truncated: its zlib data ends early",
+        ),
+        (ROWS[0], "'plus-one' came more than once"),
+    ],
+)
+def test_rows_of_another_format_are_explained(tmp_path, bad, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path, ROWS[0], bad)
+    if "more than once" not in message:
+        assert "rows.jsonl, line 2" in str(error.value)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_malicious_pickle_is_refused_and_nothing_of_it_runs(tmp_path):
+    harm = tmp_path / "harm"
+    for thing in (
+        Malicious(harm),
+        ["[]", Malicious(harm)],
+        {"a": "[]"},
+        3,
+        None,
+        ["[]"],
+        ("a", "b"),
+    ):
+        with pytest.raises(ValueError, match=r"line 1: the pickle .* is refused"):
+            load(tmp_path, ROWS[0] | {"private_test_cases": packed(thing)})
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [b"", b".", b"\x80\x04", b"cos\nsystem\n.", b"\x8c\xff", b"r\xff\xff\xff\x7f.", b"V1\n"],
+)
+def test_broken_pickles_are_refused(tmp_path, pickled):
+    private = base64.b64encode(zlib.compress(pickled)).decode()
+    with pytest.raises(ValueError, match="line 1"):
+        load(tmp_path, ROWS[0] | {"private_test_cases": private})
+
+
+def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(tmp_path):
+    squeezed = io.BytesIO()
+    packer = zlib.compressobj(9)
+    for _ in range(64):
+        squeezed.write(packer.compress(b" " * (1 << 20)))
+    squeezed.write(packer.flush())
+    bomb = ROWS[0] | {"private_test_cases": base64.b64encode(squeezed.getvalue()).decode()}
+    assert len(bomb["private_test_cases"]) < 100_000
+    with pytest.raises(ValueError, match=r"more than 32 MB and is refused.*max_decompressed_mb"):
+        load(tmp_path, bomb, max_decompressed_mb=32)
+    honest = ROWS[0] | {"private_test_cases": packed_tests([("1" * 2000, "")], "stdin")}
+    with pytest.raises(ValueError, match=r"more than 0\.000976562 MB"):
+        load(tmp_path, honest, max_decompressed_mb=0.0009765625)
+
+
+def test_tests_of_large_files_are_decoded_when_first_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(livecodebench, "CHECKED_AT_ONCE", 10)
+    env = load(tmp_path, ROWS[0] | {"private_test_cases": packed(Malicious(tmp_path / "harm"))})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 1: the pickle .* is refused"):
+        env.step(block("print(1)"))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_an_unreachable_hub_names_data(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def unreachable(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
+    with pytest.raises(ConnectionError, match=r"Could not load livecodebench.*data=FILE_OR_FOLDER"):
+        LiveCodeBench()
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"needs the package huggingface_hub.*data="):
+        LiveCodeBench()
+
+
+def refusal(public, private):
+    """What is said of private tests that cannot be read; "" if they can be."""
+    try:
+        decoded(StoredTests(public, private, None, "file, line 1", 1 << 20))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda data: base64.b64encode(data).decode())))
+def test_any_private_text_is_decoded_or_refused_by_name(private):
+    message = refusal(json.dumps(listed([("1", "1")], "stdin")), private)
+    assert not message or "file, line 1" in message
+
+
+@given(st.binary().map(zlib.compress) | st.binary())
+def test_any_pickled_bytes_are_refused_by_name(data):
+    assert "file, line 1" in refusal("[]", base64.b64encode(data).decode())
+
+
+@given(st.text())
+def test_any_file_is_loaded_or_refused_with_an_explanation(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=r"rows\.jsonl"):
+        LiveCodeBench(path)
