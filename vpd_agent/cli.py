@@ -30,7 +30,7 @@ USAGE = """usage: vpd COMMAND …
   train ALGORITHM   train a model in an environment   (vpd, sdpo, sdpg, grpo)
   compare           algorithms head to head: table, report and curves
   eval              how many held-out problems a model solves
-  warmup            make the tiny warm-started model of the laptop task
+  warmup            make a warm-started tiny model
 
 vpd COMMAND --help tells more."""
 
@@ -89,7 +89,8 @@ class EnvironmentOptions:
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     model: str
-    """A folder, a model of the Hugging Face hub, 'tiny' (random weights) or 'tiny-warm'."""
+    """A folder, a model of the Hugging Face hub, or one of the tiny preset: 'tiny' (random
+    weights), 'tiny-warm' (for vpd/MiniCode-v0), 'tiny-code' (writes short programs)."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -102,6 +103,7 @@ class ModelOptions:
 
         from vpd_agent.policy import Policy
         from vpd_agent.tiny import tiny_policy
+        from vpd_agent.warmup import RECIPES
 
         if self.threads is not None:
             if self.threads < 1:
@@ -112,8 +114,8 @@ class ModelOptions:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.model == "tiny":
             policy = tiny_policy()
-        elif self.model == "tiny-warm":
-            policy = _warm_policy(quiet)
+        elif self.model in RECIPES:
+            policy = _warm_policy(self.model, quiet)
         else:
             policy = Policy.load(self.model, dtype=self.dtype)
         try:
@@ -247,6 +249,7 @@ class CompareOptions(EnvironmentOptions):
 def compare(arguments: list[str]) -> int:
     from vpd_agent import compare as head_to_head
     from vpd_agent.algorithms import ALGORITHMS
+    from vpd_agent.warmup import RECIPES
 
     own, extra = _split_at(arguments, "--")
     options: CompareOptions = _parse(
@@ -265,8 +268,8 @@ def compare(arguments: list[str]) -> int:
     runs = head_to_head.plan(options.out, options.algorithms, options.seeds)
     _check_unfinished(runs)
     options.spec().make(1)  # an unknown environment or a bad file is found before any work
-    if options.model == "tiny-warm":
-        _warm_policy(quiet=False)
+    if options.model in RECIPES:
+        _warm_policy(options.model, quiet=False)
     given = ["--env", options.env, "--model", options.model, "--steps", str(options.steps)]
     for name in ("data", "sandbox", "feedback"):
         value = getattr(options, name)
@@ -385,30 +388,31 @@ def evaluate(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupOptions:
+    model: Literal["tiny-warm", "tiny-code"] = "tiny-warm"
     out: Path | None = None
-    """Folder for a copy of the model; without it, it stays in the cache as 'tiny-warm'."""
+    """Folder for a copy of the model; without it, it stays in the cache under its name."""
 
 
 def warmup(arguments: list[str]) -> int:
     options: WarmupOptions = _parse("vpd warmup", arguments, options=(WarmupOptions, None)).options
     if options.out is not None and options.out.exists():
         raise ValueError(f"The output {options.out} exists; pass another --out or remove it.")
-    policy = _warm_policy(quiet=False)
+    policy = _warm_policy(options.model, quiet=False)
     if options.out is not None:
         policy.save(options.out)
-    say(f"The warm-started model is ready: --model {options.out or 'tiny-warm'}")
+    say(f"The warm-started model is ready: --model {options.out or options.model}")
     return 0
 
 
-def _warm_policy(quiet: bool) -> Policy:
-    from vpd_agent.warmup import WarmupConfig, cache_folder, warm_policy
+def _warm_policy(name: str, quiet: bool) -> Policy:
+    from vpd_agent.warmup import RECIPES, cache_folder, warm_policy
 
-    config = WarmupConfig()
-    if cache_folder(config).exists():
-        return warm_policy(config)
+    recipe = RECIPES[name]
+    if cache_folder(recipe).exists():
+        return warm_policy(recipe)
     with bars(quiet=quiet) as progress:
-        progress.add("warm-up", config.steps)
-        return warm_policy(config, on_step=lambda step, _: progress.show("warm-up", step))
+        progress.add(name, recipe.steps)
+        return warm_policy(recipe, on_step=lambda step, _: progress.show(name, step))
 
 
 # --- helpers ------------------------------------------------------------------------------------

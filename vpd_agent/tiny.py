@@ -22,8 +22,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_policy(seed: int = 0) -> Policy:
-    """A randomly initialised tiny model: 3 layers of width 128, 4 heads, 260 tokens, float32."""
+def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
+    """A randomly initialised tiny model: 3 layers of width 128, 4 heads, 260 tokens, float32.
+
+    window: tokens that attention reaches back, in every layer; None: all.
+    """
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = byte_tokenizer()
@@ -36,6 +39,9 @@ def tiny_policy(seed: int = 0) -> Policy:
         num_key_value_heads=4,
         head_dim=32,
         max_position_embeddings=16384,
+        use_sliding_window=window is not None,
+        sliding_window=window,
+        max_window_layers=0,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,7 +1,9 @@
-"""The warm-started tiny model: supervised examples of `vpd/MiniCode-v0`, cached by content.
+"""Warm-started tiny models: supervised training from scratch in a minute, cached by content.
 
-It can write expressions, knows a few names, and has seen feedback but mostly ignored it: reading
-feedback is a latent skill that reinforcement learning can draw out.
+tiny-warm is for `vpd/MiniCode-v0`: it can write expressions, knows a few names, and has seen
+feedback but mostly ignored it, so that reading feedback is a latent skill that reinforcement
+learning can draw out. tiny-code writes short Python programs in a code block, whatever it is
+asked: enough to see a judge's real tracebacks come back, not enough to solve anything.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from vpd_envs import mini
 
 @dataclass(frozen=True)
 class WarmupConfig:
-    """The recipe."""
+    """The recipe of tiny-warm."""
 
     steps: int = 180
     batch_size: int = 128
@@ -50,21 +52,34 @@ class WarmupConfig:
 
 
 @dataclass(frozen=True)
+class CodeWarmupConfig:
+    """The recipe of tiny-code."""
+
+    steps: int = 100
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    window: int = 64
+    """Tokens that attention reaches back: so short examples prepare it for prompts of any length."""
+    longest_problem: int = 120
+    """Characters of the text before the program."""
+    seed: int = 0
+
+
+Recipe = WarmupConfig | CodeWarmupConfig
+RECIPES: dict[str, Recipe] = {"tiny-warm": WarmupConfig(), "tiny-code": CodeWarmupConfig()}
+
+
+@dataclass(frozen=True)
 class Example:
     messages: list[Message]
     answer: str
 
 
-def warm_policy(
-    config: WarmupConfig | None = None,
-    *,
-    on_step: Callable[[int, float], None] | None = None,
-) -> Policy:
+def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
     """The warm-started model, from the cache if this very recipe was followed before.
 
     on_step(step, loss) is called while it trains, which takes about a minute on one core.
     """
-    config = config or WarmupConfig()
     folder = cache_folder(config)
     if not (folder / "config.json").is_file():
         policy = train(config, on_step=on_step)
@@ -78,9 +93,11 @@ def warm_policy(
     return Policy.load(str(folder))
 
 
-def cache_folder(config: WarmupConfig) -> Path:
+def cache_folder(config: Recipe) -> Path:
     """Named by a hash of all that decides the weights: recipe, code, library versions."""
-    sha = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    sha = hashlib.sha256(
+        f"{type(config).__name__} {json.dumps(asdict(config), sort_keys=True)}".encode()
+    )
     for source in (__file__, tiny_module.__file__, policy_module.__file__, mini.__file__):
         sha.update(Path(source).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
@@ -92,11 +109,12 @@ def cache_folder(config: WarmupConfig) -> Path:
 
 def train(config: WarmupConfig, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
     """Supervised training from scratch on examples drawn afresh for each step."""
-    policy = tiny_policy(config.seed)
+    writes_code = isinstance(config, CodeWarmupConfig)
+    policy = tiny_policy(config.seed, window=config.window if writes_code else None)
     optimizer = torch.optim.AdamW(
         policy.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
-    examples = Examples(config)
+    examples = (CodeExamples if writes_code else Examples)(config)
     for step in range(config.steps):
         loss = supervised_loss(policy, [examples.draw() for _ in range(config.batch_size)])
         optimizer.zero_grad(set_to_none=True)
@@ -124,7 +142,7 @@ def supervised_loss(policy: Policy, examples: list[Example]) -> torch.Tensor:
 
 
 class Examples:
-    """An endless stream of warm-start examples."""
+    """An endless stream of examples for tiny-warm."""
 
     def __init__(self, config: WarmupConfig, template: TeacherTemplate = COMPACT) -> None:
         self.config = config
@@ -185,3 +203,35 @@ class Examples:
                 compile(text, "attempt", "eval")
             except SyntaxError:
                 return text
+
+
+class CodeExamples:
+    """An endless stream of examples for tiny-code: any text is answered by a short program."""
+
+    def __init__(self, config: CodeWarmupConfig) -> None:
+        self.config = config
+        self.random = random.Random(config.seed)
+
+    def draw(self) -> Example:
+        text = self.text(self.random.randint(0, self.config.longest_problem))
+        return Example([{"role": "user", "content": text}], f"```python\n{self.program()}\n```")
+
+    def text(self, length: int) -> str:
+        """Words and numbers of a problem statement's look."""
+        words: list[str] = []
+        while sum(map(len, words)) + len(words) < length:
+            letters = self.random.choices("etaoinshrdlucmfwypbgvkNMAX", k=self.random.randint(1, 8))
+            number = str(self.random.randint(0, 10 ** self.random.randint(1, 6)))
+            words.append("".join(letters) if self.random.random() < 0.8 else number)
+        return " ".join(words)
+
+    def program(self) -> str:
+        """One of a few forms, some of which no input can satisfy."""
+        k = self.random.randint(0, 9)
+        read = self.random.choice(
+            ("n = int(input())", "n, m = map(int, input().split())", "s = input()\nn = len(s)")
+        )
+        write = self.random.choice(
+            (f"print(n + {k})", f"print(n * {k})", f"print(n // {k})", "print(n, m)", "print(s[n])")
+        )
+        return f"{read}\n{write}"
