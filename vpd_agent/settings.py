@@ -79,6 +79,7 @@ TINY = Setting(
     about="any other environment with a tiny model: to see every part of the loop run on a laptop",
     train=replace(
         LAPTOP.train,
+        learning_rate=5e-5,
         prompts_per_step=2,
         group_size=4,
         max_prompt_tokens=6144,
@@ -90,8 +91,13 @@ TINY = Setting(
         micro_batch_size=4,
     ),
     template=TeacherTemplate(),
-    algorithms=LAPTOP.algorithms,
-    learning_rates=LAPTOP.learning_rates,
+    algorithms=(
+        VPD(e_step_learning_rate=1e-5, e_step_optimizer="own", teacher="ema"),
+        SDPO(),
+        SDPG(),
+        GRPO(),
+    ),
+    learning_rates={},
 )
 
 CODE = Setting(

@@ -55,11 +55,11 @@ class WarmupConfig:
 class CodeWarmupConfig:
     """The recipe of tiny-code."""
 
-    steps: int = 100
+    steps: int = 150
     batch_size: int = 32
     learning_rate: float = 2e-3
     window: int = 64
-    """Tokens that attention reaches back: so short examples prepare it for prompts of any length."""
+    """Tokens that attention reaches back: short examples prepare it for prompts of any length."""
     longest_problem: int = 120
     """Characters of the text before the program."""
     seed: int = 0

@@ -10,7 +10,9 @@ from vpd_agent.types import Rollout, RolloutBatch
 from vpd_envs import Problem, Status, TextEnv, Verdict
 
 
-def small_policy(seed: int = 0, dtype: torch.dtype = torch.float32) -> Policy:
+def small_policy(
+    seed: int = 0, dtype: torch.dtype = torch.float32, window: int | None = None
+) -> Policy:
     """A Qwen3-shaped model of one narrow layer: real code paths in milliseconds."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -26,6 +28,9 @@ def small_policy(seed: int = 0, dtype: torch.dtype = torch.float32) -> Policy:
         head_dim=8,
         max_position_embeddings=4096,
         initializer_range=0.3,
+        use_sliding_window=window is not None,
+        sliding_window=window,
+        max_window_layers=0,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -23,8 +23,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_reported_log_probabilities_are_those_of_a_plain_forward_pass(policy):
+@pytest.mark.parametrize("window", [None, 8], ids=["full attention", "sliding window"])
+def test_reported_log_probabilities_are_those_of_a_plain_forward_pass(window):
     """Rows of many lengths, some ending early and leaving the batch: the cache must follow."""
+    policy = small_policy(window=window)
     prompts = prompts_of(policy, "a", "bb and more", "c" * 40)
     generations = HFEngine(policy).generate(
         prompts, samples=5, max_tokens=60, temperature=0.8, generator=generator()

@@ -6,8 +6,16 @@ from collections import Counter
 from dataclasses import replace
 
 from vpd_agent import warmup
-from vpd_agent.warmup import Examples, WarmupConfig, cache_folder, warm_policy
+from vpd_agent.warmup import (
+    CodeExamples,
+    CodeWarmupConfig,
+    Examples,
+    WarmupConfig,
+    cache_folder,
+    warm_policy,
+)
 from vpd_envs import mini
+from vpd_envs.extraction import Found, code_block
 
 
 def test_known_names_are_taught_and_unknown_ones_stay_unknown():
@@ -44,6 +52,17 @@ def test_teacher_examples_have_the_shares_of_the_recipe():
     assert abs(kinds["malformed"] / n - 0.2) < 0.03
     # 40 % of the others heed the feedback; those that ignore it may hit the target by chance.
     assert 0.36 < heeded / wrong < 0.55
+
+
+def test_every_answer_of_the_code_recipe_is_a_program_in_the_asked_format():
+    examples = CodeExamples(CodeWarmupConfig())
+    programs = set()
+    for _ in range(300):
+        block = code_block(examples.draw().answer)
+        assert block.found is Found.COMPLETE
+        compile(block.code, "solution.py", "exec")
+        programs.add(block.code)
+    assert len(programs) > 20
 
 
 def test_supervised_steps_lower_the_loss():
