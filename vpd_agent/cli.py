@@ -296,7 +296,7 @@ def compare(arguments: list[str]) -> int:
         options.out, done, shlex.join(["vpd", "compare", *arguments])
     )
     print_table(
-        f"pass@1 of the student on held-out problems, {len(options.seeds)} seed(s)",
+        f"student: pass@1 on held-out problems by training step, {len(options.seeds)} seed(s)",
         *head_to_head.table(done),
     )
     print(f"{report}\n{options.out / 'curves.png'}")

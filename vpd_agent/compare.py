@@ -58,7 +58,7 @@ class Estimate:
         return cls(mean, t * math.sqrt(variance / n), tuple(values))
 
     def __str__(self) -> str:
-        interval = "" if math.isnan(self.half_width) else f" ± {_short(self.half_width)}"
+        interval = "" if math.isnan(self.half_width) else f"±{_short(self.half_width)}"
         return f"{_short(self.mean)}{interval}"
 
 
@@ -150,7 +150,8 @@ def seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: algorithms by their last mean, best first; a column per evaluated step."""
+    """Header and rows: algorithms by their last mean, best first; a column per evaluated step, and
+    the seconds of a run."""
     all_curves = {a: c for a, c in curves(runs, key).items() if c}
     steps = sorted({step for curve in all_curves.values() for step in curve})
     seconds = seconds_per_run(runs)
@@ -160,7 +161,7 @@ def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list
         curve = all_curves[algorithm]
         cells = [str(curve[s]) if s in curve else "" for s in steps]
         rows.append([algorithm, *cells, f"{seconds[algorithm]:.0f}"])
-    return ["algorithm", *(f"step {s}" for s in steps), "seconds"], rows
+    return ["algorithm", *map(str, steps), "seconds"], rows
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -177,8 +178,8 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> Path:
         f"(Student's t).\n"
     )
     for title, key in (
-        ("Student: pass@1 on held-out problems", STUDENT),
-        ("Teacher: repair rate on fixed failed attempts", TEACHER),
+        ("Student: pass@1 on held-out problems, by training step", STUDENT),
+        ("Teacher: repair rate on fixed failed attempts, by training step", TEACHER),
     ):
         sections.append(f"## {title}\n\n{markdown(*table(runs, key))}")
     write_atomically(out / "report.md", "\n".join(sections))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -32,7 +34,7 @@ class EnvironmentSpec:
         import vpd_envs
 
         if ":" in self.id:
-            importlib.import_module(self.id.split(":")[0])
+            import_from_here(self.id.split(":")[0])
         name = self.id.split(":")[-1]
         if name not in gym.registry:
             known = sorted(i for i in gym.registry if i.startswith("vpd/"))
@@ -52,3 +54,19 @@ class EnvironmentSpec:
         if self.feedback == "siblings":
             environment = vpd_envs.SiblingFeedback(environment)
         return environment
+
+
+def import_from_here(module: str) -> None:
+    """Import a person's own module, from the current folder too. Raises ValueError if it is not
+    there."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0]:
+            raise
+        raise ValueError(
+            f"There is no module {module!r} to import the environment from: neither installed nor "
+            f"in the current folder {Path.cwd()}."
+        ) from error

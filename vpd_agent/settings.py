@@ -55,9 +55,9 @@ LAPTOP = Setting(
     template=COMPACT,
     algorithms=(
         VPD(
-            e_step_every=2,
+            e_step_every=5,
             beta=1.0,  # short answers: the log-ratio is a sum over few tokens
-            e_step_learning_rate=3e-5,  # stronger E-steps break the teacher late in the run
+            e_step_learning_rate=1e-4,  # stronger E-steps break the teacher late in the run
             e_step_optimizer="own",
             teacher="ema",  # live teachers collapse here through malformed attempts
         ),

@@ -57,6 +57,21 @@ def test_training_on_real_code_problems_puts_the_judges_words_into_teacher_promp
     AutoTokenizer.from_pretrained(out / "model")
 
 
+def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path, model, monkeypatch):
+    """The README's example, from a file in the current folder."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    source = readme[readme.index("# shout.py") :]
+    (tmp_path / "shout.py").write_text(source[: source.index("```")])
+    monkeypatch.chdir(tmp_path)
+    code = run("train", "sdpo", "--env", "shout:Shout-v0", "--model", model, "--steps", 2,
+               "--prompts-per-step", 2, "--group-size", 2, "--max-response-tokens", 4,
+               "--out", "out")  # fmt: skip
+    assert code == 0
+    assert all(
+        "use capital letters" in s["teacher_prompt"] for s in rows(tmp_path / "out/samples.jsonl")
+    )
+
+
 def test_a_stopped_run_resumes(tmp_path, model):
     common = ("--env", "vpd/MiniCode-v0", "--sandbox", "local", "--prompts-per-step", 2,
               "--group-size", 2, "--eval-every", 0, "--save-every", 1, "--quiet",
@@ -109,6 +124,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["train", "vpq", *MINI], "choose from vpd, sdpo, sdpg, grpo"),
         (["train", "vpd", "--env", "vpd/MiniCod-v0", "--model", "tiny"],
          "Did you mean 'vpd/MiniCode-v0'?"),
+        (["train", "vpd", "--env", "nosuch:Env-v0", "--model", "tiny"], "no module 'nosuch'"),
         (["train", "vpd", *MINI, "--betta", "1"], "Perhaps you meant"),
         (["train", "vpd", *MINI, "--beta", "-1"], "beta must be positive"),
         (["train", "vpd", *MINI, "--setting", "lapto"], "Did you mean 'laptop'?"),

@@ -1,0 +1,32 @@
+# make quickstart   a tiny model learns from a sandbox's tracebacks, three methods head to head
+# make test         installs and runs the tests
+# make lint         ruff
+# make sandbox-image   the image of the docker sandbox
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install quickstart test lint sandbox-image
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with PYTHON=…") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/vpd compare --env vpd/MiniCode-v0 --model tiny-warm --algorithms vpd sdpo grpo \
+		--seeds 0 --steps 200 --out runs/quickstart
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+sandbox-image:
+	sandbox/image/build
