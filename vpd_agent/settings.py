@@ -59,9 +59,12 @@ LAPTOP = Setting(
             beta=1.0,  # short answers: the log-ratio is a sum over few tokens
             e_step_learning_rate=1e-4,  # stronger E-steps break the teacher late in the run
             e_step_optimizer="own",
+            # The JSD is bounded: the reverse KL's gradient explodes here once the teacher is sure
+            # of what the student must not say, and runs collapse after 120 steps (README).
+            alpha=0.5,
             teacher="ema",  # live teachers collapse here through malformed attempts
         ),
-        SDPO(importance_clip=None),
+        SDPO(alpha=0.5, importance_clip=None),
         SDPG(
             clip_high=0.2,
             dual_clip=None,
