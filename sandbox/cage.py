@@ -1,0 +1,374 @@
+"""One cage as the host sees it: a `Link` to a runner, and frames that go over it.
+
+What backends differ in is only how a runner is started, reached and killed: they make Links. The
+frames are described in runner.py, which is sent over the link when a cage starts; so images and
+cages need nothing but a Python interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import re
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from sandbox import seccomp
+from sandbox.core import Call, Execution, ExecutionStatus, Job
+
+log = logging.getLogger("sandbox")
+
+START_SECONDS = 60.0  # a cage that is not ready by then has failed
+LARGEST_FRAME_BYTES = 1 << 30
+SMALL_UIDS = range(20_000, 60_000)  # rootless containers have no more than 65,536
+
+# The command of every cage: `python -c BOOT DIRECTORY`. It takes the runner from standard input,
+# puts it where `python solution.py` imports it as sitecustomize, and becomes that. Standard input
+# and output are then descriptors 3 and 4, and the standard streams are of the kinds that jobs have.
+BOOT = """
+import os, resource, sys
+def take(size):
+    data = b""
+    while len(data) < size:
+        part = os.read(0, size - len(data))
+        if not part:
+            sys.exit("the host hung up")
+        data += part
+    return data
+boot, job = (os.path.join(sys.argv[1], name) for name in ("boot", "job"))
+os.mkdir(boot)
+os.mkdir(job)
+with open(os.path.join(boot, "sitecustomize.py"), "wb") as file:
+    file.write(take(int.from_bytes(take(4), "big")))
+os.dup2(0, 3)
+os.dup2(1, 4)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(2, 1)
+os.closerange(5, 64)
+os.chdir(job)
+hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+if hard < 0 or hard > 8 << 20:
+    resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, hard))  # what threads get by default
+os.environ["PYTHONPATH"] = boot
+os.environ["PYTHONNOUSERSITE"] = "1"
+os.execv(sys.executable, [sys.executable, "solution.py"])
+"""
+
+RUNNER_SOURCE = Path(__file__).with_name("runner.py").read_bytes()
+
+
+def environment(home: str) -> dict[str, str]:
+    """All variables that a job sees. Hashes are not randomised: verdicts should repeat."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "MALLOC_ARENA_MAX": "1",  # glibc reserves 64 MiB of address space per thread otherwise
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class CageFailure(Exception):
+    """This cage is of no more use. The pool replaces it and tries the job again."""
+
+
+class Link(Protocol):
+    """A started runner. Each call ends by `deadline` (time.monotonic) or raises OSError."""
+
+    def send(self, data: bytes, deadline: float) -> None: ...
+
+    def receive(self, size: int, deadline: float) -> bytes:
+        """Between 1 and `size` bytes, or b"" if the runner is gone."""
+        ...
+
+    def kill(self) -> None:
+        """End the runner and all its jobs, and remove what they left. Idempotent."""
+        ...
+
+    def forget(self) -> None:
+        """Close our ends and nothing else: in a forked child the cage belongs to the parent."""
+        ...
+
+    def last_words(self) -> str:
+        """The end of what the runner wrote to its standard error."""
+        ...
+
+
+class Cage:
+    """A warm runner. Runs one job at a time."""
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        writable: str,
+        job_uid: int | None = None,
+        keep_reading: bool = False,
+        die_with_parent: bool = False,
+        filters: dict[str, str] | None = None,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        self.link = link
+        self.jobs = 0
+        self.tainted = False  # a job left something that could not be removed
+        self._grace_seconds = grace_seconds
+        self._program = f"{writable}/job/solution.py".encode()
+        settings = {
+            "writable": writable,
+            "job_uid": job_uid,
+            "keep_reading": keep_reading,
+            "die_with_parent": die_with_parent,
+            "filters": seccomp.programs() if filters is None else filters,
+        }
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            self._send(len(RUNNER_SOURCE).to_bytes(4, "big") + RUNNER_SOURCE, deadline)
+            self._send(_frame(settings), deadline)
+            self._receive_frame(deadline)
+        except BaseException:
+            self.kill()
+            raise
+
+    def run(self, job: Job) -> Execution:
+        """
+        Raises:
+            ValueError: the job cannot be sent as it is; the cage has not noticed.
+            CageFailure: the cage, not the program, failed.
+        """
+        limits = job.limits
+        self.jobs += 1
+        cpu_seconds = limits.wall_seconds if limits.cpu_seconds is None else limits.cpu_seconds
+        header = {**vars(limits), "cpu_seconds": cpu_seconds}
+        code = job.code.encode("utf-8", "surrogatepass")
+        stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
+        deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
+        self._send(_frame(header, code, stdin, _call_bytes(job.call)), deadline)
+        result, blobs = self._receive_frame(deadline)
+        try:
+            self.tainted = result["tainted"]
+            # In tracebacks, name the program as the caller knows it.
+            out, err, value = blobs
+            err = err.replace(self._program, b"solution.py")
+            return _execution(job, result, out, err, value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CageFailure(f"its answer made no sense: {result!r}") from error
+
+    def kill(self) -> None:
+        self.link.kill()
+
+    def forget(self) -> None:
+        self.link.forget()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        try:
+            self.link.send(data, deadline)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _receive_frame(self, deadline: float) -> tuple[dict[str, Any], list[bytes]]:
+        size = int.from_bytes(self._receive(4, deadline), "big")
+        try:
+            header = json.loads(self._receive(size, deadline))
+            sizes = header.get("sizes", [])
+            if not isinstance(header, dict) or not all(isinstance(size, int) for size in sizes):
+                raise ValueError("sizes")
+        except (ValueError, AttributeError) as error:
+            raise CageFailure("it sent something that is no frame") from error
+        return header, [self._receive(size, deadline) for size in sizes]
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        if not 0 <= size <= LARGEST_FRAME_BYTES:
+            raise CageFailure(f"it announced {size} bytes")
+        data = bytearray()
+        while len(data) < size:
+            try:
+                part = self.link.receive(min(size - len(data), 1 << 20), deadline)
+            except OSError as error:
+                raise self._failure(error) from error
+            if not part:
+                raise self._failure(None)
+            data += part
+        return bytes(data)
+
+    def _failure(self, error: OSError | None) -> CageFailure:
+        if isinstance(error, TimeoutError):
+            return CageFailure("it did not answer in time")
+        words = self.link.last_words().strip()
+        return CageFailure("it ended" + (f", saying: {words}" if words else " without a word"))
+
+
+def _frame(header: dict[str, Any], *blobs: bytes) -> bytes:
+    text = json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode()
+    return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
+
+
+def _call_bytes(call: Call | None) -> bytes:
+    if call is None:
+        return b""
+    try:
+        return json.dumps({"function": call.function, "arguments": list(call.arguments)}).encode()
+    except TypeError as error:
+        raise ValueError(f"Call.arguments must be JSON values: {error}.") from error
+
+
+def _execution(job: Job, result: dict[str, Any], out: bytes, err: bytes, value: bytes) -> Execution:
+    stderr = err.decode("utf-8", "replace")
+    status = _status(result, stderr)
+    text = None
+    if job.call is not None and status is ExecutionStatus.OK:
+        text = _json_text(value)
+        if text is None:
+            status = ExecutionStatus.ERROR
+            stderr += f"{job.call.function}() gave no JSON value: the program ended before.\n"
+    return Execution(
+        status=status,
+        stdout=out.decode("utf-8", "replace"),
+        stderr=stderr,
+        exit_code=result["exit_code"],
+        seconds=result["seconds"],
+        cpu_seconds=result["cpu_seconds"],
+        memory_bytes=result["memory_bytes"],
+        value=text,
+        signal=result["signal"],
+        stdout_bytes=result["stdout_bytes"],
+        stderr_bytes=result["stderr_bytes"],
+    )
+
+
+REASONS = {
+    "wall": ExecutionStatus.TIMEOUT,
+    "cpu": ExecutionStatus.TIMEOUT,
+    "memory": ExecutionStatus.MEMORY,
+    "output": ExecutionStatus.OUTPUT_LIMIT,
+}
+
+
+def _status(result: dict[str, Any], stderr: str) -> ExecutionStatus:
+    if result["reason"] is not None:
+        return REASONS[result["reason"]]
+    if result["signal"] is not None:
+        return ExecutionStatus.CRASH
+    if result["exit_code"] == 0:
+        return ExecutionStatus.OK
+    last_line = stderr.rstrip().rpartition("\n")[2]
+    if re.match(r"[\w.]*MemoryError\b", last_line):  # numpy has its own
+        return ExecutionStatus.MEMORY
+    return ExecutionStatus.ERROR
+
+
+def _json_text(value: bytes) -> str | None:
+    """The text of `value` if it is JSON. The program could write anything there."""
+    try:
+        text = value.decode()
+        json.loads(text, parse_int=len, parse_constant=_reject)
+    except (ValueError, RecursionError):
+        return None
+    return text
+
+
+def _reject(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+class ProcessLink:
+    """A runner that is a process of ours, on the other end of a socket pair."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        *,
+        before_kill: Callable[[int], None] = lambda pid: None,
+        after_kill: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._before_kill = before_kill
+        self._after_kill = after_kill
+        self._lock, self._killed = threading.Lock(), False
+        self._socket, theirs = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    def send(self, data: bytes, deadline: float) -> None:
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        self._socket.sendall(data)
+
+    def receive(self, size: int, deadline: float) -> bytes:
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        return self._socket.recv(size)
+
+    def kill(self) -> None:
+        with self._lock:
+            if not self._killed:
+                self._killed = True
+                self._before_kill(self.process.pid)
+                self.process.kill()
+                try:
+                    self.process.wait(timeout=30)
+                    self._after_kill()
+                except (subprocess.TimeoutExpired, OSError) as error:
+                    log.warning("A cage left something behind: %s", error)
+                self.forget()
+
+    def forget(self) -> None:
+        self._socket.close()
+        self.process.stderr.close()
+
+    def last_words(self) -> str:
+        words = b""
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile, by another thread
+            while len(words) < 4000 and select.select([self.process.stderr], [], [], 0.2)[0]:
+                part = os.read(self.process.stderr.fileno(), 4000)
+                if not part:
+                    break
+                words += part
+        return words.decode("utf-8", "replace")
+
+
+def python_command(executable: str, writable: str) -> list[str]:
+    return [executable, "-c", BOOT, writable]
+
+
+def new_uid() -> int | None:
+    """A user of its own for the jobs of one cage, so that RLIMIT_NPROC counts only theirs.
+
+    None if we may not become another user: we are not root, or root of a container that has one.
+    """
+    if os.geteuid() == 0:
+        for users in (range(1 << 29, 1 << 30), SMALL_UIDS):
+            if _exists(users[0]) and _exists(users[-1]):
+                return random.SystemRandom().choice(users)
+    return None
+
+
+def _exists(uid: int) -> bool:
+    """Whether our user namespace has that user."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= uid < first + count:
+            return True
+    return False

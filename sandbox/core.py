@@ -1,0 +1,228 @@
+"""What a sandbox takes and gives: a `Job` goes in, an `Execution` comes out.
+
+A sandbox runs one untrusted Python program and reports what happened. It never judges: expected
+outputs do not enter it, so nothing inside a cage can be read, forged or patched into a right
+answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+import threading
+import warnings
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+MIB = 1 << 20
+
+log = logging.getLogger("sandbox")
+
+
+class SandboxError(RuntimeError):
+    """The infrastructure failed (cage, daemon, disk): nothing is known about the program.
+
+    It is never a verdict. The message says what was expected, what came and what to do.
+    """
+
+
+class ExecutionStatus(StrEnum):
+    """How a program ended."""
+
+    OK = "ok"  # exit code 0 (and, for a call, a JSON value came back)
+    ERROR = "error"  # non-zero exit code: an uncaught exception, sys.exit(1), a syntax error
+    TIMEOUT = "timeout"  # the wall-clock or the CPU limit
+    MEMORY = "memory"  # the memory limit
+    OUTPUT_LIMIT = "output_limit"  # wrote more than Limits.output_bytes to stdout or stderr
+    CRASH = "crash"  # killed by a signal that is none of the above
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one job may use. All limits are enforced inside the cage, per job."""
+
+    wall_seconds: float = 10.0
+    cpu_seconds: float | None = None  # None: as wall_seconds
+    memory_bytes: int = 512 * MIB
+    processes: int = 32  # processes and threads of the job, itself included
+    output_bytes: int = 16 * MIB  # of stdout and of stderr, each
+    file_bytes: int = 64 * MIB  # size of any one file it writes
+    open_files: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "cpu_seconds" and value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Ask for one function call instead of a plain program run.
+
+    `function` is looked up as a method of `Solution()` if the program defines a class of that name
+    with it, else as a module-level function. `arguments` are JSON values; so is what it returns
+    (a tuple counts as a list).
+    """
+
+    function: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program and its input. The program runs as `__main__` from a real file."""
+
+    code: str
+    stdin: str | bytes = b""
+    call: Call | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.code, str):
+            raise ValueError(f"Job.code must be text (str), got {type(self.code).__name__}.")
+        if not isinstance(self.stdin, (str, bytes)):
+            raise ValueError(f"Job.stdin must be str or bytes, got {type(self.stdin).__name__}.")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What happened. Text is UTF-8, undecodable bytes replaced by U+FFFD."""
+
+    status: ExecutionStatus
+    stdout: str  # at most Limits.output_bytes of it
+    stderr: str  # likewise
+    exit_code: int | None  # None if killed; -N is never used, see `signal`
+    seconds: float  # wall clock
+    cpu_seconds: float
+    memory_bytes: int  # peak resident memory, with about 15 MB of interpreter that are not charged
+    value: str | None = None  # JSON text of what a Call returned; None for a plain run or a failure
+    signal: int | None = None  # the signal that killed it, if one did
+    stdout_bytes: int = 0  # length before the cap
+    stderr_bytes: int = 0
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """Runs jobs. `run` is safe to call from many threads; it blocks until a cage is free."""
+
+    name: str  # "docker", "bubblewrap" or "local"
+    cages: int  # how many jobs run side by side
+
+    def run(self, job: Job) -> Execution:
+        """Run one job. Raises SandboxError if the infrastructure failed, after its retries."""
+        ...
+
+    def close(self) -> None:
+        """Kill every cage and remove what they left. Idempotent."""
+        ...
+
+
+# The strongest first; that is the order in which "auto" tries them.
+BACKENDS = {
+    "docker": "sandbox.docker:Docker",
+    "bubblewrap": "sandbox.bubblewrap:Bubblewrap",
+    "local": "sandbox.local:Local",
+}
+
+
+def make(name: str = "auto", *, cages: int | None = None, **options: Any) -> Sandbox:
+    """Make a sandbox and run a tiny job in it, so that what is returned is known to work.
+
+    Args:
+        name: "docker", "bubblewrap", "local", or "auto" for the strongest of these that works.
+        cages: how many jobs may run side by side; by default, one per usable CPU.
+        **options: of the backend (see its class); not with "auto".
+
+    Raises:
+        ValueError: an unknown name.
+        SandboxError: the named backend does not work here.
+    """
+    if cages is None:
+        cages = len(os.sched_getaffinity(0))
+    if name == "auto":
+        if options:
+            raise ValueError(f"Options {sorted(options)} need a named sandbox, not 'auto'.")
+        return _make_strongest(cages)
+    if name not in BACKENDS:
+        raise ValueError(f"Unknown sandbox {name!r}. Choose one of: auto, {', '.join(BACKENDS)}.")
+    return _make_working(name, cages, options)
+
+
+def _make_strongest(cages: int) -> Sandbox:
+    reasons = {}
+    for name in BACKENDS:
+        try:
+            sandbox = _make_working(name, cages, {})
+        except SandboxError as error:
+            reasons[name] = str(error)
+            continue
+        log.info("Sandbox: %s, %d cages. %s", name, cages, reasons or "")
+        if name == "local":
+            warnings.warn(
+                "The local sandbox protects neither files nor other processes of this user from "
+                "the programs. Install bubblewrap or Docker for untrusted ones. "
+                + " ".join(f"[{name}: {reason}]" for name, reason in reasons.items()),
+                stacklevel=3,
+            )
+        return sandbox
+    raise SandboxError("No sandbox works here. " + " ".join(reasons.values()))
+
+
+def _make_working(name: str, cages: int, options: dict[str, Any]) -> Sandbox:
+    from sandbox.pool import Pool
+
+    module, _, attribute = BACKENDS[name].partition(":")
+    backend = getattr(importlib.import_module(module), attribute)(**options)
+    pool = Pool(name, backend.start, cages)
+    try:
+        probe = pool.run(Job(code="print(6 * 7)"))
+        if probe.stdout != "42\n":
+            raise SandboxError(
+                f"A {name} sandbox was expected to print 42, but: {probe}. Choose another sandbox."
+            )
+    except BaseException:
+        pool.close()
+        raise
+    return pool
+
+
+def backends() -> dict[str, str | None]:
+    """For each backend: None if it works here, else the reason why it does not."""
+    reasons: dict[str, str | None] = {}
+    for name in BACKENDS:
+        try:
+            make(name, cages=1).close()
+            reasons[name] = None
+        except SandboxError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+_shared: dict[tuple[str, int | None], Sandbox] = {}
+_shared_lock = threading.Lock()
+
+
+def shared(name: str = "auto", cages: int | None = None) -> Sandbox:
+    """The one sandbox of this process with that name and number of cages, closed at exit.
+
+    In a forked child it has cages of its own (see `Pool`).
+    """
+    with _shared_lock:
+        sandbox = _shared.get((name, cages))
+        if sandbox is None or sandbox.closed:
+            sandbox = _shared[name, cages] = make(name, cages=cages)
+        return sandbox
+
+
+def _unlock_after_fork() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)

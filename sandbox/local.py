@@ -1,0 +1,139 @@
+"""Cages without a cage: rlimited processes. For trusted programs, or where nothing better works.
+
+What it covers: time, memory, output, file size, open files, and (exactly as root, else roughly) the
+number of processes; leftover processes and files of a job are removed; no environment variable of
+the host reaches a job; it can open no network connection and trace no process (seccomp.py).
+
+What it does not cover: a program can read all files that this user can read (as root: all, where
+the interpreter lies in a closed directory like /root), write those that this user can write (as
+root: none but public ones, since jobs are an unprivileged user then), reach local services through
+Unix sockets and, unless we are root, send signals to other processes of this user, us included. The
+disk of the host can be filled by many files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sandbox import seccomp
+from sandbox.cage import Cage, ProcessLink, environment, new_uid, python_command
+from sandbox.runner import descendants, empty, stat_fields
+
+PREFIX = "vpd-sandbox-"  # of the directory of a cage
+NEW_SECONDS = 60.0  # a directory so young may not be locked yet
+REMOVE_SECONDS = 60.0  # for what the last job of a cage may have left
+
+log = logging.getLogger("sandbox")
+
+
+class Local:
+    name = "local"
+
+    def __init__(self) -> None:
+        remove_leftovers()
+
+    def start(self) -> Cage:
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place()))
+        lock = os.open(directory, os.O_RDONLY)  # held as long as we live: see remove_leftovers
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        job_uid = new_uid()
+
+        def clean_up() -> None:
+            remove(directory)
+            os.close(lock)
+
+        try:
+            directory.chmod(0o711)
+            writable = directory / "work"
+            writable.mkdir()
+            writable.chmod(0o1777)
+            link = ProcessLink(
+                python_command(interpreter(), str(writable)),
+                environment(str(writable)),
+                before_kill=lambda runner: kill_jobs(runner, job_uid),
+                after_kill=clean_up,
+            )
+        except BaseException:
+            clean_up()
+            raise
+        return Cage(
+            link,
+            writable=str(writable),
+            job_uid=job_uid,
+            keep_reading=job_uid is not None and not anyone_can_reach(Path(sys.base_prefix)),
+            filters=seccomp.programs(socket_families=(seccomp.AF_UNIX,)),
+        )
+
+
+def interpreter() -> str:
+    """The interpreter itself, not a virtual environment's link to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def anyone_can_reach(path: Path) -> bool:
+    path = path.resolve()
+    return all(step.stat().st_mode & stat.S_IXOTH for step in (path, *path.parents))
+
+
+def place() -> Path:
+    """Where the directories of cages are. The jobs of root must get there, too."""
+    usual = Path(tempfile.gettempdir())
+    return usual if os.geteuid() != 0 or anyone_can_reach(usual) else Path("/tmp")
+
+
+def kill_jobs(runner: int, job_uid: int | None) -> None:
+    """Kill what would outlive a killed runner: its descendants, or all of the jobs' own user."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(runner, signal.SIGSTOP)  # no new jobs, and their orphans still come to it
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while time.monotonic() < deadline:
+        jobs = {*descendants(runner), *processes_of(job_uid)}
+        alive = [pid for pid in jobs if stat_fields(pid)[:1] not in ([], [b"Z"])]
+        if not alive:
+            return
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def processes_of(uid: int | None) -> list[int]:
+    found = []
+    for path in Path("/proc").iterdir() if uid is not None else ():
+        with contextlib.suppress(OSError):
+            if path.name.isdigit() and path.stat().st_uid == uid:
+                found.append(int(path.name))
+    return found
+
+
+def remove(directory: Path) -> None:
+    empty(str(directory), time.monotonic() + REMOVE_SECONDS)
+    directory.rmdir()
+
+
+def remove_leftovers() -> None:
+    """Directories of processes that were killed: nobody holds their locks any more."""
+    for directory in place().glob(PREFIX + "*"):
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # another user's, or gone by now
+        try:
+            status = os.fstat(lock)
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > NEW_SECONDS:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(directory)
+        except OSError as error:
+            log.debug("Leaving %s: %s", directory, error)
+        finally:
+            os.close(lock)

@@ -1,0 +1,46 @@
+"""Every claim is tested on every backend that works here.
+
+VPD_REQUIRE_BACKENDS="docker,bubblewrap" makes a missing backend a failure instead of a skip.
+"""
+
+import os
+
+import pytest
+
+import sandbox
+from sandbox import Sandbox, SandboxError
+
+BACKENDS = [
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
+    "local",
+]
+REQUIRED = {"local", *filter(None, os.environ.get("VPD_REQUIRE_BACKENDS", "").split(","))}
+
+
+def make_or_skip(name: str, **options) -> Sandbox:
+    try:
+        return sandbox.make(name, **options)
+    except SandboxError as error:
+        if name in REQUIRED:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def make_box():
+    return make_or_skip
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def box(request):
+    """A sandbox of two cages that all tests share, whatever they do to it."""
+    with make_or_skip(request.param, cages=2) as shared:
+        yield shared
+
+
+@pytest.fixture(params=BACKENDS)
+def fresh_box(request):
+    """A sandbox of one cage for tests that break it."""
+    with make_or_skip(request.param, cages=1) as own:
+        yield own
