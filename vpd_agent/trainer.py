@@ -42,9 +42,11 @@ class TrainConfig:
     group_size: int = 8
     """Rollouts of each problem, G."""
     learning_rate: float = 1e-6
-    """Of AdamW, constant after the warm-up."""
+    """Of AdamW, at its highest."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
+    learning_rate_decay: float = 0.0
+    """Share of the run, at its end, over which the learning rate falls linearly to 0."""
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
@@ -104,6 +106,10 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not 0 <= self.learning_rate_decay <= 1:
+            raise ValueError(
+                f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
+            )
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}.")
 
@@ -254,9 +260,11 @@ class Trainer:
         return self.optimizers[name]
 
     def _learning_rate(self, loss: Loss) -> float:
-        warmup = self.config.warmup_steps
-        rise = min(1.0, (self.step + 1) / warmup) if warmup else 1.0
-        return rise * (loss.learning_rate or self.config.learning_rate)
+        config = self.config
+        rise = (self.step + 1) / config.warmup_steps if config.warmup_steps else 1.0
+        decay_steps = config.learning_rate_decay * config.steps
+        fall = (config.steps - self.step) / decay_steps if decay_steps else 1.0
+        return min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
 
     # --- a run -----------------------------------------------------------------------------------
 

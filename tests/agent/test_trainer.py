@@ -94,6 +94,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, algorithm):
     assert [r["step"] for r in folder.read("metrics.jsonl")] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_the_learning_rate_rises_and_falls_linearly():
+    trainer = make_trainer(GRPO(), steps=10, learning_rate=1.0, warmup_steps=2,
+                           learning_rate_decay=0.5)  # fmt: skip
+    rates = []
+    for step in range(10):
+        trainer.step = step
+        rates.append(trainer._learning_rate(GRPO().losses(None)[0]))
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+
+
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "run")
     trainer = make_trainer(SDPO(), folder)
