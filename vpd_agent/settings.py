@@ -45,6 +45,7 @@ LAPTOP = Setting(
         prompts_per_step=8,
         group_size=8,
         learning_rate=4e-4,
+        learning_rate_decay=0.5,  # late in a run full steps break teachers
         adam_beta2=0.95,
         max_prompt_tokens=64,
         max_teacher_prompt_tokens=96,
@@ -75,7 +76,7 @@ LAPTOP = Setting(
         ),
         GRPO(),
     ),
-    learning_rates={"grpo": 2e-4, "sdpo": 3e-4},
+    learning_rates={"grpo": 2e-4},
 )
 
 TINY = Setting(
