@@ -11,6 +11,7 @@ import json
 import logging
 import shlex
 import sys
+import warnings
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from sandbox import SandboxError
-from sandbox import shared as open_sandbox
 from vpd_agent.console import bars, print_table, say
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else 2
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sandbox").setLevel(logging.INFO)
-    command, *rest = arguments
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: say(f"Warning: {message}")
+        return _run(*arguments)
+
+
+def _run(command: str, *rest: str) -> int:
     try:
         if command not in COMMANDS:
             raise ValueError(_unknown("command", command, COMMANDS))
-        return COMMANDS[command](rest)
+        return COMMANDS[command](list(rest))
     except (ValueError, FileNotFoundError) as error:
         say(f"vpd {command}: {error}")
         return 2
@@ -183,13 +188,12 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, setting_name: str
     from vpd_agent.trainer import Trainer
 
     spec = options.spec()
-    if options.sandbox is not None:
-        open_sandbox(options.sandbox)  # one that does not work is found before any work
     checkpoint = RunFolder.latest_checkpoint(options.out) if options.resume else None
     environment = spec.make(config.rollouts_per_step, options.train_split)
+    _open_sandbox(environment)
     evaluation = None
     if config.eval_every and config.eval_problems:
-        evaluation = spec.make(config.eval_problems * config.eval_samples, options.eval_split)
+        evaluation = spec.make_for(config.eval_samples, config.eval_problems, options.eval_split)
     if checkpoint is not None:
         options = _replaced(options, model=str(checkpoint / "model"))
     policy = options.load(options.quiet)
@@ -267,12 +271,16 @@ def compare(arguments: list[str]) -> int:
         )
     runs = head_to_head.plan(options.out, options.algorithms, options.seeds)
     _check_unfinished(runs)
-    options.spec().make(1)  # an unknown environment or a bad file is found before any work
+    # An unknown environment, a bad file, a sandbox that does not work: found before any work.
+    sandbox_name = _open_sandbox(options.spec().make(1))
     if options.model in RECIPES:
         _warm_policy(options.model, quiet=False)
     given = ["--env", options.env, "--model", options.model, "--steps", str(options.steps)]
-    for name in ("data", "sandbox", "feedback"):
-        value = getattr(options, name)
+    for name, value in (
+        ("data", options.data),
+        ("sandbox", sandbox_name),
+        ("feedback", options.feedback),
+    ):
         given += [f"--{name}", value] if value is not None else []
     with bars() as progress:
         names = {run: f"{run.algorithm} seed {run.seed}" for run in runs}
@@ -345,10 +353,10 @@ def evaluate(arguments: list[str]) -> int:
     if options.out is not None and options.out.exists():
         raise ValueError(f"The output file {options.out} exists; pass another --out or remove it.")
     spec = options.spec()
-    probe = spec.make(1, options.split)
-    ids = sorted(probe.unwrapped.problem_ids)[: options.problems]
+    environment = spec.make_for(1, min(options.problems, options.batch), options.split)
+    _open_sandbox(environment)
+    ids = sorted(environment.unwrapped.problem_ids)[: options.problems]
     total = len(ids) * options.samples
-    environment = spec.make(min(options.batch, total), options.split)
     policy = options.load(quiet=False)
     with bars() as progress:
         progress.add("eval", total)
@@ -434,6 +442,15 @@ def _parse(prog: str, arguments: list[str], *, description: str = "", **parts: t
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def _open_sandbox(environment: Any) -> str | None:
+    """Open what a sandboxed environment would open at its first answer; its name, None without.
+
+    Raises SandboxError where none works, and says which it is, before any work.
+    """
+    sandbox = getattr(getattr(environment.unwrapped, "env", None), "sandbox", None)
+    return sandbox.name if sandbox is not None else None
 
 
 def _replaced(options: Any, **changes: Any) -> Any:

@@ -31,7 +31,7 @@ class EnvironmentSpec:
 
     def make(self, num_envs: int, split: str | None = None) -> gym.vector.VectorEnv:
         """A batched environment. Raises ValueError for an unknown id or option."""
-        import vpd_envs
+        import vpd_envs  # noqa: F401 (registers the environments)
 
         if ":" in self.id:
             import_from_here(self.id.split(":")[0])
@@ -51,9 +51,25 @@ class EnvironmentSpec:
             )
         except TypeError as error:
             raise ValueError(f"Environment {name} does not take these options: {error}") from error
-        if self.feedback == "siblings":
-            environment = vpd_envs.SiblingFeedback(environment)
-        return environment
+        return self._with_feedback(environment)
+
+    def make_for(self, samples: int, most_problems: int, split: str | None) -> gym.vector.VectorEnv:
+        """An environment just large enough for `samples` answers to each of its problems, or to
+        `most_problems` of them."""
+        import vpd_envs
+
+        small = self.make(1, split)
+        size = samples * min(most_problems, len(small.unwrapped.problem_ids))
+        if isinstance(small.unwrapped, vpd_envs.TextVectorEnv):  # spares loading the data again
+            return self._with_feedback(vpd_envs.TextVectorEnv(small.unwrapped.env, size))
+        small.close()
+        return self.make(size, split)
+
+    def _with_feedback(self, environment: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
+        import vpd_envs
+
+        siblings = self.feedback == "siblings"
+        return vpd_envs.SiblingFeedback(environment) if siblings else environment
 
 
 def import_from_here(module: str) -> None:
