@@ -151,7 +151,7 @@ def seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
 
 def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list[str]]]:
     """Header and rows: algorithms by their last mean, best first; a column per evaluated step, and
-    the seconds of a run."""
+    the seconds (s) of a run."""
     all_curves = {a: c for a, c in curves(runs, key).items() if c}
     steps = sorted({step for curve in all_curves.values() for step in curve})
     seconds = seconds_per_run(runs)
@@ -161,7 +161,7 @@ def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list
         curve = all_curves[algorithm]
         cells = [str(curve[s]) if s in curve else "" for s in steps]
         rows.append([algorithm, *cells, f"{seconds[algorithm]:.0f}"])
-    return ["algorithm", *map(str, steps), "seconds"], rows
+    return ["algorithm", *map(str, steps), "s"], rows
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -50,5 +50,5 @@ def test_the_table_ranks_by_the_last_evaluation(tmp_path):
     write_run(runs[0], {0: 0.5, 40: 0.3})
     write_run(runs[1], {0: 0.1, 40: 0.9})
     header, rows = table(runs)
-    assert header == ["algorithm", "0", "40", "seconds"]
+    assert header == ["algorithm", "0", "40", "s"]
     assert rows == [["vpd", ".10", ".90", "2"], ["grpo", ".50", ".30", "2"]]
