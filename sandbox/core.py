@@ -162,12 +162,13 @@ def _make_strongest(cages: int) -> Sandbox:
         except SandboxError as error:
             reasons[name] = str(error)
             continue
-        log.info("Sandbox: %s, %d cages. %s", name, cages, reasons or "")
+        log.info("Sandbox: %s, %d cages.", name, cages)
+        log.debug("Stronger ones that do not work: %s", reasons)
         if name == "local":
             warnings.warn(
                 "The local sandbox protects neither files nor other processes of this user from "
-                "the programs. Install bubblewrap or Docker for untrusted ones. "
-                + " ".join(f"[{name}: {reason}]" for name, reason in reasons.items()),
+                "the programs. Install bubblewrap or Docker for untrusted ones; "
+                "sandbox.backends() tells what each of them lacks here.",
                 stacklevel=3,
             )
         return sandbox
