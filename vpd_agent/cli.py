@@ -12,7 +12,7 @@ import logging
 import shlex
 import sys
 import warnings
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -195,10 +195,10 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, setting_name: str
     if config.eval_every and config.eval_problems:
         evaluation = spec.make_for(config.eval_samples, config.eval_problems, options.eval_split)
     if checkpoint is not None:
-        options = _replaced(options, model=str(checkpoint / "model"))
-    policy = options.load(options.quiet)
+        options = replace(options, model=str(checkpoint / "model"))
     out = RunFolder(options.out, resume=options.resume)
     try:
+        policy = options.load(options.quiet)
         with bars(quiet=options.quiet) as progress:
             progress.add(algorithm.name, config.steps)
             trainer = Trainer(
@@ -428,10 +428,8 @@ def _warm_policy(name: str, quiet: bool) -> Policy:
 
 def _parse(prog: str, arguments: list[str], *, description: str = "", **parts: tuple) -> Any:
     """Flags for every field of the given dataclasses, flat. Exits with code 2 on a bad one."""
-    import dataclasses
-
     fields = [
-        (name, kind) if default is None else (name, kind, dataclasses.field(default=default))
+        (name, kind) if default is None else (name, kind, field(default=default))
         for name, (kind, default) in parts.items()
     ]
     arguments_class = make_dataclass("Arguments", fields, frozen=True)
@@ -451,12 +449,6 @@ def _open_sandbox(environment: Any) -> str | None:
     """
     sandbox = getattr(getattr(environment.unwrapped, "env", None), "sandbox", None)
     return sandbox.name if sandbox is not None else None
-
-
-def _replaced(options: Any, **changes: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(options, **changes)
 
 
 def _split_at(arguments: list[str], mark: str) -> tuple[list[str], list[str]]:

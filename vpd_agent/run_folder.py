@@ -53,6 +53,10 @@ class RunFolder:
             ) from error
 
     def close(self) -> None:
+        """Let go of the folder; one that got nothing goes too, so that bad input leaves nothing."""
+        if {p.name for p in self.path.iterdir()} == {LOCK}:
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
         self._lock.close()
 
     def write_config(self, config: dict[str, Any]) -> None:

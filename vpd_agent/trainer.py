@@ -314,12 +314,12 @@ class Trainer:
     def problems_of_step(self, index: int) -> list[str]:
         """Each problem once per epoch, in an order that seed and epoch decide."""
         ids, n = self.problem_ids, self.config.prompts_per_step
-        chosen = []
-        for position in range(index * n, (index + 1) * n):
-            epoch, place = divmod(position, len(ids))
-            order = random.Random(f"{self.config.seed}/{epoch}").sample(range(len(ids)), len(ids))
-            chosen.append(ids[order[place]])
-        return chosen
+        places = [divmod(position, len(ids)) for position in range(index * n, (index + 1) * n)]
+        orders = {
+            epoch: random.Random(f"{self.config.seed}/{epoch}").sample(ids, len(ids))
+            for epoch in {epoch for epoch, _ in places}
+        }
+        return [orders[epoch][place] for epoch, place in places]
 
     @property
     def _evaluates(self) -> bool:

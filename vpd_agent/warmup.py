@@ -50,6 +50,12 @@ class WarmupConfig:
     table_seed: int = 0
     seed: int = 0
 
+    def model(self) -> Policy:
+        return tiny_policy(self.seed)
+
+    def examples(self) -> Examples:
+        return Examples(self)
+
 
 @dataclass(frozen=True)
 class CodeWarmupConfig:
@@ -63,6 +69,12 @@ class CodeWarmupConfig:
     longest_problem: int = 120
     """Characters of the text before the program."""
     seed: int = 0
+
+    def model(self) -> Policy:
+        return tiny_policy(self.seed, window=self.window)
+
+    def examples(self) -> CodeExamples:
+        return CodeExamples(self)
 
 
 Recipe = WarmupConfig | CodeWarmupConfig
@@ -109,12 +121,11 @@ def cache_folder(config: Recipe) -> Path:
 
 def train(config: WarmupConfig, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
     """Supervised training from scratch on examples drawn afresh for each step."""
-    writes_code = isinstance(config, CodeWarmupConfig)
-    policy = tiny_policy(config.seed, window=config.window if writes_code else None)
+    policy = config.model()
     optimizer = torch.optim.AdamW(
         policy.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
-    examples = (CodeExamples if writes_code else Examples)(config)
+    examples = config.examples()
     for step in range(config.steps):
         loss = supervised_loss(policy, [examples.draw() for _ in range(config.batch_size)])
         optimizer.zero_grad(set_to_none=True)

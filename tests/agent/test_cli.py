@@ -127,6 +127,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["train", "vpd", "--env", "nosuch:Env-v0", "--model", "tiny"], "no module 'nosuch'"),
         (["train", "vpd", *MINI, "--betta", "1"], "Perhaps you meant"),
         (["train", "vpd", *MINI, "--beta", "-1"], "beta must be positive"),
+        (["train", "vpd", *MINI, "--max-prompt-tokens", "2"], "No problem is left"),
         (["train", "vpd", *MINI, "--setting", "lapto"], "Did you mean 'laptop'?"),
         (["train", "vpd", *MINI, "--feedback", "gossip"], "environment, siblings"),
         (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "one of auto, docker, bubblewrap"),

@@ -84,13 +84,7 @@ class SDPG(Algorithm):
         batch = inputs.batch
         loss, metrics = self._policy_gradient.policy_loss(inputs)
         if weight:
-            distil, more = distillation(
-                inputs,
-                alpha=self.alpha,
-                top_k=self.top_k,
-                tail=self.tail,
-                importance_clip=self.importance_clip,
-            )
+            distil, more = distillation(inputs, self)
             loss = loss + weight * distil
             metrics |= more
         metrics["distill_weight"] = loss.new_tensor(weight * len(batch) / batch.num_rollouts)

@@ -48,13 +48,7 @@ class SDPO(Algorithm):
         return [Loss("distil", self.distil)]
 
     def distil(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-        return distillation(
-            inputs,
-            alpha=self.alpha,
-            top_k=self.top_k,
-            tail=self.tail,
-            importance_clip=self.importance_clip,
-        )
+        return distillation(inputs, self)
 
 
 def check_distillation(algorithm: Algorithm) -> None:
@@ -67,22 +61,19 @@ def check_distillation(algorithm: Algorithm) -> None:
     check(0 < a.ema_rate <= 1, "ema_rate", "above 0 and at most 1", a.ema_rate)
 
 
-def distillation(
-    inputs: LossInputs,
-    *,
-    alpha: float,
-    top_k: int | None,
-    tail: Tail,
-    importance_clip: float | None,
-) -> tuple[Tensor, Metrics]:
-    """The mean over response tokens of rows with a teacher of w_t · D(student_t, sg[teacher_t])."""
+def distillation(inputs: LossInputs, algorithm: Algorithm) -> tuple[Tensor, Metrics]:
+    """The mean over response tokens of rows with a teacher of w_t · D(student_t, sg[teacher_t]).
+
+    Reads the algorithm's alpha, top_k, tail and importance_clip, as documented in SDPO.
+    """
+    a = algorithm
     batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
     pair = student.distribution, teacher.distribution
-    if top_k is not None:
-        pair = top_k_support(*pair, top_k, tail)
-    per_token = divergence(*pair, alpha)  # [B, T]
-    if importance_clip is not None:
-        weight = importance_weights(student.logprobs, batch.old_logprobs, importance_clip)
+    if a.top_k is not None:
+        pair = top_k_support(*pair, a.top_k, a.tail)
+    per_token = divergence(*pair, a.alpha)  # [B, T]
+    if a.importance_clip is not None:
+        weight = importance_weights(student.logprobs, batch.old_logprobs, a.importance_clip)
         per_token = weight * per_token
     mask, count = batch.teacher_mask, batch.num_teacher_tokens
     loss = masked_mean(per_token, mask, count)

@@ -123,10 +123,4 @@ class VPD(Algorithm):
         return state | {"delta": self.delta_momentum * old + (1 - self.delta_momentum) * midpoint}
 
     def m_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-        return distillation(
-            inputs,
-            alpha=self.alpha,
-            top_k=self.top_k,
-            tail=self.tail,
-            importance_clip=self.importance_clip,
-        )
+        return distillation(inputs, self)
