@@ -20,42 +20,67 @@ import queue
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from sandbox.cage import Cage, CageFailure, ProcessLink, environment, new_uid, python_command
+from sandbox.cage import (
+    Cage,
+    CageFailure,
+    Capacity,
+    ProcessLink,
+    environment,
+    new_uid,
+    python_command,
+)
 from sandbox.core import MIB, SandboxError
-from sandbox.local import interpreter
+from sandbox.local import PACKAGES, find_packages, interpreter
 
 CAP_SYS_ADMIN = 21
+IMPORTABLE = "/packages"
 
 
 class Bubblewrap:
     """
     Args:
         tmp_bytes: how much all files of a job may take together.
+        packages: what programs may import besides the standard library, where it is installed here.
         command: the bwrap program.
     """
 
     name = "bubblewrap"
 
-    def __init__(self, *, tmp_bytes: int = 256 * MIB, command: str = "bwrap") -> None:
+    def __init__(
+        self,
+        *,
+        tmp_bytes: int = 256 * MIB,
+        packages: Sequence[str] = PACKAGES,
+        command: str = "bwrap",
+    ) -> None:
         found = shutil.which(command)
         if found is None:
             raise SandboxError(
                 f"bubblewrap needs the program {command!r}, which is not installed. "
-                "Install the package bubblewrap (>= 0.8), or pass --sandbox docker or local."
+                "Install the package bubblewrap (>= 0.8), or choose another sandbox; "
+                "`vpd doctor` tells what works here."
             )
         self._program = found
         self._tmp_bytes = tmp_bytes
+        self._packages = find_packages(packages)
         self._as_root = new_uid() is not None and _may_administer()
 
     def start(self) -> Cage:
         link = _in_lasting_thread(lambda: ProcessLink(self._arguments(), environment("/tmp")))
         job_uid = new_uid() if self._as_root else None
         try:
-            return Cage(link, writable="/tmp", job_uid=job_uid, die_with_parent=True)
+            return Cage(
+                link,
+                writable="/tmp",
+                job_uid=job_uid,
+                die_with_parent=True,
+                packages=IMPORTABLE,
+                capacity=Capacity(file_bytes=self._tmp_bytes),
+            )
         except CageFailure as failure:
             raise CageFailure(
                 f"{failure}; are user namespaces enabled, and is bwrap >= 0.8?"
@@ -73,6 +98,9 @@ class Bubblewrap:
         else:
             arguments += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
         arguments += _file_system(Path(os.path.realpath(sys.base_prefix)), Path(python))
+        arguments += ["--perms", "0755", "--dir", IMPORTABLE]
+        for path in self._packages:
+            arguments += ["--ro-bind", str(path), f"{IMPORTABLE}/{path.name}"]
         arguments += ["--perms", "1777", "--size", str(self._tmp_bytes), "--tmpfs", "/tmp"]
         arguments += ["--proc", "/proc", "--remount-ro", "/", "--"]
         return arguments + python_command(python, "/tmp")
@@ -105,6 +133,7 @@ def _file_system(prefix: Path, python: Path) -> list[str]:
         arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         arguments += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
+    arguments += ["--symlink", "/tmp", "/dev/shm"]  # semaphores of multiprocessing are files there
     return [*arguments, "--remount-ro", "/dev"]
 
 

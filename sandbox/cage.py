@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -19,6 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,8 +82,37 @@ def environment(home: str) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """The most that a cage as such can give a job."""
+
+    memory_bytes: float = math.inf
+    processes: float = math.inf
+    file_bytes: float = math.inf  # of all files together, the program and its input included
+
+    def check(self, job: Job, input_bytes: int) -> None:
+        """
+        Raises:
+            ValueError: the job asks for more. In the cage it would look like the program's failure.
+        """
+        for what, asked, most, option in (
+            ("Limits.memory_bytes", job.limits.memory_bytes, self.memory_bytes, "memory_bytes"),
+            ("Limits.processes", job.limits.processes, self.processes, "pids"),
+            ("The program and its input, in bytes,", input_bytes, self.file_bytes, "tmp_bytes"),
+        ):
+            if asked > most:
+                raise ValueError(
+                    f"{what} may be at most {most} in this cage, got {asked}. "
+                    f"Ask for less, or make the sandbox with a larger {option}=…."
+                )
+
+
 class CageFailure(Exception):
     """This cage is of no more use. The pool replaces it and tries the job again."""
+
+
+class CageWornOut(CageFailure):
+    """It failed between two jobs, so the new one has nothing to do with it."""
 
 
 class Link(Protocol):
@@ -118,11 +149,16 @@ class Cage:
         keep_reading: bool = False,
         die_with_parent: bool = False,
         filters: dict[str, str] | None = None,
+        shared_memory: str | None = None,
+        directory: str | None = None,
+        packages: str | None = None,
+        capacity: Capacity | None = None,
         grace_seconds: float = 10.0,
     ) -> None:
         self.link = link
         self.jobs = 0
-        self.tainted = False  # a job left something that could not be removed
+        self._is_ready = False
+        self._capacity = capacity or Capacity()
         self._grace_seconds = grace_seconds
         self._program = f"{writable}/job/solution.py".encode()
         settings = {
@@ -131,12 +167,15 @@ class Cage:
             "keep_reading": keep_reading,
             "die_with_parent": die_with_parent,
             "filters": seccomp.programs() if filters is None else filters,
+            "shared_memory": shared_memory,
+            "directory": directory,
+            "packages": packages,
         }
         deadline = time.monotonic() + START_SECONDS
         try:
             self._send(len(RUNNER_SOURCE).to_bytes(4, "big") + RUNNER_SOURCE, deadline)
             self._send(_frame(settings), deadline)
-            self._receive_frame(deadline)
+            self._await_ready(deadline)
         except BaseException:
             self.kill()
             raise
@@ -148,22 +187,36 @@ class Cage:
             CageFailure: the cage, not the program, failed.
         """
         limits = job.limits
-        self.jobs += 1
         cpu_seconds = limits.wall_seconds if limits.cpu_seconds is None else limits.cpu_seconds
         header = {**vars(limits), "cpu_seconds": cpu_seconds}
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
+        self._capacity.check(job, len(code) + len(stdin))
+        self.jobs += 1
+        frame = _frame(header, code, stdin, _call_bytes(job.call))
         deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
-        self._send(_frame(header, code, stdin, _call_bytes(job.call)), deadline)
+        # It may still be cleaning up after the last job. Where it cannot, it is gone instead.
+        try:
+            self._send(frame, deadline)
+            self._await_ready(deadline)
+        except CageFailure as failure:
+            raise (failure if self._is_ready else CageWornOut(str(failure))) from failure
+        self._is_ready = False
         result, blobs = self._receive_frame(deadline)
         try:
-            self.tainted = result["tainted"]
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
             err = err.replace(self._program, b"solution.py")
             return _execution(job, result, out, err, value)
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
+
+    def _await_ready(self, deadline: float) -> None:
+        if not self._is_ready:
+            header, _ = self._receive_frame(deadline)
+            if "ready" not in header:
+                raise CageFailure(f"it should be ready, but said {header!r}")
+            self._is_ready = True
 
     def kill(self) -> None:
         self.link.kill()
@@ -219,7 +272,7 @@ def _call_bytes(call: Call | None) -> bytes:
         return b""
     try:
         return json.dumps({"function": call.function, "arguments": list(call.arguments)}).encode()
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"Call.arguments must be JSON values: {error}.") from error
 
 

@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 MIB = 1 << 20
+ATTEMPTS = 3  # of one job, each in a fresh cage but the first
+JOBS_PER_CAGE = 2000  # then it is replaced: no runner lives long enough to wear out
 
 log = logging.getLogger("sandbox")
 
@@ -36,7 +38,9 @@ class ExecutionStatus(StrEnum):
     ERROR = "error"  # non-zero exit code: an uncaught exception, sys.exit(1), a syntax error
     TIMEOUT = "timeout"  # the wall-clock or the CPU limit
     MEMORY = "memory"  # the memory limit
-    OUTPUT_LIMIT = "output_limit"  # wrote more than Limits.output_bytes to stdout or stderr
+    # Wrote more than Limits.output_bytes to stdout or stderr or as a value, or made more files than
+    # a cage with a file system of its own allows (20,000).
+    OUTPUT_LIMIT = "output_limit"
     CRASH = "crash"  # killed by a signal that is none of the above
 
 
@@ -59,6 +63,8 @@ class Limits:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
                 raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
+        if self.open_files < 8:
+            raise ValueError(f"Limits.open_files must be at least 8, got {self.open_files!r}.")
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,21 @@ BACKENDS = {
 }
 
 
-def make(name: str = "auto", *, cages: int | None = None, **options: Any) -> Sandbox:
+def make(
+    name: str = "auto",
+    *,
+    cages: int | None = None,
+    attempts: int = ATTEMPTS,
+    jobs_per_cage: int = JOBS_PER_CAGE,
+    **options: Any,
+) -> Sandbox:
     """Make a sandbox and run a tiny job in it, so that what is returned is known to work.
 
     Args:
         name: "docker", "bubblewrap", "local", or "auto" for the strongest of these that works.
         cages: how many jobs may run side by side; by default, one per usable CPU.
+        attempts: how many cages may fail on a job before it ends in a SandboxError.
+        jobs_per_cage: then a cage is replaced by a fresh one.
         **options: of the backend (see its class); not with "auto".
 
     Raises:
@@ -148,17 +163,17 @@ def make(name: str = "auto", *, cages: int | None = None, **options: Any) -> San
     if name == "auto":
         if options:
             raise ValueError(f"Options {sorted(options)} need a named sandbox, not 'auto'.")
-        return _make_strongest(cages)
+        return _make_strongest(cages, attempts, jobs_per_cage)
     if name not in BACKENDS:
         raise ValueError(f"Unknown sandbox {name!r}. Choose one of: auto, {', '.join(BACKENDS)}.")
-    return _make_working(name, cages, options)
+    return _make_working(name, cages, attempts, jobs_per_cage, options)
 
 
-def _make_strongest(cages: int) -> Sandbox:
+def _make_strongest(cages: int, attempts: int, jobs_per_cage: int) -> Sandbox:
     reasons = {}
     for name in BACKENDS:
         try:
-            sandbox = _make_working(name, cages, {})
+            sandbox = _make_working(name, cages, attempts, jobs_per_cage, {})
         except SandboxError as error:
             reasons[name] = str(error)
             continue
@@ -167,22 +182,24 @@ def _make_strongest(cages: int) -> Sandbox:
         if name == "local":
             warnings.warn(
                 "The local sandbox protects neither files nor other processes of this user from "
-                "the programs. Install bubblewrap or Docker for untrusted ones; "
-                "sandbox.backends() tells what each of them lacks here.",
+                "the programs. Use bubblewrap or Docker for untrusted ones; "
+                "`vpd doctor` tells what each of them lacks here.",
                 stacklevel=3,
             )
         return sandbox
     raise SandboxError("No sandbox works here. " + " ".join(reasons.values()))
 
 
-def _make_working(name: str, cages: int, options: dict[str, Any]) -> Sandbox:
+def _make_working(
+    name: str, cages: int, attempts: int, jobs_per_cage: int, options: dict[str, Any]
+) -> Sandbox:
     from sandbox.pool import Pool
 
     module, _, attribute = BACKENDS[name].partition(":")
     backend = getattr(importlib.import_module(module), attribute)(**options)
-    pool = Pool(name, backend.start, cages)
+    pool = Pool(name, backend.start, cages, attempts=attempts, jobs_per_cage=jobs_per_cage)
     try:
-        probe = pool.run(Job(code="print(6 * 7)"))
+        probe = pool.run(Job(code="print(6 * 7)", limits=Limits(memory_bytes=32 * MIB)))
         if probe.stdout != "42\n":
             raise SandboxError(
                 f"A {name} sandbox was expected to print 42, but: {probe}. Choose another sandbox."

@@ -3,23 +3,38 @@
 A container lives as long as its cage and serves many jobs. On top of the limits per job there are
 those of the container, whatever a job does: memory (`memory_bytes`, with /tmp inside it), processes
 and CPUs. `runtime="runsc"` puts gVisor between the jobs and the kernel of the host.
+
+There may be several engines: `DOCKER_HOST="ssh://a,tcp://b:2376"`, say. Cages are spread over them
+in turn; one that cannot be reached is passed over, and its jobs are run elsewhere.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
+import secrets
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sandbox.cage import SMALL_UIDS, Cage, CageFailure, environment, python_command
+from sandbox.cage import (
+    SMALL_UIDS,
+    Cage,
+    CageFailure,
+    Capacity,
+    environment,
+    python_command,
+)
 from sandbox.core import MIB, SandboxError
 
 IMAGE = "vpd-sandbox:latest"
 LABEL = "vpd-sandbox.owner"  # of the process whose cage it is; see _owner
+MOST_INODES = 1 << 16  # of a container, in each place that a job can write; the runner allows fewer
+SHARED_MEMORY_BYTES = 64 * MIB
 ENGINE_SECONDS = 60.0  # for any one answer of the engine
 
 log = logging.getLogger("sandbox")
@@ -28,6 +43,8 @@ log = logging.getLogger("sandbox")
 class Docker:
     """
     Args:
+        hosts: addresses of engines, in the form of DOCKER_HOST. None: what DOCKER_HOST lists,
+            separated by commas or spaces, else the engine of this machine.
         image: needs python3 and nothing else; programs find the packages that it has.
         memory_bytes: of a container with all its jobs and files. Should exceed what a job may use.
         tmp_bytes: how much all files of a job may take together.
@@ -41,6 +58,7 @@ class Docker:
     def __init__(
         self,
         *,
+        hosts: Sequence[str] | None = None,
         image: str = IMAGE,
         memory_bytes: int = 2048 * MIB,
         tmp_bytes: int = 256 * MIB,
@@ -54,35 +72,77 @@ class Docker:
         self._pids = pids
         self._cpus = cpus
         self._runtime = runtime
-        api = _connect()
+        self._hosts = _hosts(hosts)
+        self._next_host = itertools.cycle(range(len(self._hosts)))
+        failures = []
+        for host in self._hosts:
+            try:
+                self._look_over(host)
+            except SandboxError as error:
+                failures.append(str(error))
+        if len(failures) == len(self._hosts):
+            raise SandboxError(" ".join(failures))
+        for failure in failures:
+            log.warning("Going on without one engine: %s", failure)
+
+    def _look_over(self, host: str) -> None:
+        api = _connect(host)
         from docker.errors import DockerException
 
         try:
             self._check_image(api)
             self._remove_leftovers(api)
         except (DockerException, OSError) as error:
-            raise SandboxError(f"Docker could not look up {image!r}: {error}.") from error
+            raise SandboxError(f"Docker could not look up {self._image!r}: {error}.") from error
         finally:
             api.close()
 
     def start(self) -> Cage:
+        """On the next engine that can."""
+        failures = []
+        for _ in self._hosts:
+            host = self._hosts[next(self._next_host)]
+            try:
+                return self._start_on(host)
+            except (CageFailure, SandboxError) as failure:
+                failures.append(str(failure))
+                if len(self._hosts) > 1:
+                    log.warning("No cage on %s: %s", host, failure)
+        raise CageFailure("; ".join(dict.fromkeys(failures)))
+
+    def _start_on(self, host: str) -> Cage:
+        api = _connect(host)  # one per cage: closed with it, and shared with no thread or fork
         from docker.errors import DockerException
 
-        api = _connect()  # one per cage: closed with it, and shared with no thread or fork
+        name = f"vpd-sandbox-{secrets.token_hex(8)}"
         try:
-            container = self._create(api)
+            container = self._create(api, name)
             link = ContainerLink(api, container)
         except (DockerException, OSError) as error:
             api.close()
             raise CageFailure(f"no container of {self._image} could start: {error}") from error
-        return Cage(link, writable="/tmp", job_uid=random.SystemRandom().choice(SMALL_UIDS))
+        except BaseException:  # Ctrl-C, perhaps while the engine creates it
+            _remove(api, name)
+            api.close()
+            raise
+        return Cage(
+            link,
+            writable="/tmp",
+            shared_memory="/dev/shm",
+            job_uid=random.SystemRandom().choice(SMALL_UIDS),
+            capacity=Capacity(self._memory_bytes, self._pids, self._tmp_bytes),
+        )
 
-    def _create(self, api: Any) -> str:
+    def _create(self, api: Any, name: str) -> str:
         host_config = api.create_host_config(
             network_mode="none",
             read_only=True,
-            tmpfs={"/tmp": f"mode=1777,size={self._tmp_bytes}"},
-            ipc_mode="none",  # a namespace of its own, without /dev/shm
+            tmpfs={
+                "/tmp": f"mode=1777,size={self._tmp_bytes},nr_inodes={MOST_INODES}",
+                # Semaphores of multiprocessing are files there.
+                "/dev/shm": f"mode=1777,size={SHARED_MEMORY_BYTES},nr_inodes={MOST_INODES}",
+            },
+            ipc_mode="none",  # a namespace of its own
             cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"],  # to make and to end jobs of another user
             security_opt=["no-new-privileges:true"],
@@ -97,6 +157,7 @@ class Docker:
         return api.create_container(
             self._image,
             python_command("python3", "/tmp"),
+            name=name,
             entrypoint=[],
             environment=environment("/tmp"),
             user="0:0",
@@ -115,7 +176,7 @@ class Docker:
             api.inspect_image(self._image)
         except ImageNotFound as error:
             raise SandboxError(
-                f"The engine has no image {self._image!r}. Run `make sandbox-image`."
+                f"The engine has no image {self._image!r}. Run `vpd sandbox build`."
             ) from error
 
     def _remove_leftovers(self, api: Any) -> None:
@@ -126,29 +187,41 @@ class Docker:
                 _remove(api, container["Id"])
 
 
+def _hosts(given: Sequence[str] | None) -> list[str]:
+    """
+    Raises:
+        ValueError: no address, or a text instead of several.
+    """
+    if isinstance(given, str) or (given is not None and not given):
+        raise ValueError(f"hosts must be a list of engine addresses, got {given!r}.")
+    if given is None:
+        given = os.environ.get("DOCKER_HOST", "").replace(",", " ").split()
+    return list(given) or ["unix:///var/run/docker.sock"]
+
+
 def _owner() -> str:
     """This machine and process namespace: only here do process numbers mean what they do to us."""
     return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
 
 
-def _connect() -> Any:
+def _connect(host: str) -> Any:
     try:
         import docker
         from docker.errors import DockerException
     except ImportError as error:
         raise SandboxError(
             f"The package docker is not installed ({error}). "
-            "Install it (pip install docker), or pass --sandbox bubblewrap."
+            "Install it (pip install 'docker>=7.1,<8'), or choose another sandbox."
         ) from error
 
-    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
-        api = docker.from_env(timeout=ENGINE_SECONDS).api
+        settings = docker.utils.kwargs_from_env(environment={**os.environ, "DOCKER_HOST": host})
+        api = docker.APIClient(version="auto", timeout=ENGINE_SECONDS, **settings)
         api.ping()
     except (DockerException, OSError) as error:
         raise SandboxError(
-            f"Docker is not reachable at {address} ({error}). "
-            "Start it, or pass --sandbox bubblewrap."
+            f"Docker is not reachable at {host} ({error}). "
+            "Start it, or choose another sandbox; `vpd doctor` tells what works here."
         ) from error
     return api
 

@@ -15,30 +15,41 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import logging
 import os
 import signal
 import stat
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox import seccomp
 from sandbox.cage import Cage, ProcessLink, environment, new_uid, python_command
-from sandbox.runner import descendants, empty, stat_fields
+from sandbox.runner import descendants, empty, is_alive_without_main_thread, stat_fields
 
+PACKAGES = ("numpy", "sortedcontainers")  # what contest programs use
 PREFIX = "vpd-sandbox-"  # of the directory of a cage
 NEW_SECONDS = 60.0  # a directory so young may not be locked yet
+QUICK_SECONDS = 0.5  # for removing a directory while somebody waits
 REMOVE_SECONDS = 60.0  # for what the last job of a cage may have left
 
 log = logging.getLogger("sandbox")
 
 
 class Local:
+    """
+    Args:
+        packages: what programs may import besides the standard library, where it is installed here.
+    """
+
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, *, packages: Sequence[str] = PACKAGES) -> None:
+        self._packages = find_packages(packages)
         remove_leftovers()
 
     def start(self) -> Cage:
@@ -49,14 +60,31 @@ class Local:
         job_uid = new_uid()
 
         def clean_up() -> None:
-            remove(directory)
-            os.close(lock)
+            try:
+                empty(str(directory), time.monotonic() + QUICK_SECONDS)
+            except TimeoutError:  # what a job left is much, and no caller should wait for it
+                with contextlib.suppress(RuntimeError):  # too late for threads: we end
+                    threading.Thread(target=finish_removing).start()
+                    return
+            finish_removing()
+
+        def finish_removing() -> None:
+            try:
+                remove(directory)
+            except OSError as error:
+                log.warning("A cage left something behind: %s", error)
+            finally:
+                os.close(lock)
 
         try:
             directory.chmod(0o711)
             writable = directory / "work"
             writable.mkdir()
             writable.chmod(0o1777)
+            importable = directory / "packages"
+            importable.mkdir()
+            for path in self._packages:
+                (importable / path.name).symlink_to(path)
             link = ProcessLink(
                 python_command(interpreter(), str(writable)),
                 environment(str(writable)),
@@ -70,9 +98,25 @@ class Local:
             link,
             writable=str(writable),
             job_uid=job_uid,
+            directory=str(directory),
+            packages=str(importable),
             keep_reading=job_uid is not None and not anyone_can_reach(Path(sys.base_prefix)),
             filters=seccomp.programs(socket_families=(seccomp.AF_UNIX,)),
         )
+
+
+def find_packages(names: Sequence[str]) -> list[Path]:
+    """What must be on the path for these packages to be importable, of those that are installed.
+
+    A package that is a directory `name` may have its libraries beside it, in `name.libs`.
+    """
+    found = []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+            path = Path(place).resolve()
+            found += [near for near in (path, path.with_name(name + ".libs")) if near.is_dir()]
+    return found
 
 
 def interpreter() -> str:
@@ -98,13 +142,17 @@ def kill_jobs(runner: int, job_uid: int | None) -> None:
     deadline = time.monotonic() + REMOVE_SECONDS
     while time.monotonic() < deadline:
         jobs = {*descendants(runner), *processes_of(job_uid)}
-        alive = [pid for pid in jobs if stat_fields(pid)[:1] not in ([], [b"Z"])]
+        alive = [pid for pid in jobs if is_alive(stat_fields(pid))]
         if not alive:
             return
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.001)
+
+
+def is_alive(fields: list[bytes]) -> bool:
+    return bool(fields) and (fields[0] not in (b"Z", b"X") or is_alive_without_main_thread(fields))
 
 
 def processes_of(uid: int | None) -> list[int]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
-import queue
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from sandbox.cage import Cage, CageFailure
-from sandbox.core import Execution, Job, SandboxError
-
-ATTEMPTS = 3  # of one job, each in a fresh cage but the first
-JOBS_PER_CAGE = 2000  # then it is replaced: no runner lives long enough to wear out
+from sandbox.cage import Cage, CageFailure, CageWornOut
+from sandbox.core import ATTEMPTS, JOBS_PER_CAGE, Execution, Job, SandboxError
 
 log = logging.getLogger("sandbox")
 
@@ -24,7 +23,10 @@ class Pool:
     """A `Sandbox` of up to `cages` cages, which are started when they are first needed.
 
     A cage that fails says nothing about the program: the job is tried again in a fresh one, and
-    after three failures the caller gets a SandboxError that tells them all.
+    after `attempts` failures the caller gets a SandboxError that tells them all.
+
+    Jobs go to the cage that has rested longest: while one cleans up after a job, the next job of a
+    single caller runs in another.
 
     A forked child may go on using the pool it inherited: it starts cages of its own there and
     never touches those of its parent.
@@ -36,13 +38,17 @@ class Pool:
         start: Callable[[], Cage],
         cages: int,
         *,
+        attempts: int = ATTEMPTS,
         jobs_per_cage: int = JOBS_PER_CAGE,
     ) -> None:
-        if isinstance(cages, bool) or not isinstance(cages, int) or cages < 1:
-            raise ValueError(f"cages must be a positive integer, got {cages!r}.")
+        numbers = {"cages": cages, "attempts": attempts, "jobs_per_cage": jobs_per_cage}
+        for what, number in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{what} must be a positive integer, got {number!r}.")
         self.name = name
         self.cages = cages
         self._start = start
+        self._attempts = attempts
         self._jobs_per_cage = jobs_per_cage
         self._begin()
         _pools.add(self)
@@ -52,14 +58,14 @@ class Pool:
         self._lock = threading.Lock()
         self._closed = False
         self._live: set[Cage] = set()
-        # One entry per slot. None: no cage is running there yet. The cage used last comes first.
-        self._free: queue.LifoQueue[Cage | None] = queue.LifoQueue()
-        for _ in range(self.cages):
-            self._free.put(None)
+        self._is_free = threading.Condition(self._lock)
+        self._rested: deque[Cage] = deque()  # the free ones, the longest free first
+        self._not_started = self.cages
+        self._executor: ThreadPoolExecutor | None = None
 
     def run(self, job: Job) -> Execution:
         failures: list[str] = []
-        cage = self._free.get()
+        cage = self._take()
         try:
             while True:
                 self._check_open()
@@ -67,14 +73,17 @@ class Pool:
                     cage = cage or self._started()
                     execution = cage.run(job)
                     break
+                except CageWornOut as failure:
+                    cage = self._discard(cage)
+                    log.debug("%s cage ended between jobs: %s", self.name, failure)
                 except CageFailure as failure:
                     cage = self._discard(cage)
                     self._check_open()
                     log.warning("%s cage failed: %s", self.name, failure)
                     failures.append(str(failure))
-                    if len(failures) == ATTEMPTS:
+                    if len(failures) == self._attempts:
                         raise self._exhausted(failures) from failure
-            if cage.tainted or cage.jobs >= self._jobs_per_cage:
+            if cage.jobs >= self._jobs_per_cage:
                 cage = self._discard(cage)
             return execution
         except ValueError:
@@ -83,15 +92,50 @@ class Pool:
             cage = self._discard(cage)
             raise
         finally:
-            self._free.put(cage)
+            self._give_back(cage)
+
+    async def run_async(self, job: Job) -> Execution:
+        """`run` for asyncio: many may be awaited at once, and `cages` of them run side by side.
+
+        A job whose task is cancelled before it has begun never does; one that has begun goes on in
+        its cage to its end or limit.
+        """
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.cages, f"{self.name}-sandbox")
+            future = self._executor.submit(self.run, job)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             cages = list(self._live)
+            executor = self._executor
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
         for cage in cages:
             self._discard(cage)
         atexit.unregister(self.close)
+
+    def _take(self) -> Cage | None:
+        """A free cage; None stands for one that is to be started."""
+        with self._is_free:
+            while True:
+                a_spare_one_runs = self.cages - self._not_started >= 2
+                if self._rested and (a_spare_one_runs or not self._not_started):
+                    return self._rested.popleft()
+                if self._not_started:
+                    self._not_started -= 1
+                    return None
+                self._is_free.wait()
+
+    def _give_back(self, cage: Cage | None) -> None:
+        with self._is_free:
+            if cage is None:
+                self._not_started += 1
+            else:
+                self._rested.append(cage)
+            self._is_free.notify()
 
     @property
     def closed(self) -> bool:
@@ -122,9 +166,9 @@ class Pool:
     def _exhausted(self, failures: list[str]) -> SandboxError:
         reasons = "; ".join(dict.fromkeys(failures))
         return SandboxError(
-            f"Expected a result from a {self.name} cage, but {ATTEMPTS} of them failed on this job "
-            f"({reasons}). Either the machine is in trouble or the program attacks its cage: "
-            "this is not a verdict, so drop the job or try another sandbox."
+            f"Expected a result from a {self.name} cage, but {self._attempts} of them failed on "
+            f"this job ({reasons}). Either the machine is in trouble or the program attacks its "
+            "cage: this is not a verdict, so drop the job or try another sandbox."
         )
 
     def _begin_again_in_forked_child(self) -> None:

@@ -2,14 +2,19 @@
 
 It runs on any CPython >= 3.9 and needs nothing but the standard library, because images differ.
 
-The trick that makes a job both quick and exact: the cage starts `python solution.py`, and CPython
-imports this file as `sitecustomize` just before it would open solution.py. Here it stops and serves
-jobs. For each job it forks, and the child simply *returns* from the import, so that CPython itself
-goes on to read, run and finish the solution.py of that job: `__main__`, sys.argv, tracebacks, exit
-codes, thread joins and finalisers are not imitated, they are CPython's own.
+The trick that makes a job exact: the cage starts `python solution.py`, and CPython imports this
+file as `sitecustomize` just before it would open solution.py. Here it stops and serves jobs. For
+each job it forks, and the child simply *returns* from the import, so that CPython itself goes on to
+read, run and finish the solution.py of that job: `__main__`, sys.argv, tracebacks, exit codes,
+thread joins and finalisers are not imitated, they are CPython's own.
+
+The trick that makes it quick: that child is forked *before* the job comes, when all of the job
+before it is dead and removed. It gives up all privileges and waits at the control channel, takes
+the job from there by itself, and tells the runner, which from then on watches it.
 
 Frames on the control channel, both ways: 4 bytes big-endian length of a JSON header, the header,
-and then the blobs whose lengths it lists under "sizes".
+and then the blobs whose lengths it lists under "sizes". The runner sends {"ready": ...} whenever a
+child waits, and a result for every job.
 """
 
 # pathlib and contextlib would only make this process, and so every fork of it, larger.
@@ -29,15 +34,19 @@ import signal
 import sys
 import threading
 import time
-import weakref
+import traceback
+import unicodedata
 from functools import partial
 
 CONTROL_IN, CONTROL_OUT = 3, 4  # where `cage.BOOT` put the control channel
+CALL_RECURSION_LIMIT = 50_000  # as LiveCodeBench's harness sets it; plain programs have CPython's
 VALUE_FD = 3  # where a call job finds the pipe for its value; the control channel is closed there
 CHUNK_BYTES = 1 << 16
 SAMPLE_SECONDS = 0.025  # how often memory and CPU time of all processes of a job are added up
 CLEAN_SECONDS = 2.0  # a job that leaves more than this to clean up costs its cage
+REMOVE_SECONDS = 60.0  # for all that a vanished host leaves
 COUNT_SECONDS = 5.0  # how long a count of this user's processes is good for
+MOST_FILES = 20_000  # of a job in a file system of its own; their names are kernel memory
 STACK_BYTES = 120 << 20  # of the main thread, as contest judges give it; the gap CPython has is 128
 ADDRESS_SLACK_BYTES = 256 << 20  # address space beyond the memory limit: thread stacks, mappings
 
@@ -72,14 +81,49 @@ from builtins import *
 {MODULES}
 """
 
-# Words by which a program may end with an exit code that only CPython knows, or pretend to; and the
-# uses of them that stand for exit code 0. If all are of the second kind, the end is plain.
-ODD_ENDING = re.compile(rb"(?<!at)exit|Exit|quit|last_(?:value|exc|type)")
+# What CPython's finalisation does that can be seen from outside depends on these words of a
+# program. The exit code: names of what sets it, and ways to reach a name without writing it. What
+# objects do when they die: finalisers, unflushed files, weak references.
+ODD_ENDING = re.compile(
+    rb"(?<!at)exit|Exit|quit|last_(?:value|exc|type|traceback)|excepthook|unraisable"
+    rb"|attr|methodcaller|eval|exec|import_|vars|globals|locals|modules|builtins|Formatter"
+    rb"|get_field|get_type_hints|ctypes|inspect|importlib|_threading|_active|breakpoint|BREAKPOINT"
+    rb"|\bgc\b|_create_fn|(?<!re\.)\bcompile|singledispatch"
+    rb"|__(?:annotations|match_args|dict|class|bases|base|mro|subclasses|self|globals|code|closure|func|getattribute"
+    rb"|loader|spec|reduce\w*|getstate|setstate)__"
+    rb"|coding[:=](?!\s*['\"]?(?i:utf-?8))"
+    rb"|del__|finali|weakref|open(?!\(0\)\.read)|detach|IO|Writer|Wrapper|Buffer|async"
+)
+# Those uses of them that change nothing: exit code 0.
 PLAIN_EXIT = re.compile(
     rb"\b(?:exit|quit)\s*\(\s*0?\s*\)"
     rb"|\braise\s+SystemExit(?:\s*\(\s*0?\s*\)|(?=\s*\n))"
     rb"|\bfrom\s+sys\s+import\s+[\w, ]*\bexit\b(?!\s*as\b)"
 )
+# One of everything that most programs use.
+WARM_UP = """
+import sys, math
+from collections import defaultdict, deque, Counter
+class Some:
+    def __init__(self, value): self.value = value
+    def method(self, other=0): return self.value + other
+def function(n, *rest):
+    counts, queue, best = defaultdict(int), deque([n]), float("inf")
+    for i in range(n):
+        counts[str(i)] += i // 2 % 7
+        queue.append((i, -i))
+        best = min(best, max(i, 1) * 1.5)
+    return sorted(counts.items(), key=lambda item: item[1]), [x for x in queue if x], best
+rows = [list(map(int, line.split())) for line in "1 2\\n3 4".strip().split("\\n")]
+words = " ".join(map(str, sum(rows, [])))
+answer = function(3, *rows), Some(1).method(), {1, 2} | {3}, {"a": 1}.get("b"), f"{len(words)}"
+try:
+    raise ValueError(words)
+except (ValueError, TypeError) as error:
+    str(error)
+"""
+
+STREAMS = ("stdin", "stdout", "stderr")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -89,7 +133,9 @@ class Settings:
 
     def __init__(self, header):
         self.writable = header["writable"]  # the one directory a job can write; emptied after each
-        self.job_directory = os.path.join(self.writable, "job")
+        self.shared_memory = header["shared_memory"]  # another directory that a job can write
+        self.directory = header["directory"]  # ours to remove if the host vanishes, or None
+        self.packages = header["packages"]  # a directory that programs import from, or None
         self.job_uid = header["job_uid"]  # the user jobs become, or None: they stay who we are
         self.keep_reading = header["keep_reading"]  # jobs keep CAP_DAC_READ_SEARCH (see local.py)
         self.die_with_parent = header["die_with_parent"]
@@ -100,15 +146,15 @@ class Settings:
         self.other_tasks = 0
         self.counted = -math.inf
 
-    def tasks_of_others(self):
+    def count_others(self):
         """What RLIMIT_NPROC counts besides the job: all processes and threads of the same user."""
         if self.job_uid is not None:
-            return 0  # the user is the job's alone
-        if self.owns_processes:
-            return 1  # ourselves
-        if time.monotonic() - self.counted > COUNT_SECONDS:
-            self.other_tasks, self.counted = count_tasks_of_user(), time.monotonic()
-        return self.other_tasks + 256  # they come and go
+            self.other_tasks = 0  # the user is the job's alone
+        elif self.owns_processes:
+            self.other_tasks = 1  # ourselves
+        elif time.monotonic() - self.counted > COUNT_SECONDS:
+            self.other_tasks = count_tasks_of_user() + 256  # they come and go
+            self.counted = time.monotonic()
 
 
 def main():
@@ -119,7 +165,7 @@ def main():
     if job.call is not None:
         run_call(job, prelude)  # does not return
     if job.ends_plainly:
-        atexit.register(finish_quickly, frozenset(sys.modules))
+        atexit.register(finish_quickly, len(sys.modules) - 1)  # without this one, see below
 
 
 def prepare():
@@ -133,61 +179,73 @@ def prepare():
         os.environ.pop(variable, None)
     boot = sys.path.pop(0)
     sys.path_importer_cache.pop(boot, None)
+    if settings.packages is not None:
+        sys.path.append(settings.packages)
     empty(settings.writable, time.monotonic() + CLEAN_SECONDS)
     prelude = {}
     exec(PRELUDE, prelude)
+    for name in STREAMS:  # must die with the program that used them, to be flushed
+        del prelude[name]
+    # The import fails at its end (see below), and would take all of this apart in every child.
+    for kept in (globals(), prelude):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     settings.rss_bytes, settings.address_bytes = own_memory()
     gc.disable()
     gc.collect()
     gc.freeze()  # so that a child's collections do not copy our pages
-    write_frame({"ready": sys.version.split()[0]})
     return settings, prelude
 
 
 def serve(settings):
     """Run jobs until the host hangs up. Returns only in a forked child: the job it is to become."""
     while True:
-        job = Job(read_header())
-        code, stdin_data, call = (Buffer.received(size) for size in job.sizes)
-        job.ends_plainly = len(ODD_ENDING.findall(code.view)) == len(PLAIN_EXIT.findall(code.view))
-        job.tasks_of_others = settings.tasks_of_others()
-        with as_job_user(settings):
-            os.mkdir(settings.job_directory, 0o700)
-            write_file(os.path.join(settings.job_directory, "solution.py"), code.view)
-            stdin = anonymous_file(os.path.join(settings.writable, "stdin"), stdin_data.view)
-        code.close()
-        stdin_data.close()
-        out, err, value, setup = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+        settings.count_others()
+        out, err, value, start = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         for fd in (out[1], err[1]):
             os.fchmod(fd, 0o666)  # /dev/stdout can be opened, whoever the job is
-        started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            try:
-                if call.size:
-                    job.call = json.loads(bytes(call.view))
-                call.close()
-                become(job, settings, stdin, out[1], err[1], value[1])
-                return job
-            except BaseException as error:
-                write_all(setup[1], repr(error).encode())
-                os._exit(1)
-        call.close()
-        for fd in (stdin, out[1], err[1], value[1], setup[1]):
-            os.close(fd)
-        watch = Watch(job, settings, pid, started, out[0], err[0], value[0])
+            return become_a_job(settings, out[1], err[1], value[1], start[1])
+        for pipe in (out, err, value, start):
+            os.close(pipe[1])
+        write_frame({"ready": sys.version.split()[0]})
+        job = started_job(settings, start[0])
+        watch = Watch(job, settings, pid, out[0], err[0], value[0])
         watch.until_it_ends()
-        failure = read_all(setup[0])
-        if failure:  # nothing is known about the program: the cage fails, not the job
-            raise RuntimeError("a job could not be set up: " + failure.decode())
-        header = watch.result()
-        header["tainted"] = not clean(settings)
-        write_frame(header, watch.out, watch.err, watch.value)
+        write_frame(watch.result(), watch.out, watch.err, watch.value)
+        clean(settings)
+
+
+def started_job(settings, start):
+    """Wait until our child has a job. If it fails to, nothing is known about the program."""
+    poll = select.poll()
+    poll.register(start, select.POLLIN)
+    poll.register(CONTROL_IN, select.POLLHUP)
+    if any(fd == CONTROL_IN for fd, _ in poll.poll()):
+        leave(settings)
+    header = json.loads(read_all(start) or b"{}")
+    if "started" not in header:
+        raise RuntimeError(f"a job could not be set up: {header.get('failure', 'killed')}")
+    return Job(header)
+
+
+def leave(settings):
+    """The host is gone: take the jobs along, and remove what nobody else would."""
+    try:
+        if not settings.owns_processes:  # else the kernel does it
+            kill_children()
+    except OSError:
+        pass
+    try:
+        if settings.directory is not None:
+            empty(settings.directory, time.monotonic() + REMOVE_SECONDS)
+            os.rmdir(settings.directory)
+    finally:
+        os._exit(0)
 
 
 class Job:
     def __init__(self, header):
-        self.sizes = header["sizes"]  # of code, standard input and call
         self.wall_seconds = header["wall_seconds"]
         self.cpu_seconds = header["cpu_seconds"]
         self.memory_bytes = int(header["memory_bytes"])
@@ -195,9 +253,11 @@ class Job:
         self.output_bytes = int(header["output_bytes"])
         self.file_bytes = int(header["file_bytes"])
         self.open_files = int(header["open_files"])
-        self.ends_plainly = False  # see finish_quickly
-        self.tasks_of_others = 0
+        self.started = header.get("started", 0.0)  # time.monotonic()
+        self.spent = header.get("spent", 0.0)  # CPU seconds of its process before that
+        # Of the child only:
         self.call = None
+        self.ends_plainly = False  # see finish_quickly
         self.directory = ""
 
 
@@ -232,32 +292,63 @@ class Buffer:
 # The child ---------------------------------------------------------------------------------------
 
 
-def become(job, settings, stdin, out, err, value):
-    """Turn this forked child into the process of the job: its files, limits, user and directory."""
-    os.setpgid(0, 0)  # so that it can signal its own group without ours
-    os.dup2(stdin, 0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    set_limits(job, settings)
-    drop_privileges(settings)
-    if os.path.exists("/proc/self/oom_score_adj"):  # not everywhere, with gVisor for one
-        write_file("/proc/self/oom_score_adj", b"1000")  # if memory runs out, the job goes first
-    job.directory = settings.job_directory
-    os.chdir(job.directory)
-    gc.enable()
-    if job.call is not None:
-        os.dup2(value, VALUE_FD)
-    os.closerange(VALUE_FD if job.call is None else VALUE_FD + 1, 1024)
+def become_a_job(settings, out, err, value, start):
+    """Turn this forked child into the process of a job, up to the moment when its program begins.
+
+    What does not depend on the job comes first: nobody is waiting for it yet.
+    """
+    try:
+        os.setpgid(0, 0)  # so that it can signal its own group without ours
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        drop_privileges(settings)
+        if os.path.exists("/proc/self/oom_score_adj"):  # not everywhere, with gVisor for one
+            write_file(
+                "/proc/self/oom_score_adj", b"1000"
+            )  # if memory runs out, the job goes first
+        directory = os.path.join(settings.writable, "job")
+        os.mkdir(directory, 0o700)
+        os.chdir(directory)
+        warm_up()
+
+        header = read_header()
+        job = Job(header)
+        code, stdin, call = (Buffer.received(size) for size in header["sizes"])
+        write_file("solution.py", code.view)
+        job.directory = directory
+        job.ends_plainly = ends_plainly(bytes(code.view))
+        os.dup2(anonymous_file("../stdin", stdin.view), 0)
+        if call.size:
+            job.call = json.loads(bytes(call.view))
+        for buffer in (code, stdin, call):
+            buffer.close()
+        set_limits(job, settings)
+        gc.enable()
+        header |= {"started": time.monotonic(), "spent": time.process_time()}
+        write_all(start, json.dumps(header).encode())
+        if job.call is not None:
+            os.dup2(value, VALUE_FD)
+        os.closerange(VALUE_FD if job.call is None else VALUE_FD + 1, 1024)
+        return job
+    except BaseException as error:
+        write_all(start, json.dumps({"failure": repr(error)}).encode())
+        os._exit(1)
+
+
+def warm_up():
+    """Touch what every program touches, so that its pages are ours before somebody waits."""
+    exec(compile(WARM_UP, "solution.py", "exec"), {"__name__": "warm"})
 
 
 def set_limits(job, settings):
+    settings.count_others()
     cpu = int(-(-job.cpu_seconds // 1))
     set_limit(resource.RLIMIT_CPU, cpu, cpu + 1)  # SIGXCPU, and SIGKILL a second later
     set_limit(resource.RLIMIT_AS, settings.address_bytes + job.memory_bytes + ADDRESS_SLACK_BYTES)
     set_limit(resource.RLIMIT_FSIZE, job.file_bytes)
     set_limit(resource.RLIMIT_NOFILE, job.open_files)
-    set_limit(resource.RLIMIT_NPROC, job.tasks_of_others + job.processes)
+    set_limit(resource.RLIMIT_NPROC, settings.other_tasks + job.processes)
     set_limit(resource.RLIMIT_STACK, STACK_BYTES)
     set_limit(resource.RLIMIT_CORE, 0)
     set_limit(resource.RLIMIT_MSGQUEUE, 0)
@@ -293,46 +384,40 @@ def renew_main_module():
     new.__dict__.update(old.__dict__)
 
 
-def finish_quickly(modules):
-    """End a plain job with the exit code and the effects that full finalisation would have.
+def ends_plainly(code):
+    """Whether all that finalisation of this program can do is to flush the standard streams."""
+    if len(ODD_ENDING.findall(code)) != len(PLAIN_EXIT.findall(code)):
+        return False
+    if b"yield" in code and re.search(rb"finally|with|except", code):
+        return False  # a suspended generator goes on when it dies
+    if code.isascii():
+        return True
+    text = code.decode("utf-8", "replace")
+    return unicodedata.is_normalized("NFKC", text)  # identifiers are what they normalise to
 
-    Registered first, so it runs last of all atexit handlers. CPython's own finalisation touches
-    almost every page of the warm interpreter and costs twice what the rest of the job does. Where
-    anything is unusual we just return, and CPython finishes by itself. Unusual is: Ctrl-C ended the
-    program, other threads are alive, or the exit code is not known here, since the program names
-    an odd way to end (see ODD_ENDING) or imported modules that may know one.
+
+def finish_quickly(modules):
+    """End the process of a program that ends plainly, with the exit code CPython would give it.
+
+    CPython's own finalisation touches almost every page of the warm interpreter and costs more than
+    all the rest of a small job. Registered first, this runs last of all atexit handlers. Where
+    anything is unusual it just returns, and CPython goes on: Ctrl-C ended the program, other
+    threads are alive, a standard stream was replaced or cannot be flushed, or the program imported
+    modules, which may know other ways to end.
     """
     error = getattr(sys, "last_value", None)  # of the exception that ended the program
-    if isinstance(error, KeyboardInterrupt) or len(threading.enumerate()) > 1:
+    if isinstance(error, KeyboardInterrupt) or len(threading._active) > 1:
         return
-    if not modules.issuperset(sys.modules):
+    if len(sys.modules) != modules:
         return
-    exit_code = 0 if error is None else 1
+    if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
+        return
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-        main = weakref.ref(sys.modules.pop("__main__"))
-    except Exception:  # a closed or replaced stream, a full pipe: CPython knows what to say
-        return
-    # What follows is the order of CPython's finalize_modules.
-    error = sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
-    gc.collect()  # the globals of the program go, and what they own: __del__, unflushed files
-    if main() is not None:
-        forget_names(main().__dict__)
-    try:
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
     except Exception:
-        pass  # so late, CPython does not mind either
-    os._exit(exit_code)
-
-
-def forget_names(names):
-    """What CPython does to modules that are still referred to: private names go first."""
-    private = [name for name in names if name[:1] == "_" and name[1:2] != "_"]
-    for name in [*private, *(name for name in names if name != "__builtins__")]:
-        names[name] = None
+        return
+    os._exit(0 if error is None else 1)
 
 
 def run_call(job, prelude):
@@ -360,7 +445,9 @@ def call(job, prelude):
     sys.path.insert(0, job.directory)
     names = main.__dict__
     names.update((name, value) for name, value in prelude.items() if name != "__builtins__")
+    names.update((name, getattr(sys, name)) for name in STREAMS)
     names["__file__"] = path
+    sys.setrecursionlimit(CALL_RECURSION_LIMIT)
     with open(path, "rb") as file:
         code = file.read()
     try:
@@ -451,14 +538,14 @@ class Capture:
 class Watch:
     """Looks after the process of one job until nothing of it is left."""
 
-    def __init__(self, job, settings, pid, started, out, err, value):
-        self.job, self.settings, self.pid, self.started = job, settings, pid, started
+    def __init__(self, job, settings, pid, out, err, value):
+        self.job, self.settings, self.pid = job, settings, pid
         self.out = Capture(out, job.output_bytes)
         self.err = Capture(err, job.output_bytes)
         self.value = Capture(value, job.output_bytes)
         self.reason = None  # why we killed it: "wall", "cpu", "memory" or "output"
         self.status = None  # of the main process, once it is reaped
-        self.seconds = self.cpu_seconds = 0.0
+        self.seconds, self.cpu_seconds = 0.0, -job.spent
         self.peak_bytes = 0
 
     def until_it_ends(self):
@@ -474,16 +561,15 @@ class Watch:
             poll.register(pidfd, select.POLLIN)
         except OSError:  # not on every kernel: then we look often
             pidfd = None
-        deadline = self.started + self.job.wall_seconds
-        next_sample = self.started + SAMPLE_SECONDS
+        deadline = self.job.started + self.job.wall_seconds
+        next_sample = self.job.started + SAMPLE_SECONDS
         while self.status is None and self.reason is None:
             wait = min(next_sample, deadline) - time.monotonic()
             if pidfd is None:
                 wait = min(wait, 0.003)
             for fd, _ in poll.poll(max(0, wait * 1000 + 0.5)):
                 if fd == CONTROL_IN:
-                    self.kill()
-                    os._exit(0)  # the host is gone
+                    leave(self.settings)
                 if fd == pidfd:
                     continue
                 if not captures[fd].read():
@@ -500,7 +586,7 @@ class Watch:
         if self.status is not None:
             self.reason = None if self.reason == "wall" else self.reason
         self.kill()
-        self.seconds = time.monotonic() - self.started
+        self.seconds = time.monotonic() - self.job.started
         if pidfd is not None:
             os.close(pidfd)
         for fd, capture in captures.items():
@@ -532,13 +618,16 @@ class Watch:
         for pid in self.processes():
             fields = stat_fields(pid)
             if fields:
-                memory += max(0, int(fields[21]) * page - self.settings.rss_bytes)
+                pages = resident_pages(pid) if is_alive_without_main_thread(fields) else fields[21]
+                memory += max(0, int(pages) * page - self.settings.rss_bytes)
                 cpu += sum(map(int, fields[11:15])) / tick
         self.peak_bytes = max(self.peak_bytes, memory + self.settings.rss_bytes)
         if memory > self.job.memory_bytes:
             self.reason = self.reason or "memory"
         elif cpu > self.job.cpu_seconds:
             self.reason = self.reason or "cpu"
+        if self.settings.owns_processes and files_in(self.settings.writable) > MOST_FILES:
+            self.reason = self.reason or "output"
 
     def processes(self):
         if self.settings.owns_processes:
@@ -574,7 +663,7 @@ class Watch:
                 reason = "memory"
             elif self.cpu_seconds > self.job.cpu_seconds or code == -signal.SIGXCPU:
                 reason = "cpu"
-            elif max(self.out.total, self.err.total) > self.job.output_bytes:
+            elif max(self.out.total, self.err.total, self.value.total) > self.job.output_bytes:
                 reason = "output"
             elif code == -signal.SIGKILL and self.settings.oom.happened():
                 reason = "memory"
@@ -588,6 +677,22 @@ class Watch:
             "stdout_bytes": self.out.total,
             "stderr_bytes": self.err.total,
         }
+
+
+def kill_children():
+    """Kill all processes below us, whatever they fork meanwhile: it comes to us in the end."""
+    while True:
+        for pid in descendants(os.getpid()):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
 
 
 def drain(capture):
@@ -606,6 +711,29 @@ def stat_fields(pid):
             return file.read().rpartition(b")")[2].split()
     except OSError:
         return []
+
+
+def is_alive_without_main_thread(fields):
+    """/proc shows such a process as a zombie without memory, but its other threads go on."""
+    return fields[0] in (b"Z", b"X") and int(fields[17]) > 1
+
+
+def resident_pages(pid):
+    """Of a process whose main thread has ended: ask its other threads."""
+    pages = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/statm", "rb") as file:
+                pages = max(pages, int(file.read().split()[1]))
+    except OSError:
+        pass  # it ended meanwhile
+    return pages
+
+
+def files_in(place):
+    """How many files and directories there are on the file system that `place` is."""
+    status = os.statvfs(place)
+    return status.f_files - status.f_ffree
 
 
 def descendants(root):
@@ -639,13 +767,17 @@ def listed_children(pid):
 
 
 def clean(settings):
-    """Remove what the job left. False if something stays, and the cage should go with it."""
-    try:
-        with as_job_user(settings):
-            empty(settings.writable, time.monotonic() + CLEAN_SECONDS)
-    except OSError:
-        return False
-    return not (settings.owns_processes and system_v_objects())
+    """Remove what the job left. If something stays, we go, too: the host takes a new cage."""
+    with as_job_user(settings):
+        try:  # all there is, as a rule
+            os.unlink(os.path.join(settings.writable, "job/solution.py"))
+            os.rmdir(os.path.join(settings.writable, "job"))
+        except OSError:
+            pass
+        for place in filter(None, (settings.writable, settings.shared_memory)):
+            empty(place, time.monotonic() + CLEAN_SECONDS)
+    if settings.owns_processes and system_v_objects():
+        raise RuntimeError("a job left shared memory, semaphores or message queues")
 
 
 def empty(directory, deadline):
@@ -850,6 +982,10 @@ def count_tasks_of_user():
 
 
 if __name__ == "sitecustomize":
-    main()
+    try:
+        main()
+    except BaseException:  # `site` would go on after an Exception, and run a program as it is
+        traceback.print_exc()
+        os._exit(1)
     # Only a child gets here. `site` takes this for "there is no sitecustomize" and forgets us.
     raise ImportError(name="sitecustomize")

@@ -1,6 +1,7 @@
-"""The command line: vpd train | compare | eval | warmup.
+"""The command line: vpd train | compare | eval | warmup | sandbox | doctor.
 
-Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted.
+Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
+`vpd sandbox` are in sandbox/command.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ USAGE = """usage: vpd COMMAND …
   compare           algorithms head to head: table, report and curves
   eval              how many held-out problems a model solves
   warmup            make a warm-started tiny model
+  sandbox run       run one program in a cage
+  sandbox build     build the image of the docker cages
+  doctor            what works on this machine, and what mends the rest
 
 vpd COMMAND --help tells more."""
 
@@ -423,6 +427,34 @@ def _warm_policy(name: str, quiet: bool) -> Policy:
         return warm_policy(recipe, on_step=lambda step, _: progress.show(name, step))
 
 
+# --- vpd sandbox, vpd doctor --------------------------------------------------------------------
+
+
+def sandbox_command(arguments: list[str]) -> int:
+    from sandbox.command import main as run_command
+
+    return run_command(arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def doctor(arguments: list[str]) -> int:
+    from vpd_agent.doctor import main as examine
+
+    options: DoctorOptions = _parse(
+        "vpd doctor",
+        arguments,
+        description="What works on this machine and, for what does not, the command that mends "
+        "it. Exit code 0 if a sandbox isolates and nothing that is needed is broken, else 1.",
+        options=(DoctorOptions, None),
+    ).options
+    return examine(options.json)
+
+
 # --- helpers ------------------------------------------------------------------------------------
 
 
@@ -480,6 +512,7 @@ def _versions() -> dict[str, str]:
 
 
 COMMANDS = {"train": train, "compare": compare, "eval": evaluate, "warmup": warmup}
+COMMANDS |= {"sandbox": sandbox_command, "doctor": doctor}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,19 +10,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sandbox import Call, Execution, ExecutionStatus, Job, Limits
+from sandbox import Call, Execution, Job, Limits
+from sandbox.comparison import Json, Lines, Rule
+from sandbox.judge import Outcome, Result, judge
 from vpd_envs import code_feedback
 from vpd_envs.code_feedback import Failure
-from vpd_envs.comparison import same_json, same_output
 from vpd_envs.extraction import Found, code_block
 from vpd_envs.sandboxed import SandboxedEnv
 from vpd_envs.types import Problem, Status, Verdict
 
 MIB = 1 << 20
+LINES, JSON = Lines(), Json()
 
 
 class CodeTest(Protocol):
-    """One test of a program. `input` and `expected` are what feedback may show if it is public."""
+    """One test of a program, as `sandbox.judge` takes it.
+
+    `input` and `expected` are what feedback may show if it is public.
+    """
 
     input: str
     expected: str
@@ -84,18 +89,24 @@ class CodeEnv(SandboxedEnv):
         return self.judge_code(encodable(block.code), self.tests(problem))
 
     def judge_code(self, code: str, tests: Sequence[CodeTest]) -> Verdict:
+        judgement = judge(
+            self.sandbox,
+            code,
+            tests,
+            limits=self.limits,
+            stop_at_first_failure=self.stop_at_first_failure,
+            side_by_side=1,  # a batch has a thread for each cage
+        )
         failures: list[Failure] = []
-        run = 0
-        for number, test in enumerate(tests, start=1):
-            execution = self.sandbox.run(test.job(code, self.limits))
-            run += 1
-            status = status_of(execution, test)
-            if status is Status.SOLVED:
-                continue
-            shown = test.public or self.feedback_tests == "all"
-            failures.append(Failure(number, test, execution, status, shown, self.limits))
-            if self.stop_at_first_failure:
-                break
+        for result in judgement.results:
+            status = status_of(result)
+            if status is not Status.SOLVED:
+                test = tests[result.number - 1]
+                shown = test.public or self.feedback_tests == "all"
+                failures.append(
+                    Failure(result.number, test, result.execution, status, shown, self.limits)
+                )
+        run = len(judgement.results)
         details = {"tests": len(tests), "tests_run": run, "tests_passed": run - len(failures)}
         if not failures:
             return Verdict(1.0, Status.SOLVED, code_feedback.solved(len(tests)), details)
@@ -106,11 +117,12 @@ class CodeEnv(SandboxedEnv):
 
 @dataclass(frozen=True)
 class StdinTest:
-    """A whole program: reads stdin, and its stdout is compared."""
+    """A whole program: reads stdin, and its stdout is compared by the problem's rule."""
 
     input: str
     expected: str
     public: bool
+    rule: Rule = LINES
 
     def job(self, code: str, limits: Limits) -> Job:
         return Job(code, stdin=encodable(self.input), limits=limits)
@@ -119,7 +131,7 @@ class StdinTest:
         return execution.stdout
 
     def passes(self, execution: Execution) -> bool:
-        return same_output(execution.stdout, self.expected)
+        return self.rule(execution.stdout, self.expected, self.input)
 
 
 @dataclass(frozen=True)
@@ -142,22 +154,25 @@ class CallTest:
         return execution.value or ""
 
     def passes(self, execution: Execution) -> bool:
-        return execution.value is not None and same_json(execution.value, self.expected)
+        return JSON(execution.value, self.expected)
 
 
-def status_of(execution: Execution, test: CodeTest) -> Status:
-    match execution.status:
-        case ExecutionStatus.OK:
-            return Status.SOLVED if test.passes(execution) else Status.WRONG_ANSWER
-        case ExecutionStatus.TIMEOUT:
+def status_of(result: Result) -> Status:
+    match result.outcome:
+        case Outcome.PASSED:
+            return Status.SOLVED
+        case Outcome.WRONG_ANSWER:
+            return Status.WRONG_ANSWER
+        case Outcome.TIMEOUT:
             return Status.TIME_LIMIT
-        case ExecutionStatus.MEMORY:
+        case Outcome.MEMORY:
             return Status.MEMORY_LIMIT
-        case ExecutionStatus.OUTPUT_LIMIT:
+        case Outcome.OUTPUT_LIMIT:
             return Status.OUTPUT_LIMIT
-    if code_feedback.is_syntax_error(execution.stderr):
+    stderr = result.execution.stderr
+    if code_feedback.is_syntax_error(stderr):
         return Status.SYNTAX_ERROR
-    if code_feedback.exception_name(execution.stderr) == "MemoryError":
+    if code_feedback.exception_name(stderr) == "MemoryError":
         return Status.MEMORY_LIMIT
     return Status.RUNTIME_ERROR
 

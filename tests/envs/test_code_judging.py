@@ -10,6 +10,7 @@ from lcb_rows import FIXTURE, ROWS, SOLUTIONS, block, row, write_rows
 from sandboxes import RecordingSandbox
 
 from sandbox import ExecutionStatus, Limits, SandboxError, shared
+from sandbox.comparison import Lines, rule
 from vpd_envs.code import CodeEnv, StdinTest
 from vpd_envs.livecodebench import LiveCodeBench
 from vpd_envs.types import Problem
@@ -430,6 +431,22 @@ def test_any_family_of_code_problems_can_reuse_the_judge():
     env = Doubling(problems, sandbox="local", limits=Limits(wall_seconds=1.0))
     assert step(env, "double", block("print(2 * int(input()))"))[0] == 1.0
     assert step(env, "double", block("print(2)"))[3]["failed_test"] == 2
+
+
+def test_a_problem_chooses_the_rule_of_its_comparison():
+    class Roots(CodeEnv):
+        def tests(self, problem):
+            return [StdinTest("2", "1.4142135624", public=True, rule=problem.target)]
+
+    def any_root(output, expected, input):
+        return abs(float(output) ** 2 - float(input)) < 1e-6
+
+    rules = {"lines": Lines(), "floats": rule("floats"), "checker": rule(any_root)}
+    problems = [Problem(id_, "Print a square root.", target) for id_, target in rules.items()]
+    env = Roots(problems, sandbox="local", limits=Limits(wall_seconds=1.0))
+    root, other_root = (block(f"print({sign}float(input()) ** 0.5)") for sign in ("", "-"))
+    assert [step(env, id_, root)[0] for id_ in rules] == [0.0, 1.0, 1.0]
+    assert [step(env, id_, other_root)[0] for id_ in rules] == [0.0, 0.0, 1.0]
 
 
 def test_details_and_infos_are_plain_json(env):

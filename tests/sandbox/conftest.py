@@ -44,3 +44,9 @@ def fresh_box(request):
     """A sandbox of one cage for tests that break it."""
     with make_or_skip(request.param, cages=1) as own:
         yield own
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """The name of each backend, for tests that make their own sandboxes."""
+    return request.param

@@ -177,7 +177,19 @@ def test_what_a_program_writes_into_the_value_channel_is_only_its_own_answer(box
     assert call(box, "def solve(): return 7").value == "7"
 
 
-def test_arguments_must_be_json(box):
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{1, 2}, b"bytes", 1j, nested(100_000), {"k": {1}}, object()],
+    ids=["set", "bytes", "complex", "deep", "inner", "object"],
+)
+def test_arguments_must_be_json(box, argument):
     with pytest.raises(ValueError, match="JSON"):
-        call(box, "def solve(x): return x", {1, 2})
+        call(box, "def solve(x): return x", argument)
     assert call(box, "def solve(): return 7").value == "7"

@@ -72,10 +72,15 @@ def test_too_much_memory(box, code):
 
 @pytest.mark.docker
 def test_the_memory_of_a_container_is_a_limit_too(make_box):
+    """It holds what no limit of a job sees: files in memory."""
     with make_box("docker", cages=1, memory_bytes=100 * MIB) as box:
-        got = box.run(Job("x = bytearray(b'x') * (400 << 20)", limits=Limits(memory_bytes=1 << 30)))
+        limits = Limits(memory_bytes=64 * MIB, file_bytes=200 * MIB)
+        got = box.run(Job("open('x', 'wb').write(bytes(1 << 20) * 40)\n" * 5, limits=limits))
+        assert got.status is ExecutionStatus.OK, got
+        many = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
+        got = box.run(Job(many, limits=limits))
         assert (got.status, got.signal) == (ExecutionStatus.MEMORY, 9)
-        assert box.run(Job("print(42)")).stdout == "42\n"
+        assert box.run(Job("print(42)", limits=limits)).stdout == "42\n"
 
 
 def test_a_program_that_kills_itself_crashed(box):

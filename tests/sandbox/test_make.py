@@ -51,19 +51,19 @@ def test_code_that_is_not_unicode_is_an_error_of_the_program(box):
 
 def test_an_engine_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    with pytest.raises(SandboxError, match=r"not reachable at unix:///nowhere.*--sandbox bubble"):
+    with pytest.raises(SandboxError, match=r"not reachable at unix:///nowhere.*vpd doctor"):
         sandbox.make("docker")
 
 
 def test_a_missing_docker_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(SandboxError, match="pip install docker"):
+    with pytest.raises(SandboxError, match="pip install 'docker"):
         sandbox.make("docker")
 
 
 @pytest.mark.docker
 def test_an_image_that_is_not_there_is_named(fresh_docker):
-    with pytest.raises(SandboxError, match="make sandbox-image"):
+    with pytest.raises(SandboxError, match="vpd sandbox build"):
         sandbox.make("docker", image="vpd-no-such-image:latest")
 
 
@@ -89,7 +89,7 @@ def test_auto_takes_the_strongest_that_works(recwarn):
 def test_falling_back_to_local_is_said_once(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.warns(UserWarning, match="Install bubblewrap or Docker") as warned:
+    with pytest.warns(UserWarning, match="vpd doctor") as warned:
         sandbox.make("auto", cages=1).close()
     (warning,) = user_warnings(warned)
     assert "\n" not in str(warning.message)

@@ -33,9 +33,10 @@ PROGRAMS = [  # (name, standard input, program)
 
 DRIVER = """
 import json, os, subprocess, sys, tempfile
-programs = json.loads(sys.stdin.read() if len(sys.argv) < 2 else sys.argv[1])
-results = []
-for name, text, code in programs:
+from concurrent.futures import ThreadPoolExecutor
+
+def result(program):
+    name, text, code = program
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "solution.py")
         with open(path, "wb") as file:
@@ -49,8 +50,10 @@ for name, text, code in programs:
                 env={"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"},
             )
     texts = [part.decode("utf-8", "replace") for part in (done.stdout, done.stderr)]
-    results.append([done.returncode, *(text.replace(path, "solution.py") for text in texts)])
-print(json.dumps(results))
+    return [done.returncode, *(text.replace(path, "solution.py") for text in texts)]
+
+with ThreadPoolExecutor(4) as executor:
+    print(json.dumps(list(executor.map(result, json.loads(sys.stdin.read())))))
 """
 
 
@@ -95,7 +98,8 @@ def status_of(code):
 
 
 def scrubbed(text):
-    """Without what differs from run to run anyway: addresses, thread numbers, durations."""
+    """Without what differs from run to run anyway: places, addresses, thread numbers, durations."""
+    text = re.sub(r"/tmp/[\w/.-]+/(\w+\.py)", r"\1", text)
     return re.sub(r"0x[0-9a-f]{6,}|\b\d{12,}\b|\d+\.\d+s\b", "…", text)
 
 

@@ -1,0 +1,590 @@
+"""`vpd sandbox run` and `vpd sandbox build`: the sandbox from the shell.
+
+`python -m sandbox` is the same command and loads the standard library only (and, for Docker, its
+SDK).
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tokenize
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import sandbox
+from sandbox.core import (
+    BACKENDS,
+    MIB,
+    Call,
+    Execution,
+    ExecutionStatus,
+    Job,
+    Limits,
+    Sandbox,
+    SandboxError,
+)
+from sandbox.docker import IMAGE
+from sandbox.runner import stat_fields
+
+BAD_INPUT, NO_VERDICT = 2, 125  # 125 is what timeout(1) and docker(1) return for their own failures
+EXIT_CODES = {  # of statuses for which the program itself has none, as a shell knows them
+    ExecutionStatus.TIMEOUT: 124,  # timeout(1)
+    ExecutionStatus.MEMORY: 128 + signal.SIGKILL,  # what the kernel's out-of-memory killer leaves
+    ExecutionStatus.OUTPUT_LIMIT: 128 + signal.SIGXFSZ,  # ulimit -f
+}
+LARGEST_INPUT_BYTES = 1 << 30
+SILENCE_SECONDS = 2.0  # of standard input, before we say that we wait for it
+END_SECONDS = 20.0  # for an interrupted build to clean up after itself
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+RUN_HELP = """\
+Run one Python program in a cage and show what it wrote, once it has ended: its standard output
+and error on ours, then one line on standard error that says how it ended."""
+
+RUN_EPILOGUE = """\
+exit codes:
+  the program's own  it ended by itself (ok, error)
+  124    timeout: the wall-clock or the CPU limit
+  137    memory: the memory limit
+  153    output_limit: more than --output-mb on a stream
+  128+N  crash: signal N killed it (139: a segmentation fault)
+  125    no verdict: the sandbox failed, and nothing is known about the program
+  2      bad input: nothing was run
+  130    interrupted (143: terminated)
+A program can end with any of these codes by itself. The last line on standard error tells: it
+begins with "sandbox:" if, and only if, there is a verdict. With --json the exit code is 0 whenever
+there is one, whatever the program did, and standard output holds nothing but the object.
+
+On a terminal, control characters other than tabs and line ends are shown as escapes, since they
+are the program's and not ours. Bytes that are not UTF-8 become U+FFFD."""
+
+BUILD_HELP = """\
+Build the image whose interpreter and packages the programs in docker cages find. Needs a reachable
+Docker engine and its docker command; from a registry where one is reachable, else from Debian
+packages, which takes root, debootstrap and about a minute."""
+
+BUILD_EPILOGUE = """\
+exit codes: 0 the image is there; 125 it could not be built; 2 bad input; 130 interrupted."""
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "vpd sandbox") -> int:
+    """Run a command; returns the exit code (see RUN_EPILOGUE)."""
+    parser = _parser(prog)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    name = f"{prog} {options.command}"
+    try:
+        with _Signals() as signals, _warnings_said_by(name):
+            return options.function(options, signals)
+    except ValueError as error:
+        _say(f"{name}: {error}")
+        return BAD_INPUT
+    except SandboxError as error:
+        _say(f"{name}: {error}")
+        return NO_VERDICT
+    except _Stopped as stopped:
+        _say(f"{name}: {'interrupted' if stopped.signal == signal.SIGINT else 'terminated'}")
+        return 128 + stopped.signal
+    except Exception:  # a bug, and Python's own exit code for it would look like a program's
+        traceback.print_exc()
+        return NO_VERDICT
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}. {self.prog} --help tells more.\n")
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    shape = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = _Parser(prog=prog, description="The sandbox from the shell.", **shape)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    command = commands.add_parser(
+        "run",
+        help="run one program in a cage",
+        description=RUN_HELP,
+        epilog=RUN_EPILOGUE,
+        **shape,
+    )
+    command.set_defaults(function=_run)
+    command.add_argument("file", metavar="FILE", help="the program; - for standard input")
+    command.add_argument(
+        "--stdin",
+        metavar="FILE",
+        help="what the program reads as its standard input; default: ours, unless it is a terminal "
+        "or FILE is -",
+    )
+    command.add_argument(
+        "--backend",
+        type=_backend,
+        default="auto",
+        metavar="NAME",
+        help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    command.add_argument(
+        "--call",
+        metavar="FUNCTION",
+        help="call Solution().FUNCTION or FUNCTION, and print the value as a last line of JSON",
+    )
+    command.add_argument(
+        "--arguments",
+        type=_json_list,
+        metavar="JSON",
+        help="of the call: a list, such as '[1, \"a\"]'; default: none",
+    )
+    limits = command.add_argument_group("limits (1 MB is 2^20 bytes)")
+    default = Limits()
+    seconds, megabytes, count = (_positive, "SECONDS"), (_megabytes, "MB"), (_count, "N")
+    for flag, (kind, unit), text in (
+        ("--wall-seconds", seconds, f"by the clock; default: {default.wall_seconds:g}"),
+        ("--cpu-seconds", seconds, "of all its processes; default: as --wall-seconds"),
+        ("--memory-mb", megabytes, f"default: {default.memory_bytes / MIB:g}"),
+        ("--processes", count, f"and threads, itself included; default: {default.processes}"),
+        ("--output-mb", megabytes, f"on either stream; default: {default.output_bytes / MIB:g}"),
+        ("--file-mb", megabytes, f"in any one file; default: {default.file_bytes / MIB:g}"),
+        ("--open-files", count, f"default: {default.open_files}"),
+    ):
+        limits.add_argument(flag, type=kind, metavar=unit, help=text)
+
+    command = commands.add_parser(
+        "build",
+        help="build the image of the docker cages",
+        description=BUILD_HELP,
+        epilog=BUILD_EPILOGUE,
+        **shape,
+    )
+    command.set_defaults(function=_build)
+    command.add_argument(
+        "--name", type=_image_name, default=IMAGE, metavar="IMAGE", help=f"default: {IMAGE}"
+    )
+    return parser
+
+
+def _backend(text: str) -> str:
+    if text not in ("auto", *BACKENDS):
+        raise argparse.ArgumentTypeError(
+            f"there is no sandbox {text!r}; choose one of auto, {', '.join(BACKENDS)} "
+            "(vpd doctor tells which work here)"
+        )
+    return text
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return number
+
+
+def _megabytes(text: str) -> int:
+    """In bytes."""
+    return math.ceil(_positive(text) * MIB)
+
+
+def _count(text: str) -> int:
+    number = _positive(text)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(number)
+
+
+def _json_list(text: str) -> tuple[Any, ...]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not JSON: {error}") from error
+    if not isinstance(values, list):
+        raise argparse.ArgumentTypeError(
+            f"expected a JSON list, such as '[1, \"a\"]', got {text[:60]!r}"
+        )
+    return tuple(values)
+
+
+def _image_name(text: str) -> str:
+    path = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+    host = r"[A-Za-z0-9.-]+(?::\d+)?/"
+    if not re.fullmatch(rf"(?:{host})?{path}(?:/{path})*(?::\w[\w.-]{{0,127}})?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"expected the name of an image, such as {IMAGE}, got {text!r}"
+        )
+    return text
+
+
+# --- vpd sandbox run ----------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, signals: _Signals) -> int:
+    job = _job(options)
+    with contextlib.ExitStack() as stack:
+        with signals.held():
+            box = _open(options.backend, job)
+            stack.callback(box.close)
+        execution = box.run(job)
+    if options.json:
+        _write(sys.stdout, json.dumps({"backend": box.name, **asdict(execution)}) + "\n")
+        return 0
+    _show(execution, f"sandbox: {summary(execution, job.limits)}, {box.name}")
+    return exit_code(execution)
+
+
+def exit_code(execution: Execution) -> int:
+    """What a shell gets to see of an execution; RUN_EPILOGUE has the table."""
+    if execution.status is ExecutionStatus.CRASH:
+        return 128 + execution.signal
+    if execution.status is ExecutionStatus.ERROR:
+        return execution.exit_code or 1  # a call without a value fails, even if exit code 0 came
+    return EXIT_CODES.get(execution.status, execution.exit_code)
+
+
+def summary(execution: Execution, limits: Limits) -> str:
+    """How it ended and what it took, in one line."""
+    parts = [str(execution.status)]
+    if execution.signal is not None:
+        parts.append(f"killed by {_signal_name(execution.signal)}")
+    else:
+        parts.append(f"exit code {execution.exit_code}")
+    parts.append(f"{_seconds(execution.seconds)} wall, {_seconds(execution.cpu_seconds)} CPU")
+    parts.append(f"peak {_size(execution.memory_bytes)}")
+    for stream in ("stdout", "stderr"):
+        total = getattr(execution, f"{stream}_bytes")
+        if total > limits.output_bytes:
+            parts.append(f"{stream} cut to {_size(limits.output_bytes)} of {_size(total)}")
+    return ", ".join(parts)
+
+
+def _job(options: argparse.Namespace) -> Job:
+    if options.file == "-" and options.stdin == "-":
+        raise ValueError("FILE and --stdin cannot both be standard input: give one by its path.")
+    if options.arguments is not None and options.call is None:
+        raise ValueError("--arguments needs --call FUNCTION.")
+    call = None if options.call is None else Call(options.call, options.arguments or ())
+    given = {
+        "wall_seconds": options.wall_seconds,
+        "cpu_seconds": options.cpu_seconds,
+        "memory_bytes": options.memory_mb,
+        "processes": options.processes,
+        "output_bytes": options.output_mb,
+        "file_bytes": options.file_mb,
+        "open_files": options.open_files,
+    }
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    code = source_text(_read(options.file), options.file)
+    if options.stdin is not None:
+        stdin = _read(options.stdin)
+    elif options.file == "-" or sys.stdin is None or sys.stdin.isatty():
+        stdin = b""
+    else:
+        stdin = _read("-")
+    return Job(code, stdin, call, limits)
+
+
+def source_text(source: bytes, name: str) -> str:
+    """The text of a Python file, read as CPython reads it: UTF-8, or what it declares (PEP 263).
+
+    Encoded as UTF-8 it is the same program again: if that takes another declaration, it gets it.
+
+    Raises:
+        ValueError: CPython could not read it either.
+    """
+    if b"\0" in source:
+        raise ValueError(f"{name} is no Python program: it has null bytes, as binary files do.")
+    try:
+        encoding = codecs.lookup(tokenize.detect_encoding(io.BytesIO(source).readline)[0]).name
+        encoding = encoding.removesuffix("-sig")  # a byte order mark stays where it is
+        text = source.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{name} is not text in {encoding}: line {line} has the byte "
+            f"0x{source[error.start]:02x}. Convert the file to UTF-8, or declare its encoding in "
+            "the first line, as in '# coding: latin-1'."
+        ) from error
+    except (SyntaxError, LookupError, ValueError) as error:
+        raise ValueError(
+            f"{name} cannot be read as Python reads it: {error}. Convert the file to UTF-8, or "
+            "declare its encoding in the first line, as in '# coding: latin-1'."
+        ) from error
+    if text.encode("utf-8", "surrogatepass") == source:
+        return text
+    lines = text.split("\n", 2)
+    head = "\n".join(lines[:2])
+    declared = re.compile(r"^([ \t\f]*#.*?coding[:=][ \t]*)[-\w.]+", re.ASCII | re.MULTILINE)
+    return "\n".join([declared.sub(r"\1utf-8", head, count=1), *lines[2:]])
+
+
+def _read(path: str) -> bytes:
+    try:
+        if path == "-":
+            data = _read_standard_input()
+        else:
+            with open(path, "rb") as file:
+                data = file.read(LARGEST_INPUT_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > LARGEST_INPUT_BYTES:
+        raise ValueError(f"{path} is longer than {_size(LARGEST_INPUT_BYTES)}.")
+    return data
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:
+        return b""
+    if not select.select([sys.stdin], [], [], SILENCE_SECONDS)[0]:
+        _say("Waiting for standard input: end it with Ctrl-D, or name another by --stdin FILE.")
+    return sys.stdin.buffer.read(LARGEST_INPUT_BYTES + 1)
+
+
+def _open(name: str, job: Job) -> Sandbox:
+    try:
+        box = sandbox.make(name, cages=1)
+        options = _room(box.name, job)
+        if options:
+            box.close()
+            box = sandbox.make(box.name, cages=1, **options)
+    except SandboxError as error:
+        raise SandboxError(f"{error} vpd doctor tells how to mend it.") from error
+    return box
+
+
+def _room(name: str, job: Job) -> dict[str, int]:
+    """Cages have room for the default limits. A job that asks for more gets one made to measure."""
+    limits, default = job.limits, Limits()
+    files_bytes = limits.file_bytes + len(job.stdin) + len(job.code)
+    if (
+        files_bytes <= default.file_bytes + 64 * MIB
+        and limits.memory_bytes <= default.memory_bytes
+        and limits.processes <= default.processes
+    ):
+        return {}
+    tmp_bytes = files_bytes + 256 * MIB
+    if name == "docker":
+        return {
+            "tmp_bytes": tmp_bytes,
+            "memory_bytes": limits.memory_bytes + 2 * tmp_bytes + 512 * MIB,
+            "pids": limits.processes + 64,
+        }
+    return {"tmp_bytes": tmp_bytes} if name == "bubblewrap" else {}
+
+
+def _show(execution: Execution, last_line: str) -> None:
+    out, err = execution.stdout, execution.stderr
+    if execution.value is not None:
+        out = _whole_lines(out) + execution.value + "\n"
+    if sys.stderr.isatty() and sys.stdout is not None and sys.stdout.isatty():
+        out = _whole_lines(out)  # the next line is ours, on the same screen
+    _write(sys.stdout, out)
+    _write(sys.stderr, f"{_whole_lines(err)}{last_line}\n")
+
+
+def _whole_lines(text: str) -> str:
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed from the start
+        return
+    if stream.isatty():
+        text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    try:
+        stream.flush()
+        stream.buffer.write(text.encode())
+        stream.flush()
+    except OSError as error:
+        # Or the interpreter would fail once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):  # a reader like `head` has seen enough
+            raise SandboxError(f"{stream.name} cannot be written: {error.strerror}.") from error
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def _size(size_bytes: int) -> str:
+    for unit, name in ((1 << 30, "GB"), (MIB, "MB"), (1 << 10, "KB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} bytes"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+# --- vpd sandbox build --------------------------------------------------------------------------
+
+
+def _build(options: argparse.Namespace, _: _Signals) -> int:
+    docker = shutil.which("docker")
+    if docker is None:
+        raise SandboxError(
+            "Building needs the program docker, which is not installed. "
+            "vpd doctor tells how to install it."
+        )
+    try:
+        engine = subprocess.run(
+            [docker, "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SandboxError("The Docker engine does not answer. Restart it.") from error
+    if engine.returncode != 0:
+        reason = engine.stderr.decode(errors="replace").strip()
+        raise SandboxError(
+            f"Building needs a Docker engine, but: {reason} vpd doctor tells how to mend it."
+        )
+    _say(f"Building {options.name}.")
+    script = Path(__file__).with_name("image") / "build"
+    if _run_script(["sh", str(script), options.name]) != 0:
+        raise SandboxError(
+            f"The image {options.name} could not be built; the reason is above. "
+            "A network, or root and debootstrap, may be what is missing."
+        )
+    _say(f"The image {options.name} is ready.")
+    return 0
+
+
+def _run_script(command: list[str]) -> int:
+    """Run it as a session of its own, so that all its processes can be ended when we are.
+
+    Its temporary files are in a folder of ours, since a killed shell script removes nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="vpd-sandbox-build-") as folder:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env={**os.environ, "TMPDIR": folder},
+            start_new_session=True,
+        )
+        try:
+            return process.wait()
+        finally:
+            _end_session(process)
+
+
+def _end_session(leader: subprocess.Popen) -> None:
+    """Let every process of the session clean up (debootstrap unmounts), then kill what is left."""
+    deadline = time.monotonic() + END_SECONDS
+    _send(signal.SIGTERM, _members(leader.pid))  # once: a second one could stop the cleaning up
+    while (members := _members(leader.pid)) and time.monotonic() < deadline + END_SECONDS:
+        if time.monotonic() > deadline:
+            _send(signal.SIGKILL, members)
+        time.sleep(0.1)
+    leader.poll()
+
+
+def _send(number: int, processes: list[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _members(session: int) -> list[int]:
+    """Its processes that are alive."""
+    found = []
+    for path in Path("/proc").iterdir():
+        fields = stat_fields(path.name) if path.name.isdigit() else []
+        if fields and fields[0] != b"Z" and int(fields[3]) == session:
+            found.append(int(path.name))
+    return found
+
+
+# --- what both share ----------------------------------------------------------------------------
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+class _Stopped(BaseException):
+    def __init__(self, number: int) -> None:
+        self.signal = number
+
+
+class _Signals:
+    """Ctrl-C, `kill` and a closed terminal unwind the stack, so that nothing is left behind."""
+
+    def __enter__(self) -> _Signals:
+        self._holding = False
+        self._waiting: int | None = None
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a first signal wait for the end of a block that cannot be undone half-way."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            if self._waiting is not None:
+                self._stop(self._waiting)
+
+    def _handle(self, number: int, _: object) -> None:
+        if self._holding and self._waiting is None:
+            self._waiting = number
+        else:
+            self._stop(number)
+
+    def _stop(self, number: int) -> NoReturn:
+        for other in self._before:  # another one must not stop the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        raise _Stopped(number)
+
+
+@contextlib.contextmanager
+def _warnings_said_by(name: str) -> Iterator[None]:
+    """In one line each. What the sandbox logs is left out: our own last line says it."""
+    log = logging.getLogger("sandbox")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")
+            yield
+    finally:
+        log.setLevel(level)

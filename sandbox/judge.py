@@ -1,0 +1,399 @@
+r"""A judge of programs: tests run in a sandbox, and what comes out is compared here, outside it.
+
+    with sandbox.make() as box:
+        tests = [StdinTest("1 2\n", "3\n"), StdinTest("5 5\n", "10\n")]
+        judgement = judge(box, "print(sum(map(int, input().split())))", tests)
+        judgement.passed  # True
+
+A program never sees what is expected of it. One that fails its tests gets a `Judgement`; where the
+sandbox itself fails there is no judgement, but a `SandboxError`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import dataclasses
+import json
+import marshal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from sandbox.comparison import Checker, Json, Lines, Rule, rule
+from sandbox.core import MIB, Call, Execution, ExecutionStatus, Job, Limits, Sandbox, SandboxError
+
+DEFAULT_LIMITS = Limits()
+LINES, JSON = Lines(), Json()
+KEPT_CHARACTERS = 1 << 16  # of stdout and of stderr of a test that passed
+# What `judge_many` may have begun beyond the program whose judgement is due.
+TESTS_AHEAD = 4096
+OUTPUT_BYTES_AHEAD = 256 * MIB
+
+
+class Test(Protocol):
+    """One test of a program."""
+
+    def job(self, code: str, limits: Limits) -> Job:
+        """What the sandbox runs. It must not hold the expected output."""
+        ...
+
+    def passes(self, execution: Execution) -> bool:
+        """Whether an execution with status OK gave the right result."""
+        ...
+
+
+@dataclass(frozen=True)
+class StdinTest:
+    """A whole program, whose stdout is compared.
+
+    rule: a name for `comparison.rule`, a rule, or a checker `(output, expected, stdin) -> bool`.
+    """
+
+    stdin: str | bytes
+    expected: str
+    rule: Rule | str = LINES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", rule(self.rule))
+
+    def job(self, code: str, limits: Limits) -> Job:
+        return Job(code, self.stdin, limits=limits)
+
+    def passes(self, execution: Execution) -> bool:
+        stdin = ""
+        if isinstance(self.rule, Checker):  # nothing else looks at it
+            stdin = self.stdin
+            stdin = stdin if isinstance(stdin, str) else stdin.decode("utf-8", "replace")
+        return self.rule(execution.stdout, self.expected, stdin)
+
+
+@dataclass(frozen=True)
+class CallTest:
+    """One call of a function, whose value is compared, as JSON text.
+
+    rule: as in `StdinTest`; the input that a checker sees is the JSON text of the arguments.
+    """
+
+    call: Call
+    expected: str  # JSON text
+    rule: Rule | str = JSON
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", rule(self.rule))
+
+    def job(self, code: str, limits: Limits) -> Job:
+        return Job(code, call=self.call, limits=limits)
+
+    def passes(self, execution: Execution) -> bool:
+        arguments = json.dumps(self.call.arguments) if isinstance(self.rule, Checker) else ""
+        return self.rule(execution.value, self.expected, arguments)
+
+
+@dataclass(frozen=True)
+class AssertTest:
+    """Python code that tests functions of the program, as in HumanEval, MBPP and QuixBugs.
+
+    It passes if it runs to its end without an uncaught exception. The tests run in the cage, but in
+    a process of their own, which makes the verdict: no exit code, patched builtin or `__eq__` of
+    the program can. examiner.py tells how, what the program can still do, and in what this differs
+    from one process.
+
+    tests: the code. It uses the program's functions as if they were defined above it.
+    functions: the names that it takes from the program. By default, every name that the tests use
+        and do not define, unless it is one of Python's builtins; so where a program may replace a
+        helper that the tests expect to find in it, name the functions.
+
+    Raises, in `passes`:
+        ValueError: the tests are no Python code, import what the sandbox does not have, or pass
+            something to the program that is no data (a lambda). That is no verdict.
+    """
+
+    tests: str
+    functions: tuple[str, ...] | None = None
+
+    def job(self, code: str, limits: Limits) -> Job:
+        arguments = (code, None if self.functions is None else list(self.functions))
+        return Job(
+            _examiner(),
+            stdin=self.tests,
+            call=Call("examine", arguments),
+            limits=dataclasses.replace(limits, processes=limits.processes + 1),
+        )
+
+    def passes(self, execution: Execution) -> bool:
+        report = json.loads(execution.value)
+        if "unfit" in report:
+            raise ValueError(
+                f"These tests cannot run in this sandbox ({report['unfit']}). Mend them, or use an "
+                f"image or machine that has what they import: {self.tests[:200]!r}."
+            )
+        return report["passed"]
+
+    def failure(self, execution: Execution) -> str:
+        """For people and for feedback: the statement, its error, and the last call before it.
+
+        Empty if the tests passed, or if the program, not a test, failed: then see its stderr.
+        """
+        report = json.loads(execution.value or "{}")
+        texts = (report.get(name, "") for name in ("statement", "error", "call"))
+        return "\n".join(filter(None, texts))
+
+
+@cache
+def _examiner() -> str:
+    """examiner.py as a program that is compiled already, for interpreters of our version.
+
+    To compile it in the cage would take half the time of a test.
+    """
+    source = Path(__file__).with_name("examiner.py").read_text()
+    code = marshal.dumps(compile(source, "examiner.py", "exec", optimize=2))
+    return EXAMINER.format(
+        version=sys.implementation.cache_tag,
+        code=binascii.b2a_base64(code, newline=False).decode(),
+        source=source,
+    )
+
+
+EXAMINER = """\
+import binascii, marshal, sys
+if sys.implementation.cache_tag == {version!r}:
+    exec(marshal.loads(binascii.a2b_base64({code!r})))
+else:
+    exec({source!r})
+"""
+
+
+class Outcome(StrEnum):
+    """How one test ended: an ExecutionStatus, with `ok` told apart by comparison."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output_limit"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one test. Of one that passed, the outputs are cut after 65,536 characters."""
+
+    number: int  # of the test; 1 is the first
+    outcome: Outcome
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of one program's tests.
+
+    results: of the tests that were run, in the order of the tests.
+    tests: how many there are.
+    failure: why the sandbox could not run one of them. Then nothing is known about the program, and
+        `passed` raises it.
+    """
+
+    results: tuple[Result, ...]
+    tests: int
+    failure: SandboxError | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all tests passed. Raises SandboxError if the sandbox failed."""
+        if self.failure is not None:
+            raise self.failure
+        return self.first_failed is None
+
+    @property
+    def first_failed(self) -> Result | None:
+        failed = (result for result in self.results if result.outcome is not Outcome.PASSED)
+        return next(failed, None)
+
+
+def judge(
+    sandbox: Sandbox,
+    code: str,
+    tests: Sequence[Test],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    stop_at_first_failure: bool = True,
+    side_by_side: int | None = None,
+) -> Judgement:
+    """Run a program's tests in their order, until the first that fails.
+
+    With `stop_at_first_failure=False` all are run, `side_by_side` of them at a time; by default, as
+    many as the sandbox has cages. Callers that have a thread for each cage already say 1.
+
+    Raises:
+        SandboxError: the infrastructure failed; nothing is known about the program.
+        CheckerError: a custom checker failed (see `comparison.Checker`).
+        ValueError: there is no test, or a test or the program cannot be run as it is.
+    """
+    _check_tests(tests)
+    threads = min(len(tests), sandbox.cages if side_by_side is None else side_by_side)
+    if stop_at_first_failure or threads == 1:
+        part = _run(sandbox, code, enumerate(tests, 1), limits, stop_at_first_failure)
+        judgement = _judgement([part], len(tests))
+    else:
+        (judgement,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
+    if judgement.failure is not None:
+        raise judgement.failure
+    return judgement
+
+
+def judge_many(
+    sandbox: Sandbox,
+    programs: Iterable[tuple[str, Sequence[Test]]],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    stop_at_first_failure: bool = True,
+) -> Iterator[Judgement]:
+    """`judge` for many programs, each with its tests, on all cages at once.
+
+    Judgements come in the order of the programs, each as soon as it and all before it are made.
+    `programs` is read as far ahead as keeps the cages busy, within bounds of tests and of output
+    held in memory; it may be endless. Where the sandbox fails, the judgement says so in `failure`,
+    and the others go on.
+
+    Raises, when its turn comes:
+        CheckerError, ValueError: as `judge`.
+    """
+    return _judge_many(sandbox, programs, limits, stop_at_first_failure, sandbox.cages)
+
+
+def _judge_many(
+    sandbox: Sandbox,
+    programs: Iterable[tuple[str, Sequence[Test]]],
+    limits: Limits,
+    stop_at_first_failure: bool,
+    threads: int,
+) -> Iterator[Judgement]:
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+    begun = _Begun()
+    try:
+        for code, tests in programs:
+            _check_tests(tests)
+            numbered = list(enumerate(tests, 1))
+            parts = [numbered] if stop_at_first_failure else [[each] for each in numbered]
+            begun.add(
+                [
+                    executor.submit(_run, sandbox, code, part, limits, stop_at_first_failure)
+                    for part in parts
+                ],
+                len(tests),
+            )
+            while begun.first_is_due():
+                yield begun.take_first()
+        while begun.programs:
+            yield begun.take_first()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _check_tests(tests: Sequence[Test]) -> None:
+    if not tests:
+        raise ValueError("A program needs at least one test; without any, nothing is judged.")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came of some tests of a program."""
+
+    results: tuple[Result, ...]
+    failure: SandboxError | None
+
+    @property
+    def output_bytes(self) -> int:
+        """About as many as the outputs take in memory."""
+        executions = [result.execution for result in self.results]
+        return sum(len(e.stdout) + len(e.stderr) + len(e.value or "") for e in executions)
+
+
+def _run(
+    sandbox: Sandbox,
+    code: str,
+    numbered_tests: Iterable[tuple[int, Test]],
+    limits: Limits,
+    stop_at_first_failure: bool,
+) -> _Part:
+    results: list[Result] = []
+    failure = None
+    for number, test in numbered_tests:
+        try:
+            execution = sandbox.run(test.job(code, limits))
+        except SandboxError as error:
+            failure = error
+            break
+        outcome = _outcome(test, execution)
+        results.append(Result(number, outcome, _kept(execution, outcome)))
+        if stop_at_first_failure and outcome is not Outcome.PASSED:
+            break
+    return _Part(tuple(results), failure)
+
+
+def _outcome(test: Test, execution: Execution) -> Outcome:
+    if execution.status is ExecutionStatus.OK:
+        return Outcome.PASSED if test.passes(execution) else Outcome.WRONG_ANSWER
+    return Outcome(execution.status.value)
+
+
+def _kept(execution: Execution, outcome: Outcome) -> Execution:
+    """Nobody looks at 100 right outputs of 16 MB, nor at as much noise on stderr."""
+    longest = max(len(execution.stdout), len(execution.stderr))
+    if outcome is not Outcome.PASSED or longest <= KEPT_CHARACTERS:
+        return execution
+    return dataclasses.replace(
+        execution,
+        stdout=execution.stdout[:KEPT_CHARACTERS],
+        stderr=execution.stderr[:KEPT_CHARACTERS],
+    )
+
+
+def _judgement(parts: Sequence[_Part], tests: int) -> Judgement:
+    results = tuple(result for part in parts for result in part.results)
+    failures = (part.failure for part in parts if part.failure is not None)
+    return Judgement(results, tests, next(failures, None))
+
+
+class _Begun:
+    """The programs whose tests were handed to threads and whose judgement was not taken yet."""
+
+    def __init__(self) -> None:
+        self.programs: deque[tuple[list[Future[_Part]], int]] = deque()
+        self._tests = 0
+        self._output_bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, parts: list[Future[_Part]], tests: int) -> None:
+        self.programs.append((parts, tests))
+        self._tests += tests
+        for part in parts:
+            part.add_done_callback(self._count_output)
+
+    def first_is_due(self) -> bool:
+        """Whether the first is judged, or so much is ahead of it that it must be waited for."""
+        if not self.programs:
+            return False
+        full = self._tests > TESTS_AHEAD or self._output_bytes > OUTPUT_BYTES_AHEAD
+        return full or all(part.done() for part in self.programs[0][0])
+
+    def take_first(self) -> Judgement:
+        futures, tests = self.programs.popleft()
+        parts = [future.result() for future in futures]
+        self._tests -= tests
+        with self._lock:
+            self._output_bytes -= sum(part.output_bytes for part in parts)
+        return _judgement(parts, tests)
+
+    def _count_output(self, part: Future[_Part]) -> None:
+        if not part.cancelled() and part.exception() is None:
+            with self._lock:
+                self._output_bytes += part.result().output_bytes
