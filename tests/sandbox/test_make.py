@@ -1,7 +1,9 @@
 """Choosing a sandbox: what is refused, what the errors say, and what an import costs."""
 
+import importlib.metadata
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,31 @@ def test_an_import_loads_neither_docker_nor_torch():
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_numpy_is_there_for_programs(box):
+    code = "import sys, numpy\nprint(numpy.arange(5).sum())\nprint(numpy.__version__)"
+    got = box.run(Job(code)).stdout.split()
+    assert got[0] == "10"
+    if box.name != "docker":  # an image has its own
+        assert got[1] == importlib.metadata.version("numpy")
+
+
+@pytest.mark.bubblewrap
+def test_packages_can_be_chosen(make_box, monkeypatch):
+    code = "import vpd_test_package\nprint(vpd_test_package.WHERE)"
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        (Path(directory) / "vpd_test_package").mkdir()
+        (Path(directory) / "vpd_test_package" / "__init__.py").write_text("WHERE = 'here'\n")
+        monkeypatch.syspath_prepend(directory)
+        for backend in ("bubblewrap", "local"):
+            with make_box(backend, cages=1) as box:
+                assert "ModuleNotFoundError" in box.run(Job(code)).stderr
+            with make_box(backend, cages=1, packages=["vpd_test_package"]) as box:
+                assert box.run(Job(code)).stdout == "here\n"
+
+
+def test_packages_that_are_not_installed_are_left_out(make_box):
+    with make_box("local", cages=1, packages=["no_such_package"]) as box:
+        assert box.run(Job("print(42)")).stdout == "42\n"
