@@ -30,6 +30,7 @@ from sandbox.core import Call, Execution, ExecutionStatus, Job
 log = logging.getLogger("sandbox")
 
 START_SECONDS = 60.0  # a cage that is not ready by then has failed
+MOST_CONTAINERS = 1_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
 SMALL_UIDS = range(20_000, 60_000)  # rootless containers have no more than 65,536
 
@@ -323,6 +324,8 @@ def _status(result: dict[str, Any], stderr: str) -> ExecutionStatus:
 
 def _json_text(value: bytes) -> str | None:
     """The text of `value` if it is JSON. The program could write anything there."""
+    if value.count(b"[") + value.count(b"{") > MOST_CONTAINERS:
+        return None
     try:
         text = value.decode()
         json.loads(text, parse_int=len, parse_constant=_reject)

@@ -21,6 +21,16 @@ MIB = 1 << 20
 ATTEMPTS = 3  # of one job, each in a fresh cage but the first
 JOBS_PER_CAGE = 2000  # then it is replaced: no runner lives long enough to wear out
 
+LARGEST_LIMITS = {
+    "wall_seconds": 1_000_000,
+    "cpu_seconds": 1_000_000,
+    "memory_bytes": 1 << 50,
+    "processes": 1 << 22,  # the kernel's
+    "output_bytes": 1 << 29,  # it is held in memory, and sent in one piece
+    "file_bytes": 1 << 50,
+    "open_files": 1 << 20,  # the kernel's
+}
+
 log = logging.getLogger("sandbox")
 
 
@@ -63,6 +73,9 @@ class Limits:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
                 raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
+            if value > LARGEST_LIMITS[name]:
+                most = LARGEST_LIMITS[name]
+                raise ValueError(f"Limits.{name} may be at most {most:,}, got {value!r}.")
         if self.open_files < 8:
             raise ValueError(f"Limits.open_files must be at least 8, got {self.open_files!r}.")
 

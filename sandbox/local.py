@@ -8,7 +8,8 @@ What it does not cover: a program can read all files that this user can read (as
 the interpreter lies in a closed directory like /root), write those that this user can write (as
 root: none but public ones, since jobs are an unprivileged user then), reach local services through
 Unix sockets and, unless we are root, send signals to other processes of this user, us included. The
-disk of the host can be filled by many files.
+disk of the host can be filled by many files. Unless we are root, processes that a program left may
+survive if the runner itself is killed.
 """
 
 from __future__ import annotations

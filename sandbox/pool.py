@@ -159,9 +159,9 @@ class Pool:
 
     def _discard(self, cage: Cage | None) -> None:
         if cage is not None:
-            with self._lock:
-                self._live.discard(cage)
             cage.kill()
+            with self._lock:  # only now, so that `close` waits for a cage that is being killed
+                self._live.discard(cage)
 
     def _exhausted(self, failures: list[str]) -> SandboxError:
         reasons = "; ".join(dict.fromkeys(failures))

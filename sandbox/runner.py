@@ -96,36 +96,14 @@ ODD_ENDING = re.compile(
 )
 # Those uses of them that change nothing: exit code 0.
 PLAIN_EXIT = re.compile(
-    rb"\b(?:exit|quit)\s*\(\s*0?\s*\)"
-    rb"|\braise\s+SystemExit(?:\s*\(\s*0?\s*\)|(?=\s*\n))"
-    rb"|\bfrom\s+sys\s+import\s+[\w, ]*\bexit\b(?!\s*as\b)"
+    rb"\b(?:exit|quit) {0,9}\( {0,9}0? {0,9}\)"
+    rb"|\braise +SystemExit(?: {0,9}\( {0,9}0? {0,9}\)|(?=\s))"
+    rb"|\bfrom +sys +import +[\w, ]{0,99}\bexit\b(?! *as\b)"
 )
-# One of everything that most programs use.
-WARM_UP = """
-import sys, math
-from collections import defaultdict, deque, Counter
-class Some:
-    def __init__(self, value): self.value = value
-    def method(self, other=0): return self.value + other
-def function(n, *rest):
-    counts, queue, best = defaultdict(int), deque([n]), float("inf")
-    for i in range(n):
-        counts[str(i)] += i // 2 % 7
-        queue.append((i, -i))
-        best = min(best, max(i, 1) * 1.5)
-    return sorted(counts.items(), key=lambda item: item[1]), [x for x in queue if x], best
-rows = [list(map(int, line.split())) for line in "1 2\\n3 4".strip().split("\\n")]
-words = " ".join(map(str, sum(rows, [])))
-answer = function(3, *rows), Some(1).method(), {1, 2} | {3}, {"a": 1}.get("b"), f"{len(words)}"
-try:
-    raise ValueError(words)
-except (ValueError, TypeError) as error:
-    str(error)
-"""
-
-STREAMS = ("stdin", "stdout", "stderr")
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+STREAMS = ("stdin", "stdout", "stderr")
 
 
 class Settings:
@@ -310,23 +288,28 @@ def become_a_job(settings, out, err, value, start):
         directory = os.path.join(settings.writable, "job")
         os.mkdir(directory, 0o700)
         os.chdir(directory)
-        warm_up()
 
         header = read_header()
         job = Job(header)
         code, stdin, call = (Buffer.received(size) for size in header["sizes"])
         write_file("solution.py", code.view)
         job.directory = directory
-        job.ends_plainly = ends_plainly(bytes(code.view))
         os.dup2(anonymous_file("../stdin", stdin.view), 0)
         if call.size:
-            job.call = json.loads(bytes(call.view))
-        for buffer in (code, stdin, call):
+            job.call = json_of_any_length(bytes(call.view))
+        for buffer in (stdin, call):
             buffer.close()
         set_limits(job, settings)
         gc.enable()
         header |= {"started": time.monotonic(), "spent": time.process_time()}
         write_all(start, json.dumps(header).encode())
+        os.close(start)
+        # From here on all time and memory is the job's.
+        try:
+            job.ends_plainly = ends_plainly(bytes(code.view))
+        except MemoryError:
+            pass
+        code.close()
         if job.call is not None:
             os.dup2(value, VALUE_FD)
         os.closerange(VALUE_FD if job.call is None else VALUE_FD + 1, 1024)
@@ -336,9 +319,16 @@ def become_a_job(settings, out, err, value, start):
         os._exit(1)
 
 
-def warm_up():
-    """Touch what every program touches, so that its pages are ours before somebody waits."""
-    exec(compile(WARM_UP, "solution.py", "exec"), {"__name__": "warm"})
+def json_of_any_length(data):
+    """Integers may have more digits than CPython takes from programs."""
+    if not hasattr(sys, "set_int_max_str_digits"):
+        return json.loads(data)
+    usual = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return json.loads(data)
+    finally:
+        sys.set_int_max_str_digits(usual)
 
 
 def set_limits(job, settings):
