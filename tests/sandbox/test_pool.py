@@ -313,14 +313,14 @@ def test_a_forked_child_uses_cages_of_its_own(fresh_box):
     assert cage in fresh_box._live
 
 
-def test_a_cage_outlives_the_thread_that_started_it(fresh_box):
-    kill_cage(fresh_box)
+def test_a_cage_outlives_the_thread_that_started_it(make_box, backend):
     with ThreadPoolExecutor(1) as executor:
-        assert executor.submit(fresh_box.run, PRINT_42).result().stdout == "42\n"
-    time.sleep(0.2)
-    (cage,) = fresh_box._live
-    assert fresh_box.run(PRINT_42).stdout == "42\n"
-    assert cage in fresh_box._live
+        box = executor.submit(make_box, backend, cages=1).result()
+    with box:
+        time.sleep(0.2)
+        (cage,) = box._live
+        assert box.run(PRINT_42).stdout == "42\n"
+        assert cage in box._live
 
 
 def test_copies_are_the_same_sandbox_and_pickles_are_refused(box):
