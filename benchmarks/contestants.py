@@ -269,23 +269,21 @@ class Ours(Contestant):
             return []
 
     def cold_start(self) -> dict[str, float]:
-        """Seconds until a new pool of two cages has answered in the one, and in the other.
+        """Seconds until a new pool has answered in its first cage, and in two at once.
 
-        `sandbox.make` starts a cage and runs a job in it. The second cage starts when a second job
-        comes while the first is busy.
+        `sandbox.make` runs a job in the first one. Two jobs that pause at the same time need both;
+        their pause does not count.
         """
+        pause_seconds = 0.1
+        pausing = sandbox.Job(f"import time; time.sleep({pause_seconds})")
         started = time.perf_counter()
-        with sandbox.make(self.backend, cages=2) as box, ThreadPoolExecutor(1) as executor:
+        with sandbox.make(self.backend, cages=2) as box, ThreadPoolExecutor(2) as executor:
             made = time.perf_counter()
-            busy = executor.submit(box.run, sandbox.Job("import time; time.sleep(0.1)"))
-            time.sleep(0.05)
-            begun = time.perf_counter()
-            execution = box.run(sandbox.Job(TINY.code, TINY.tests[0][0]))
-            second = time.perf_counter() - begun
-            if not tests_of(TINY)[0].passes(execution):
-                raise AssertionError(f"the first job of a cage gave {execution}")
-            busy.result()
-        return {"first_cage_seconds": made - started, "second_cage_seconds": second}
+            for execution in executor.map(box.run, [pausing, pausing]):
+                if execution.status is not ExecutionStatus.OK:
+                    raise AssertionError(f"the first job of a cage gave {execution}")
+            both = time.perf_counter() - pause_seconds
+        return {"first_cage_seconds": made - started, "both_cages_seconds": both - started}
 
     def close(self) -> None:
         self.box.close()

@@ -586,7 +586,7 @@ def some(names: list[str]) -> str:
 
 def cage_table(results: dict[str, Any]) -> str:
     head = ["", "MiB, shared pages split (PSS)", "MiB of its own", "processes"]
-    head += ["first cage and job, s", "second cage and job, s"]
+    head += ["first cage and job, s", "two cages and jobs, s"]
     rows = []
     for name in (*OURS, LIMIT):
         cages, starts = results["memory"].get(name), results["cold_start"].get(name)
@@ -594,7 +594,7 @@ def cage_table(results: dict[str, Any]) -> str:
         for key in ("pss", "private", "processes"):
             scale = 1 if key == "processes" else 1 << 20
             row.append(number(statistics.mean(c[key] for c in cages) / scale) if cages else "—")
-        for key in ("first_cage_seconds", "second_cage_seconds"):
+        for key in ("first_cage_seconds", "both_cages_seconds"):
             times = [start[key] for start in starts or [] if start]
             row.append(number(statistics.median(times)) if times else "—")
         rows.append(row)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from sandbox.cage import Cage, CageFailure, CageWornOut
+from sandbox.cage import START_SECONDS, Cage, CageFailure, CageWornOut
 from sandbox.core import ATTEMPTS, JOBS_PER_CAGE, Execution, Job, SandboxError
 
 log = logging.getLogger("sandbox")
@@ -61,6 +61,7 @@ class Pool:
         self._is_free = threading.Condition(self._lock)
         self._rested: deque[Cage] = deque()  # the free ones, the longest free first
         self._not_started = self.cages
+        self._starting = 0  # in some thread, just now
         self._executor: ThreadPoolExecutor | None = None
 
     def run(self, job: Job) -> Execution:
@@ -115,6 +116,8 @@ class Pool:
             executor.shutdown(wait=False, cancel_futures=True)
         for cage in cages:
             self._discard(cage)
+        with self._is_free:  # a cage that is starting is killed by the thread that starts it
+            self._is_free.wait_for(lambda: not self._starting, START_SECONDS)
         atexit.unregister(self.close)
 
     def _take(self) -> Cage | None:
@@ -135,7 +138,7 @@ class Pool:
                 self._not_started += 1
             else:
                 self._rested.append(cage)
-            self._is_free.notify()
+            self._is_free.notify_all()
 
     @property
     def closed(self) -> bool:
@@ -146,16 +149,22 @@ class Pool:
             raise SandboxError(f"The {self.name} sandbox is closed. Make a new one.")
 
     def _started(self) -> Cage:
+        with self._lock:
+            self._starting += 1
         try:
             cage = self._start()
+            with self._lock:
+                if not self._closed:
+                    self._live.add(cage)
+                    return cage
+            cage.kill()
+            raise CageFailure("the sandbox was closed")
         except OSError as error:
             raise CageFailure(f"it could not start: {error}") from error
-        with self._lock:
-            if not self._closed:
-                self._live.add(cage)
-                return cage
-        cage.kill()
-        raise CageFailure("the sandbox was closed")
+        finally:
+            with self._is_free:
+                self._starting -= 1
+                self._is_free.notify_all()
 
     def _discard(self, cage: Cage | None) -> None:
         if cage is not None:
