@@ -89,15 +89,15 @@ ODD_ENDING = re.compile(
     rb"|attr|methodcaller|eval|exec|import_|vars|globals|locals|modules|builtins|Formatter"
     rb"|get_field|get_type_hints|ctypes|inspect|importlib|_threading|_active|breakpoint|BREAKPOINT"
     rb"|\bgc\b|_create_fn|(?<!re\.)\bcompile|singledispatch"
-    rb"|__(?:annotations|match_args|dict|class|bases|base|mro|subclasses|self|globals|code|closure|func|getattribute"
-    rb"|loader|spec|reduce\w*|getstate|setstate)__"
+    rb"|__(?:annotations|match_args|dict|class|bases|base|mro|subclasses|self|globals|code|closure"
+    rb"|func|getattribute|loader|spec|reduce\w*|getstate|setstate)__"
     rb"|coding[:=](?!\s*['\"]?(?i:utf-?8))"
     rb"|del__|finali|weakref|open(?!\(0\)\.read)|detach|IO|Writer|Wrapper|Buffer|async"
 )
 # Those uses of them that change nothing: exit code 0.
 PLAIN_EXIT = re.compile(
     rb"\b(?:exit|quit) {0,9}\( {0,9}0? {0,9}\)"
-    rb"|\braise +SystemExit(?: {0,9}\( {0,9}0? {0,9}\)|(?=\s))"
+    rb"|\braise +SystemExit(?: {0,9}\( {0,9}0? {0,9}\)|(?= {0,99}\n))"
     rb"|\bfrom +sys +import +[\w, ]{0,99}\bexit\b(?! *as\b)"
 )
 
@@ -282,9 +282,7 @@ def become_a_job(settings, out, err, value, start):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         drop_privileges(settings)
         if os.path.exists("/proc/self/oom_score_adj"):  # not everywhere, with gVisor for one
-            write_file(
-                "/proc/self/oom_score_adj", b"1000"
-            )  # if memory runs out, the job goes first
+            write_file("/proc/self/oom_score_adj", b"1000")  # out of memory, jobs go first
         directory = os.path.join(settings.writable, "job")
         os.mkdir(directory, 0o700)
         os.chdir(directory)
