@@ -14,11 +14,14 @@ family is a subclass of `TextEnv` that says how an answer is judged:
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -27,18 +30,27 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from sandbox.core import SandboxError
+from vpd_envs.neutral import neutral
+from vpd_envs.progress import LateProgress
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.unicode_space import Unicode
 
 LONGEST_TEXT = 1 << 24  # characters of an observation: far beyond any prompt or feedback
+AHEAD = 16  # answers per worker that may be begun beyond the one whose verdict is due
 
 
 class TextEnv(gym.Env[str, str]):
-    """One problem, one answer, one verdict.
+    """One problem, one answer, one verdict; or, with `max_turns` > 1, several answers.
 
     `reset` gives `(prompt, info)` with `info["problem_id"]`, `["messages"]` (the prompt as chat
     messages) and `["metadata"]`. `step(answer)` ends the episode: the observation is the feedback,
-    and `info` has `feedback`, `status`, `solved`, `problem_id` and `details`.
+    and `info` has `feedback`, `status`, `solved`, `problem_id`, `turn` (1 is the first) and
+    `details`.
+
+    With `max_turns` > 1 an answer that does not solve the problem, before the last turn, leaves the
+    episode open: its reward is 0, the feedback is what the next answer is asked to heed, and
+    `info["messages"]` is what to append to the chat after the answer. The reward of the episode is
+    that of its last answer.
 
     A `SandboxError` out of `step` is no verdict: the episode stays open and may be stepped again.
     """
@@ -50,12 +62,16 @@ class TextEnv(gym.Env[str, str]):
         self,
         problems: Iterable[Problem],
         *,
+        max_turns: int = 1,
         max_answer_length: int = 1 << 18,
         render_mode: str | None = None,
     ) -> None:
+        if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
+            raise ValueError(f"max_turns must be a positive integer, got {max_turns!r}.")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}.")
         self.render_mode = render_mode
+        self.max_turns = max_turns
         self._problems = tuple(problems)
         self._position = {problem.id: i for i, problem in enumerate(self._problems)}
         if not self._problems:
@@ -67,6 +83,7 @@ class TextEnv(gym.Env[str, str]):
         self.observation_space = Unicode(LONGEST_TEXT)
         self.action_space = Unicode(max_answer_length)
         self._problem: Problem | None = None  # the open episode
+        self._turn = 0  # answers given in it
         self._shown = ""  # what `render` shows
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
@@ -89,20 +106,28 @@ class TextEnv(gym.Env[str, str]):
             self._problem = self.problem(options["problem_id"])
         else:
             self._problem = self._problems[self.np_random.integers(len(self._problems))]
+        self._turn = 0
         self._shown = f"Problem {self._problem.id}\n\n{self._problem.prompt}"
         return self._problem.prompt, reset_info(self._problem)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Judge the answer. Raises SandboxError where the infrastructure failed."""
         if self._problem is None:
-            raise gym.error.ResetNeeded("An episode is one answer long: call reset() before step.")
+            raise gym.error.ResetNeeded("The episode is over: call reset() before step.")
         check_answer(action)
         verdict = self.verdict(self._problem, action)
+        self._turn += 1
+        over = self.ends(verdict, self._turn)
         self._shown += f"\n\nAnswer\n\n{action}\n\nVerdict: {verdict.status.value}, "
         self._shown += f"reward {verdict.reward:g}\n\n{verdict.feedback}"
-        info = step_info(self._problem, verdict)
-        self._problem = None
-        return verdict.feedback, float(verdict.reward), True, False, info
+        info = step_info(self._problem, verdict, self._turn, over)
+        if over:
+            self._problem = None
+        return verdict.feedback, float(verdict.reward) if over else 0.0, over, False, info
+
+    def ends(self, verdict: Verdict, turn: int) -> bool:
+        """Whether the episode is over after this verdict on its `turn`-th answer."""
+        return verdict.solved or turn >= self.max_turns
 
     def render(self) -> str:
         """The prompt and, after a step, the answer and its verdict."""
@@ -120,17 +145,24 @@ class TextEnv(gym.Env[str, str]):
         )
 
     def verdict(self, problem: Problem, answer: str) -> Verdict:
-        """`judge` for answers of any length: the one way to a verdict, single or batched."""
+        """`judge` for answers of any length, with feedback that holds no control token: the one way
+        to a verdict, single or batched."""
         if len(answer) > self.action_space.max_length:
-            return self.too_long(answer)
-        return self.judge(problem, answer)
+            verdict = self.too_long(answer)
+        else:
+            verdict = self.judge(problem, answer)
+        feedback = neutral(verdict.feedback)
+        if feedback == verdict.feedback:
+            return verdict
+        return dataclasses.replace(verdict, feedback=feedback)
 
-    def judge_batch(
-        self, problems: Sequence[Problem], answers: Sequence[str]
-    ) -> list[Verdict | SandboxError]:
-        """One verdict per answer, in their order, or the SandboxError that prevented it.
+    def judge_many(
+        self, attempts: Iterable[tuple[Problem, str]]
+    ) -> Iterator[Verdict | SandboxError]:
+        """The verdict on each (problem, answer), in their order, or the SandboxError that
+        prevented it; `workers` of them are made side by side.
 
-        The same answer to the same problem is judged once, however often the batch has it.
+        Attempts are read no further ahead than keeps the workers busy, so there may be any number.
         """
 
         def verdict_or_error(problem: Problem, answer: str) -> Verdict | SandboxError:
@@ -139,22 +171,52 @@ class TextEnv(gym.Env[str, str]):
             except SandboxError as error:
                 return error
 
+        attempts = iter(attempts)
+        workers = self.workers
+        first = list(islice(attempts, 2))
+        if workers <= 1 or len(first) <= 1:
+            for problem, answer in first:
+                yield verdict_or_error(problem, answer)
+            for problem, answer in attempts:
+                yield verdict_or_error(problem, answer)
+            return
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="judge")
+        begun: deque[Future[Verdict | SandboxError]] = deque()
+        try:
+            begun.extend(pool.submit(verdict_or_error, *attempt) for attempt in first)
+            for attempt in attempts:
+                begun.append(pool.submit(verdict_or_error, *attempt))
+                while begun[0].done() or len(begun) > workers * AHEAD:
+                    yield begun.popleft().result()
+                    if not begun:
+                        break
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def judge_batch(
+        self,
+        problems: Sequence[Problem],
+        answers: Sequence[str],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Verdict | SandboxError]:
+        """`judge_many` for a batch. The same answer to the same problem is judged once.
+
+        on_progress: called with the number of answers judged so far, of `len(answers)`.
+        """
         keys = [(problem.id, answer) for problem, answer in zip(problems, answers, strict=True)]
         problem_of = {problem.id: problem for problem in problems}
-        todo = list(dict.fromkeys(keys))
-        todo_problems = [problem_of[problem_id] for problem_id, _ in todo]
-        todo_answers = [answer for _, answer in todo]
-        workers = min(self.workers, len(todo))
-        if workers <= 1:
-            verdicts = list(map(verdict_or_error, todo_problems, todo_answers))
-        else:
-            pool = ThreadPoolExecutor(workers, thread_name_prefix="judge")
-            try:
-                verdicts = list(pool.map(verdict_or_error, todo_problems, todo_answers))
-            finally:
-                pool.shutdown(cancel_futures=True)
-        verdict_of = dict(zip(todo, verdicts, strict=True))
-        return [verdict_of[key] for key in keys]
+        counts = Counter(keys)
+        verdicts: dict[tuple[str, str], Verdict | SandboxError] = {}
+        done = 0
+        todo = ((problem_of[problem_id], answer) for problem_id, answer in counts)
+        for key, verdict in zip(counts, self.judge_many(todo), strict=True):
+            verdicts[key] = verdict
+            done += counts[key]
+            if on_progress is not None:
+                on_progress(done)
+        return [verdicts[key] for key in keys]
 
     @property
     def problem_ids(self) -> tuple[str, ...]:
@@ -171,9 +233,12 @@ class TextEnv(gym.Env[str, str]):
         return digest.hexdigest()
 
     @classmethod
-    def vector(cls, num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
-        """The batched form, for `vector_entry_point`: the same keyword arguments."""
-        return TextVectorEnv(cls(**kwargs), num_envs)
+    def vector(
+        cls, num_envs: int = 1, *, progress: bool | None = None, **kwargs: Any
+    ) -> TextVectorEnv:
+        """The batched form, for `vector_entry_point`: the same keyword arguments, and `progress`
+        (see `TextVectorEnv`)."""
+        return TextVectorEnv(cls(**kwargs), num_envs, progress=progress)
 
 
 class TextVectorEnv(VectorEnv):
@@ -187,18 +252,28 @@ class TextVectorEnv(VectorEnv):
     failed: that reward is NaN, the episode is truncated instead of terminated, and
     `infos["error"][i]` says why. If no answer at all could be judged, `step` raises SandboxError
     and the batch may be stepped again.
+
+    With `max_turns` > 1 some episodes of a batch end before others. Step until all have: the
+    answers of ended ones (None will do) are ignored, their reward is 0 and `infos["active"]` False.
+    Or ask them anew with `reset(options={"reset_mask": [True, ...]})`, which leaves the others be.
+
+    progress: whether a batch that takes longer than a few seconds shows how far it is, on standard
+        error (by default, on a terminal only).
     """
 
-    def __init__(self, env: TextEnv, num_envs: int) -> None:
+    def __init__(self, env: TextEnv, num_envs: int, *, progress: bool | None = None) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}.")
         self.env = env
         self.num_envs = num_envs
+        self.progress = progress
         self.render_mode = env.render_mode
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
-        self._problems: list[Problem] | None = None  # the open episodes
+        self._problems: list[Problem | None] = [None] * num_envs  # of each episode
+        self._active = np.zeros(num_envs, dtype=bool)  # whose episode is open
+        self._turns = np.zeros(num_envs, dtype=int)  # answers given in it
         self._shown: tuple[str, ...] = ("",) * num_envs
 
     @cached_property
@@ -212,54 +287,88 @@ class TextVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Ask `options["problem_ids"]` (one id per answer to come), or problems drawn at random."""
+        """Ask `options["problem_ids"]` (one id per answer to come), or problems drawn at random.
+
+        With `options["reset_mask"]` (`[num_envs]` of bool), only where it is True; the other
+        episodes go on, and have no entry in the infos.
+        """
         super().reset(seed=seed)
-        options = checked_options(options, "problem_ids")
+        options = checked_options(options, "problem_ids", "reset_mask")
+        mask = self._reset_mask(options.get("reset_mask"))
         if "problem_ids" in options:
             ids = options["problem_ids"]
             if isinstance(ids, str) or len(ids) != self.num_envs:
                 got = f"the text {ids!r}" if isinstance(ids, str) else f"{len(ids)} ids"
                 raise ValueError(f"options['problem_ids'] must be {self.num_envs} ids, got {got}.")
-            self._problems = [self.env.problem(problem_id) for problem_id in ids]
+            asked = [
+                self.env.problem(id_) if chosen else None
+                for id_, chosen in zip(ids, mask, strict=True)
+            ]
         else:
             ids = self.env.problem_ids
             drawn = self.np_random.integers(len(ids), size=self.num_envs)
-            self._problems = [self.env.problem(ids[i]) for i in drawn]
-        self._shown = tuple(problem.prompt for problem in self._problems)
-        return self._shown, stack_infos([reset_info(problem) for problem in self._problems])
+            asked = [self.env.problem(ids[i]) for i in drawn]
+        rows = list(zip(mask, asked, self._problems, self._shown, strict=True))
+        self._shown = tuple(new.prompt if chosen else text for chosen, new, _, text in rows)
+        self._problems = [new if chosen else old for chosen, new, old, _ in rows]
+        self._active = self._active | mask
+        self._turns = np.where(mask, 0, self._turns)
+        infos = [reset_info(new) if chosen else {} for chosen, new, _, _ in rows]
+        return self._shown, stack_infos(infos)
+
+    def _reset_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them "
+                f"True; got {mask.dtype} of shape {mask.shape}."
+            )
+        return mask
 
     def step(
-        self, actions: Sequence[str]
+        self, actions: Sequence[str | None]
     ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Judge one answer per problem. Raises SandboxError only if none could be judged."""
-        if self._problems is None:
+        """Judge one answer per open episode. Raises SandboxError only if none could be judged."""
+        active = np.flatnonzero(self._active)
+        if not len(active):
             raise gym.error.ResetNeeded(
-                "Episodes are one answer long and do not reset themselves: call reset() first."
+                "All episodes are over, and they do not reset themselves: call reset() first."
             )
         if isinstance(actions, str) or len(actions) != self.num_envs:
             got = "one text" if isinstance(actions, str) else f"{len(actions)}"
             raise ValueError(f"step takes a sequence of {self.num_envs} answers, got {got}.")
-        for i, answer in enumerate(actions):
-            check_answer(answer, f"answer {i}")
-        verdicts = self.env.judge_batch(self._problems, actions)
-        judged = np.array([isinstance(verdict, Verdict) for verdict in verdicts])
-        if not judged.any():
+        for i in active:
+            check_answer(actions[i], f"answer {i}")
+        problems = [self._problems[i] for i in active]
+        with LateProgress("judging", len(active), self.progress) as progress:
+            verdicts = self.env.judge_batch(problems, [actions[i] for i in active], progress.show)
+        if not any(isinstance(verdict, Verdict) for verdict in verdicts):
             raise SandboxError(
-                f"None of {self.num_envs} answers could be judged. The first failure: {verdicts[0]}"
+                f"None of {len(active)} answers could be judged. The first failure: {verdicts[0]}"
             ) from verdicts[0]
-        infos = stack_infos(
-            [
-                step_info(problem, verdict) | {"judged": True}
-                if isinstance(verdict, Verdict)
-                else {"problem_id": problem.id, "judged": False, "error": str(verdict)}
-                for problem, verdict in zip(self._problems, verdicts, strict=True)
-            ]
-        )
-        rewards = np.array([v.reward if isinstance(v, Verdict) else np.nan for v in verdicts])
-        feedback = tuple(v.feedback if isinstance(v, Verdict) else "" for v in verdicts)
-        self._problems = None
-        self._shown = feedback
-        return feedback, rewards.astype(np.float64), judged, ~judged, infos
+        self._turns[active] += 1
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminated = ~self._active
+        truncated = np.zeros(self.num_envs, dtype=bool)
+        infos: list[dict[str, Any]] = [{"active": False}] * self.num_envs
+        shown = [""] * self.num_envs
+        for i, problem, verdict in zip(active, problems, verdicts, strict=True):
+            if isinstance(verdict, Verdict):
+                turn = int(self._turns[i])
+                terminated[i] = self.env.ends(verdict, turn)
+                rewards[i] = verdict.reward if terminated[i] else 0.0
+                shown[i] = verdict.feedback
+                infos[i] = step_info(problem, verdict, turn, terminated[i]) | {"judged": True}
+            else:
+                truncated[i] = True
+                rewards[i] = np.nan
+                infos[i] = {"problem_id": problem.id, "judged": False, "error": str(verdict)}
+            infos[i]["active"] = True
+        self._active = ~(terminated | truncated)
+        self._shown = tuple(shown)
+        return self._shown, rewards, terminated, truncated, stack_infos(infos)
 
     def render(self) -> tuple[str, ...]:
         """The last observations: prompts after a reset, feedback after a step."""
@@ -285,14 +394,16 @@ def reset_info(problem: Problem) -> dict[str, Any]:
     }
 
 
-def step_info(problem: Problem, verdict: Verdict) -> dict[str, Any]:
-    return {
+def step_info(problem: Problem, verdict: Verdict, turn: int, over: bool) -> dict[str, Any]:
+    info = {
         "problem_id": problem.id,
         "feedback": verdict.feedback,
         "status": verdict.status.value,
         "solved": verdict.solved,
+        "turn": turn,
         "details": dict(verdict.details),
     }
+    return info if over else info | {"messages": [{"role": "user", "content": verdict.feedback}]}
 
 
 def stack_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -317,8 +428,9 @@ def check_answer(answer: Any, name: str = "the answer") -> None:
         raise TypeError(f"{name} must be text (str), got {type(answer).__name__}: {answer!r:.80}.")
 
 
-def checked_options(options: Mapping[str, Any] | None, known: str) -> Mapping[str, Any]:
-    unknown = sorted(set(options or ()) - {known})
+def checked_options(options: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
+    unknown = sorted(set(options or ()) - set(known))
     if unknown:
-        raise ValueError(f"Unknown reset option {unknown[0]!r}: the only option is {known!r}.")
+        names = " and ".join(map(repr, known))
+        raise ValueError(f"Unknown reset option {unknown[0]!r}; there is {names}.")
     return options or {}

@@ -20,6 +20,12 @@ class Status(StrEnum):
     SYNTAX_ERROR = "syntax_error"
     NO_ANSWER = "no_answer"  # the answer has no block, tag or box of the asked format
     EMPTY_ANSWER = "empty_answer"  # nothing but white space, or an empty block
+    FORMAT_ERROR = "format_error"  # there is an answer, but not one that can be read
+
+    @property
+    def is_format(self) -> bool:
+        """Whether the answer was not understood, so that nothing is known about its content."""
+        return self in (Status.NO_ANSWER, Status.EMPTY_ANSWER, Status.FORMAT_ERROR)
 
 
 @dataclass(frozen=True)

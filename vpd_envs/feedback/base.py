@@ -1,14 +1,21 @@
-"""Sources of feedback are wrappers: they replace `info["feedback"]` and nothing else.
+"""Sources of feedback: what they are given, and how they are put around an environment.
 
-A source for one answer subclasses `FeedbackWrapper`, one that needs the whole batch (siblings of
-the same problem, one call of a model for all) subclasses `VectorFeedbackWrapper`. Both stack: what
-`info["feedback"]` holds is the text of the wrapper, or env, inside. The observation that follows an
-answer is its feedback, so it follows suit.
+A source replaces `info["feedback"]` and nothing else; the observation that follows an answer is its
+feedback, so it follows suit. Sources stack: the text that a source is given is that of the source,
+or environment, inside it. A new source is a class with one method:
+
+    class Polite(FeedbackSource):
+        def feedback(self, attempts):
+            return [f"Thank you for your answer. {attempt.feedback}" for attempt in attempts]
+
+    env = Polite(env)                                    # one answer at a time, or a batch
+    envs = compose(envs, SiblingFeedback(), Polite())    # the first is the innermost
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -16,16 +23,67 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 
-class FeedbackWrapper(gym.Wrapper):
-    """Subclass and write `feedback`."""
+@dataclass(frozen=True)
+class Attempt:
+    """One judged answer, and what has been said of it so far."""
 
-    def __init__(self, env: gym.Env) -> None:
+    problem_id: str
+    prompt: str
+    answer: str
+    reward: float
+    solved: bool
+    status: str  # a `Status`
+    feedback: str
+    details: Mapping[str, Any]
+
+
+class FeedbackSource:
+    """Subclass and write `feedback`.
+
+    Called with an environment first, a source class gives that environment (single or batched) with
+    the source around it, a `FeedbackWrapper` or `VectorFeedbackWrapper`. Without one it gives the
+    source itself, for `compose`.
+    """
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        if "env" in options:
+            arguments = (options.pop("env"), *arguments)
+        if arguments and isinstance(arguments[0], gym.Env | VectorEnv):
+            env, *rest = arguments
+            return cls(*rest, **options).around(env)
+        return super().__new__(cls)
+
+    def feedback(self, attempts: Sequence[Attempt]) -> Sequence[str]:
+        """The new text for each attempt. One attempt, or all judged ones of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} must implement feedback(attempts).")
+
+    def around(self, env: gym.Env | VectorEnv) -> FeedbackWrapper | VectorFeedbackWrapper:
+        """The environment with this source around it."""
+        batched = isinstance(env, VectorEnv)
+        return VectorFeedbackWrapper(env, self) if batched else FeedbackWrapper(env, self)
+
+
+def compose(
+    env: gym.Env | VectorEnv, *sources: FeedbackSource | Callable[[Any], Any]
+) -> gym.Env | VectorEnv:
+    """The environment with the sources around it; the first is the innermost, so the text of the
+    last is what a learner sees. A source is an object, a source class, or any wrapper."""
+    for source in sources:
+        env = source.around(env) if isinstance(source, FeedbackSource) else source(env)
+    return env
+
+
+class FeedbackWrapper(gym.Wrapper):
+    """A source around an environment of one answer; or subclass and write `feedback`."""
+
+    def __init__(self, env: gym.Env, source: FeedbackSource | None = None) -> None:
         super().__init__(env)
+        self.source = source
         self._prompt = ""
 
     def feedback(self, prompt: str, answer: str, reward: float, info: dict[str, Any]) -> str:
         """The new text; `info["feedback"]` is the one so far, `info["problem_id"]` the problem."""
-        raise NotImplementedError(f"{type(self).__name__} must implement feedback(...).")
+        return source_texts(self, [attempt_of(prompt, answer, reward, info)])[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -36,16 +94,20 @@ class FeedbackWrapper(gym.Wrapper):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         text = self.feedback(self._prompt, action, reward, info)
-        if observation == info["feedback"]:
-            observation = text
-        return observation, reward, terminated, truncated, info | {"feedback": text}
+        before = info["feedback"]
+        observation = text if observation == before else observation
+        info = info | {"feedback": text}
+        if "messages" in info:
+            info["messages"] = replaced(info["messages"], before, text)
+        return observation, reward, terminated, truncated, info
 
 
 class VectorFeedbackWrapper(VectorWrapper):
-    """Subclass and write `feedback`, which sees the whole batch."""
+    """A source around a batched environment; or subclass and write `feedback`."""
 
-    def __init__(self, env: VectorEnv) -> None:
+    def __init__(self, env: VectorEnv, source: FeedbackSource | None = None) -> None:
         super().__init__(env)
+        self.source = source
         self._prompts: tuple[str, ...] = ()
 
     def feedback(
@@ -56,13 +118,28 @@ class VectorFeedbackWrapper(VectorWrapper):
         infos: dict[str, Any],
     ) -> Sequence[str]:
         """The new texts, one for each answer; those of answers not judged are ignored."""
-        raise NotImplementedError(f"{type(self).__name__} must implement feedback(...).")
+        texts = [""] * len(answers)
+        judged = np.flatnonzero(infos["judged"])
+        keys = ("problem_id", "feedback", "status", "solved", "details")
+        attempts = [
+            attempt_of(prompts[i], answers[i], rewards[i], {key: infos[key][i] for key in keys})
+            for i in judged
+        ]
+        for i, text in zip(judged, source_texts(self, attempts), strict=True):
+            texts[i] = text
+        return texts
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        self._prompts, infos = self.env.reset(seed=seed, options=options)
-        return self._prompts, infos
+        prompts, infos = self.env.reset(seed=seed, options=options)
+        mask = (options or {}).get("reset_mask")
+        if mask is not None:  # the other episodes keep their prompts
+            rows = zip(mask, prompts, self._prompts, strict=True)
+            self._prompts = tuple(new if chosen else old for chosen, new, old in rows)
+        else:
+            self._prompts = prompts
+        return prompts, infos
 
     def step(
         self, actions: Sequence[str]
@@ -77,4 +154,48 @@ class VectorFeedbackWrapper(VectorWrapper):
             after[i] if judged[i] and text == before[i] else text
             for i, text in enumerate(observations)
         )
-        return observations, rewards, terminations, truncations, infos | {"feedback": after}
+        infos = infos | {"feedback": after}
+        if "messages" in infos:
+            infos["messages"] = infos["messages"].copy()
+            for i in np.flatnonzero(infos["_messages"]):
+                infos["messages"][i] = replaced(infos["messages"][i], before[i], after[i])
+        return observations, rewards, terminations, truncations, infos
+
+
+def attempt_of(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        problem_id=info["problem_id"],
+        prompt=prompt,
+        answer=answer,
+        reward=float(reward),
+        solved=bool(info["solved"]),
+        status=info["status"],
+        feedback=info["feedback"],
+        details=info["details"],
+    )
+
+
+def source_texts(
+    wrapper: FeedbackWrapper | VectorFeedbackWrapper, attempts: Sequence[Attempt]
+) -> Sequence[str]:
+    """What the wrapper's source says, checked. Raises TypeError for anything but a text each."""
+    source = wrapper.source
+    if source is None:
+        raise NotImplementedError(
+            f"{type(wrapper).__name__} must implement feedback(...), or be given a source."
+        )
+    texts = source.feedback(attempts)
+    fit = isinstance(texts, Sequence) and not isinstance(texts, str)
+    if not fit or len(texts) != len(attempts) or not all(isinstance(t, str) for t in texts):
+        raise TypeError(
+            f"{type(source).__name__}.feedback must return a list of {len(attempts)} texts, one "
+            f"for each attempt; got {texts!r:.120}."
+        )
+    return texts
+
+
+def replaced(
+    messages: Sequence[Mapping[str, str]], before: str, after: str
+) -> list[Mapping[str, str]]:
+    """The messages with the text of the feedback replaced."""
+    return [m | {"content": after} if m["content"] == before else m for m in messages]

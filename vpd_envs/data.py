@@ -1,0 +1,274 @@
+"""Rows of a data set, from a local file or folder or from the Hugging Face hub, and their splits.
+
+Every environment that reads data takes the same options:
+
+data: a .jsonl, .json or .parquet file (each also as .gz, but for parquet), or a folder of them.
+    None loads the data set from the hub, through the package `datasets`.
+hub, revision: another data set of the same layout on the hub, and its branch, tag or commit.
+split: "all", "train" or "test". Rows that name their own split keep it; the others go by the hash
+    of the problem's id, so that a problem never changes sides. `test_fraction` of them are in
+    "test".
+max_problems: the first so many of what is left.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpd_envs.types import Problem
+
+Row = Mapping[str, Any]
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+ADVICE = "Download its files and name them with data=FILE_OR_FOLDER."
+SPLITS = ("all", "train", "test")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the Hugging Face hub."""
+
+    name: str
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+
+
+def load_problems(
+    data: str | Path | None,
+    hub: Hub,
+    problem_of: Callable[[Row, str], Problem | None],
+    *,
+    split: str = "all",
+    test_fraction: float = 0.2,
+    max_problems: int | None = None,
+    files: Callable[[Path], bool] = lambda path: True,
+) -> list[Problem]:
+    """The problems of a data set.
+
+    problem_of: makes a problem of a row and its place ("FILE, line 3"), or None to pass it over.
+        It raises ValueError, which names the place, for a row of another layout.
+    files: which files of a folder belong to the data set.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no file of a known kind in the folder.
+        ConnectionError: the hub could not be reached; the message names `data=`.
+        ValueError: a bad option or row, or no problem is left.
+    """
+    check_selection(split, test_fraction, max_problems)
+    problems: list[Problem] = []
+    for row, place in read_rows(data, hub, files):
+        problem = problem_of(row, place)
+        if problem is None or not in_split(problem, split, test_fraction, row.get("split")):
+            continue
+        problems.append(problem)
+        if len(problems) == max_problems:
+            break
+    if not problems:
+        raise ValueError(
+            f"No problem of {data or hub.name} is left with split={split!r} and the other options. "
+            f"Widen them, or name other data."
+        )
+    return problems
+
+
+def read_rows(
+    data: str | Path | None, hub: Hub, files: Callable[[Path], bool] = lambda path: True
+) -> Iterator[tuple[Row, str]]:
+    """Rows and their places. Files are read as the rows are taken."""
+    if data is None:
+        yield from hub_rows(hub)
+        return
+    for path in local_files(Path(data), files):
+        empty = True
+        for row, place in file_rows(path):
+            empty = False
+            if not isinstance(row, Mapping):
+                came = type(row).__name__
+                raise ValueError(f"{place}: expected a row, a JSON object; came {came}.")
+            yield row, place
+        if empty:
+            raise ValueError(f"{path} is empty: expected rows, one JSON object per line.")
+
+
+def local_files(path: Path, belongs: Callable[[Path], bool] = lambda path: True) -> list[Path]:
+    """The file itself, or the folder's data files in the order of their names."""
+    if path.is_dir():
+        found = sorted(each for each in path.iterdir() if each.name.endswith(SUFFIXES))
+        chosen = [each for each in found if belongs(each)]
+        if not chosen:
+            there = f"it has {', '.join(each.name for each in found[:8])}" if found else "none"
+            raise FileNotFoundError(
+                f"The folder {path} has no file to read ({', '.join(SUFFIXES)}) for this "
+                f"environment: {there}. Name one with data=."
+            )
+        return chosen
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}. data must be a file ({', '.join(SUFFIXES)}) or a folder of them."
+        )
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path}: data must end in one of {', '.join(SUFFIXES)}.")
+    return [path]
+
+
+def file_rows(path: Path) -> Iterator[tuple[Any, str]]:
+    if path.suffix == ".parquet":
+        return parquet_rows(path)
+    name = path.name.removesuffix(".gz")
+    return json_lines(path) if name.endswith(".jsonl") else json_list(path)
+
+
+def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
+    """The JSON values of a file, one per line. A line that is cut off is named."""
+    number = 0
+    try:
+        with opened(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    place = f"{path}, line {number}"
+                    yield parsed(line, "the line (is the file complete?)", place), place
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}, after line {number}: the compressed file is damaged or cut off ({error})."
+        ) from error
+
+
+def json_list(path: Path) -> Iterator[tuple[Any, str]]:
+    try:
+        with opened(path) as file:
+            text = file.read()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
+    listed = parsed(text, "the file (is it complete?)", str(path))
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: expected a JSON list of rows, came {type(listed).__name__}.")
+    for number, row in enumerate(listed, start=1):
+        yield row, f"{path}, row {number}"
+
+
+def opened(path: Path):
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading parquet needs pyarrow: pip install 'vpd[hub]'"
+        ) from error
+    number = 0
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row, f"{path}, row {number}"
+    except ArrowException as error:
+        raise ValueError(
+            f"{path}, after row {number}: no complete parquet file ({error})."
+        ) from error
+
+
+def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"Loading {hub.name} from the hub needs the package datasets "
+            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+        ) from error
+    try:
+        rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
+    except Exception as error:  # the hub's client raises dozens of kinds, and wraps what we need
+        raise ConnectionError(
+            f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
+            f"from the Hugging Face hub: {type(error).__name__}: {error} {ADVICE}"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield row, f"{hub.name}, row {number}"
+
+
+def parsed(text: str | bytes, name: str, place: str) -> Any:
+    """The JSON value of a text. Raises ValueError, which names the place, for any other text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        start = text[:60]
+        raise ValueError(
+            f"{place}: {name} must be JSON, but {error}. It starts with {start!r}."
+        ) from error
+
+
+def field(row: Row, place: str, layout: str, *names: str) -> Any:
+    """The first of these fields that the row has and that is not None.
+
+    layout: what the row should be, for the message of the ValueError.
+    """
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise ValueError(
+        f"{place}: expected {layout}; it needs {' or '.join(map(repr, names))}, but the row has "
+        f"{', '.join(map(repr, sorted(map(str, row))[:20]))}."
+    )
+
+
+def text_field(row: Row, place: str, layout: str, *names: str) -> str:
+    """`field`, which must be a text with something in it."""
+    value = field(row, place, layout, *names)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f"{place}: expected {layout}, whose {' or '.join(map(repr, names))} is a text; came "
+            f"{type(value).__name__}: {value!r:.60}."
+        )
+    return value
+
+
+def content_id(prefix: str, *texts: str) -> str:
+    """An id for a row that has none: a hash of its content."""
+    digest = hashlib.sha256("\x00".join(texts).encode("utf-8", "surrogatepass"))
+    return f"{prefix}-{digest.hexdigest()[:12]}"
+
+
+# Splits -------------------------------------------------------------------------------------------
+
+
+def check_selection(split: str, test_fraction: float, max_problems: int | None) -> None:
+    """Raises ValueError for options that no data set has."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be 'all', 'train' or 'test', got {split!r}.")
+    if not 0 <= test_fraction <= 1:
+        raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction!r}.")
+    if max_problems is not None and max_problems < 1:
+        raise ValueError(f"max_problems must be at least 1 or None, got {max_problems!r}.")
+
+
+def in_split(problem: Problem, split: str, test_fraction: float, own: Any = None) -> bool:
+    """Whether a problem is in the split: its own, if the data set has one, else by its id."""
+    if split == "all":
+        return True
+    if own in ("train", "test"):
+        return split == own
+    return (split == "test") == (hashed_fraction(problem.id) < test_fraction)
+
+
+def hashed_fraction(text: str) -> float:
+    """A number in [0, 1) that only this text decides, the same on every machine."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53
+
+
+def checked_texts(values: Iterable[Any], place: str, what: str) -> list[str]:
+    """The values, if all are texts. Raises ValueError otherwise."""
+    values = list(values) if isinstance(values, list | tuple) else [None]
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{place}: {what} must be a list of texts, came {values!r:.60}.")
+    return values
