@@ -6,14 +6,22 @@ Importing this package registers its environments with Gymnasium:
     envs = gym.make_vec("vpd/MiniCode-v0", num_envs=64)  # judges 64 answers at once
 """
 
-import gymnasium as gym
-
-from vpd_envs.feedback import FeedbackWrapper, SiblingFeedback, VectorFeedbackWrapper
+from vpd_envs.catalogue import register
+from vpd_envs.feedback import (
+    Attempt,
+    FeedbackSource,
+    FeedbackWrapper,
+    SiblingFeedback,
+    VectorFeedbackWrapper,
+    compose,
+)
 from vpd_envs.text_env import TextEnv, TextVectorEnv
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.unicode_space import Unicode
 
 __all__ = [
+    "Attempt",
+    "FeedbackSource",
     "FeedbackWrapper",
     "Problem",
     "SiblingFeedback",
@@ -23,15 +31,7 @@ __all__ = [
     "Unicode",
     "VectorFeedbackWrapper",
     "Verdict",
+    "compose",
 ]
 
-gym.register(
-    id="vpd/LiveCodeBench-v0",
-    entry_point="vpd_envs.livecodebench:LiveCodeBench",
-    vector_entry_point="vpd_envs.livecodebench:live_code_bench_vector",
-)
-gym.register(
-    id="vpd/MiniCode-v0",
-    entry_point="vpd_envs.mini:MiniCode",
-    vector_entry_point="vpd_envs.mini:mini_code_vector",
-)
+register()

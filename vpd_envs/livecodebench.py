@@ -379,4 +379,4 @@ def date_of(text: Any, name: str) -> datetime.datetime:
         raise ValueError(f"{name} must be an ISO date such as 2025-02-01, got {text!r}.") from error
 
 
-live_code_bench_vector = LiveCodeBench.vector
+vector = LiveCodeBench.vector  # gymnasium's entry points cannot name a class attribute

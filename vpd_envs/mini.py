@@ -194,4 +194,4 @@ def exception_name(stderr: str) -> str:
     return name[1] if name else "Exit"  # exit() leaves no traceback
 
 
-mini_code_vector = MiniCode.vector  # gymnasium's entry points cannot name a class attribute
+vector = MiniCode.vector  # gymnasium's entry points cannot name a class attribute
