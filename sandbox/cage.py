@@ -285,7 +285,10 @@ def _execution(job: Job, result: dict[str, Any], out: bytes, err: bytes, value: 
         text = _json_text(value)
         if text is None:
             status = ExecutionStatus.ERROR
-            stderr += f"{job.call.function}() gave no JSON value: the program ended before.\n"
+            stderr += (
+                f"{job.call.function}() gave no JSON value: the program ended before, or it has "
+                f"more than {MOST_CONTAINERS:,} lists and objects.\n"
+            )
     return Execution(
         status=status,
         stdout=out.decode("utf-8", "replace"),

@@ -44,7 +44,7 @@ from sandbox.core import (
     SandboxError,
 )
 from sandbox.docker import IMAGE
-from sandbox.runner import stat_fields
+from sandbox.runner import send_signal, stat_fields
 
 BAD_INPUT, NO_VERDICT = 2, 125  # 125 is what timeout(1) and docker(1) return for their own failures
 EXIT_CODES = {  # of statuses for which the program itself has none, as a shell knows them
@@ -500,18 +500,14 @@ def _run_script(command: list[str]) -> int:
 def _end_session(leader: subprocess.Popen) -> None:
     """Let every process of the session clean up (debootstrap unmounts), then kill what is left."""
     deadline = time.monotonic() + END_SECONDS
-    _send(signal.SIGTERM, _members(leader.pid))  # once: a second one could stop the cleaning up
+    send_signal(
+        signal.SIGTERM, _members(leader.pid)
+    )  # once: a second one could stop the cleaning up
     while (members := _members(leader.pid)) and time.monotonic() < deadline + END_SECONDS:
         if time.monotonic() > deadline:
-            _send(signal.SIGKILL, members)
+            send_signal(signal.SIGKILL, members)
         time.sleep(0.1)
     leader.poll()
-
-
-def _send(number: int, processes: list[int]) -> None:
-    for pid in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def _members(session: int) -> list[int]:

@@ -31,6 +31,7 @@ from sandbox.cage import (
 )
 from sandbox.core import MIB, SandboxError
 
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
 LABEL = "vpd-sandbox.owner"  # of the process whose cage it is; see _owner
 MOST_INODES = 1 << 16  # of a container, in each place that a job can write; the runner allows fewer
@@ -72,7 +73,7 @@ class Docker:
         self._pids = pids
         self._cpus = cpus
         self._runtime = runtime
-        self._hosts = _hosts(hosts)
+        self._hosts = addresses(hosts)
         self._next_host = itertools.cycle(range(len(self._hosts)))
         failures = []
         for host in self._hosts:
@@ -187,8 +188,9 @@ class Docker:
                 _remove(api, container["Id"])
 
 
-def _hosts(given: Sequence[str] | None) -> list[str]:
-    """
+def addresses(given: Sequence[str] | None = None) -> list[str]:
+    """Of the engines: those given, else those of DOCKER_HOST, else this machine's own.
+
     Raises:
         ValueError: no address, or a text instead of several.
     """
@@ -196,7 +198,7 @@ def _hosts(given: Sequence[str] | None) -> list[str]:
         raise ValueError(f"hosts must be a list of engine addresses, got {given!r}.")
     if given is None:
         given = os.environ.get("DOCKER_HOST", "").replace(",", " ").split()
-    return list(given) or ["unix:///var/run/docker.sock"]
+    return list(given) or [DEFAULT_ADDRESS]
 
 
 def _owner() -> str:

@@ -30,7 +30,13 @@ from pathlib import Path
 
 from sandbox import seccomp
 from sandbox.cage import Cage, ProcessLink, environment, new_uid, python_command
-from sandbox.runner import descendants, empty, is_alive_without_main_thread, stat_fields
+from sandbox.runner import (
+    descendants,
+    empty,
+    is_alive_without_main_thread,
+    send_signal,
+    stat_fields,
+)
 
 PACKAGES = ("numpy", "sortedcontainers")  # what contest programs use
 PREFIX = "vpd-sandbox-"  # of the directory of a cage
@@ -146,9 +152,7 @@ def kill_jobs(runner: int, job_uid: int | None) -> None:
         alive = [pid for pid in jobs if is_alive(stat_fields(pid))]
         if not alive:
             return
-        for pid in alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send_signal(signal.SIGKILL, alive)
         time.sleep(0.001)
 
 

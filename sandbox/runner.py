@@ -633,11 +633,7 @@ class Watch:
             elif not self.reap():
                 return
             else:
-                for pid in self.processes():
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+                send_signal(signal.SIGKILL, self.processes())
             try:
                 self.account(*os.wait4(-1, 0))
             except ChildProcessError:
@@ -667,14 +663,19 @@ class Watch:
         }
 
 
+def send_signal(number, pids):
+    """To those that are still there."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
 def kill_children():
     """Kill all processes below us, whatever they fork meanwhile: it comes to us in the end."""
     while True:
-        for pid in descendants(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        send_signal(signal.SIGKILL, descendants(os.getpid()))
         try:
             while os.waitpid(-1, os.WNOHANG)[0] != 0:
                 pass

@@ -38,7 +38,8 @@ from rich.table import Table
 from rich.text import Text
 
 import sandbox
-from sandbox.docker import IMAGE
+from sandbox.docker import DEFAULT_ADDRESS, IMAGE, addresses
+from sandbox.local import PACKAGES as CAGE_PACKAGES
 from sandbox.local import interpreter
 from vpd_agent.console import console, say
 
@@ -50,10 +51,8 @@ GPU_SECONDS = 60.0  # the first import of torch from a slow disk takes long
 LEAST_BYTES = 512 << 20  # of free memory, and of free space for temporary files
 
 PROGRAM = "print(int(input()) + 1)"
-CAGE_PACKAGES = ("numpy", "sortedcontainers")  # what contest programs import
 PACKAGES = ("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate")
 BASE_PACKAGES = ("gymnasium", "numpy", "rich", "tyro")
-DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 UNSET = "unset DOCKER_HOST"
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
 
@@ -256,7 +255,7 @@ def check_docker() -> Iterator[Check]:
     problem = _docker_package_problem()
     engines: dict[str, dict] = {}
     problems: list[tuple[str, str]] = []
-    for address in () if problem else _docker_addresses():
+    for address in () if problem else addresses():
         try:
             engines[address] = _engine(address)
         except _Problem as error:
@@ -370,12 +369,6 @@ def _docker_package_problem() -> tuple[str, str] | None:
         again = _pip_install(_requirement("docker"), "--force-reinstall")
         return f"the Python package docker cannot be imported: {error}", again
     return None
-
-
-def _docker_addresses() -> list[str]:
-    return [a for a in re.split(r"[,\s]+", os.environ.get("DOCKER_HOST", "")) if a] or [
-        DEFAULT_ADDRESS
-    ]
 
 
 def _engine(address: str) -> dict[str, Any]:

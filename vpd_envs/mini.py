@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sandbox import Execution, ExecutionStatus, Job, Limits, Sandbox
+from sandbox import MIB, Execution, ExecutionStatus, Job, Limits, Sandbox
 from vpd_envs.sandboxed import SandboxedEnv
 from vpd_envs.types import Problem, Status, Verdict
 
@@ -42,7 +42,6 @@ for x in map(int, inputs.split()):
     print(ascii(eval(expression, {"x": x})), flush=True)
 """
 STDIN_HEAD = " ".join(map(str, TEST_INPUTS)) + "\n"
-MIB = 1 << 20
 LIMITS = Limits(wall_seconds=1.0, memory_bytes=256 * MIB, output_bytes=MIB)
 LIMIT_FEEDBACK = {
     ExecutionStatus.TIMEOUT: (Status.TIME_LIMIT, "!TimeLimit"),

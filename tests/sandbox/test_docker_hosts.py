@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sandbox import Job, SandboxError
-from sandbox.docker import Docker, _hosts
+from sandbox.docker import Docker, addresses
 
 pytestmark = pytest.mark.docker
 
@@ -101,9 +101,9 @@ def test_without_any_engine_each_is_named():
 
 def test_addresses_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "tcp://a:1, ssh://b")
-    assert _hosts(None) == ["tcp://a:1", "ssh://b"]
+    assert addresses() == ["tcp://a:1", "ssh://b"]
     monkeypatch.delenv("DOCKER_HOST")
-    assert _hosts(None) == ["unix:///var/run/docker.sock"]
+    assert addresses() == ["unix:///var/run/docker.sock"]
 
 
 @pytest.mark.parametrize("wrong", ["tcp://a:1", []])

@@ -220,14 +220,12 @@ def test_files_of_a_job_are_gone_for_the_next(box):
         assert box.run(Job(code)).stdout == "['job']\n"
 
 
-def test_disk_space_is_limited(box):
-    if box.name == "local":
-        pytest.skip("local does not cover this, and says so")
+def test_disk_space_is_limited(isolating_box):
     code = (
         "import itertools\nfor i in itertools.count():\n"
         "    with open(f'/tmp/{i}', 'wb') as f: f.write(bytes(16 << 20))"
     )
-    got = box.run(Job(code, limits=Limits(wall_seconds=20)))
+    got = isolating_box.run(Job(code, limits=Limits(wall_seconds=20)))
     assert "No space left on device" in got.stderr
 
 
