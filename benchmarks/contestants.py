@@ -33,6 +33,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from common import CORES
 from programs import TINY, Program
 
 import sandbox
@@ -46,7 +47,6 @@ IMAGE = "vpd-sandbox:latest"
 TIME_LIMIT_SECONDS = 6  # per test, for every judge; LiveCodeBench's and SDPO's default
 STUCK_SECONDS = 120.0  # the bare fork has no limits, and docker's client none of ours
 ANSWER_SECONDS = 900.0  # for whatever one contestant is asked at once
-CORES = len(os.sched_getaffinity(0))
 
 
 class Missing(Exception):

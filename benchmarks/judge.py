@@ -17,14 +17,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import itertools
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,14 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import programs
+from common import machine, number, renew, table
 from contestants import CONTESTANTS, CORES, TIME_LIMIT_SECONDS, Missing, Remote
 from programs import CONTEST, TINY, TWENTY_RIGHT, TWENTY_WRONG, Program
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
-BEGIN, END = "<!-- judge.py begins -->", "<!-- judge.py ends -->"
 
 OURS = ("docker", "bubblewrap", "local")
 LIMIT = "bare fork"
@@ -89,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = report(results)
     write(results, text, options.out or (Path("runs/judge") if options.quick else HERE / "judge"))
     if options.out is None and not options.quick:
-        renew(README, text)
+        renew("judge.py", text)
     print(text)
     for fault in faults(results):
         print(f"judge.py: {fault}", file=sys.stderr)
@@ -347,35 +342,6 @@ def share(
         if spent > seconds:
             return max(index, 1)
     return len(crowd)
-
-
-def machine() -> dict[str, Any]:
-    model = Path("/proc/cpuinfo").read_text().partition("model name")[2].split("\n")[0]
-    memory = Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]
-    return {
-        "cpu": model.strip("\t :") or platform.machine(),
-        "cores": CORES,
-        "memory_bytes": int(memory) << 10,
-        "kernel": platform.release(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def commit() -> str:
-    """Ours, with a + if files differ from it."""
-    git = ["git", "-C", str(HERE)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **TEXT).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **TEXT).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return head + ("+" if changed else "")
-
-
-TEXT: dict[str, Any] = {"capture_output": True, "text": True, "check": True, "timeout": 60}
 
 
 # The report ---------------------------------------------------------------------------------------
@@ -642,28 +608,8 @@ def faults(results: dict[str, Any]) -> list[str]:
 BROKEN = ("it failed", "its process ended")  # not merely absent
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def milliseconds(seconds: float) -> str:
     return number(seconds * 1e3)
-
-
-def number(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{digits}f}"
-
-
-def renew(readme: Path, text: str) -> None:
-    """Put the tables between the two markers."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{readme} was expected to have the lines {BEGIN} and {END}. Put them back.")
-    readme.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import common  # noqa: E402
 import contestants  # noqa: E402
 import judge  # noqa: E402
 import programs  # noqa: E402
@@ -120,14 +121,15 @@ def test_results_report_and_picture_are_written(results, text, tmp_path):
 
 def test_a_full_run_renews_the_tables_between_the_markers_and_nothing_else(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{judge.BEGIN}\nold\n{judge.END}\nafter\n")
-    judge.renew(readme, "new\n")
-    assert readme.read_text() == f"before\n{judge.BEGIN}\nnew\n{judge.END}\nafter\n"
+    begin, end = "<!-- judge.py begins -->", "<!-- judge.py ends -->"
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    common.renew("judge.py", "new\n", readme)
+    assert readme.read_text() == f"before\n{begin}\nnew\n{end}\nafter\n"
     readme.write_text("no markers")
-    with pytest.raises(SystemExit, match=judge.BEGIN):
-        judge.renew(readme, "new\n")
+    with pytest.raises(SystemExit, match=begin):
+        common.renew("judge.py", "new\n", readme)
     published = (BENCHMARKS / "README.md").read_text()
-    assert published.count(judge.BEGIN) == published.count(judge.END) == 1
+    assert published.count(begin) == published.count(end) == 1
 
 
 @pytest.mark.docker
