@@ -1,11 +1,19 @@
 """The environments of the suite: what each asks, who judges it and where its problems come from.
 
-Importing vpd_envs registers them; `vpd envs` prints this table.
+Importing vpd_envs registers them; `vpd envs` prints this table. `known_name` finds an environment
+by the id that a person typed, one of their own too.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import json
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
@@ -130,3 +138,74 @@ def register() -> None:
             entry_point=f"{entry.module}:{entry.class_name}",
             vector_entry_point=f"{entry.module}:vector",
         )
+
+
+def known_name(env_id: str) -> str:
+    """The registered name of an id, which may be `module:Name-v0`: then the module is imported.
+
+    Raises ValueError for an id that is not registered, with close matches.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        import_from_here(module)
+    if name not in gym.registry:
+        known = sorted(id_ for id_ in gym.registry if id_.startswith("vpd/"))
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"Unknown environment {env_id!r}. {hint}Here are {', '.join(known)}; your own are "
+            f"named 'module:Name-v0'."
+        )
+    return name
+
+
+def make(
+    env_id: str, num_envs: int | None = None, **options: Any
+) -> gym.Env | gym.vector.VectorEnv:
+    """`gym.make`, or with `num_envs` the batched `gym.make_vec`, with errors for a person.
+
+    Raises ValueError for an unknown id (see `known_name`) or an option that it does not take.
+    """
+    name = known_name(env_id)
+    try:
+        if num_envs is None:
+            return gym.make(name, **options)
+        return gym.make_vec(
+            name, num_envs=num_envs, vectorization_mode="vector_entry_point", **options
+        )
+    except TypeError as error:
+        raise ValueError(f"Environment {name} does not take these options: {error}") from error
+
+
+def parsed_options(settings: Iterable[str]) -> dict[str, Any]:
+    """Options of an environment as a person types them, `KEY=VALUE` each. A value is JSON, or else
+    the text that it is: `max_turns=3`, `dataset=gsm8k`, `parameters={"min_terms": 2}`.
+
+    Raises ValueError for anything without a `=`.
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"An option is KEY=VALUE, such as max_turns=3; got {setting!r}.")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def import_from_here(module: str) -> None:
+    """Import a person's own module, from the current folder too. Raises ValueError if it is not
+    there."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0]:
+            raise
+        raise ValueError(
+            f"There is no module {module!r} to import the environment from: neither installed nor "
+            f"in the current folder {Path.cwd()}."
+        ) from error

@@ -1,0 +1,202 @@
+"""vpd envs, vpd judge and vpd show, as a person types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from lcb_rows import FIXTURE, block
+
+from vpd_agent.cli import main
+from vpd_envs.catalogue import CATALOGUE
+from vpd_envs.mini import MiniCode, expression
+
+MINI = ("--env", "vpd/MiniCode-v0", "--sandbox", "local")
+ENV = MiniCode(sandbox="local")
+IDS = ENV.problem_ids
+
+
+def run(*arguments):
+    """The exit code, also where the option parser exits by itself."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def right(problem_id):
+    return expression(*ENV.problem(problem_id).target)
+
+
+def written(path, pairs):
+    rows = [{"problem_id": problem_id, "answer": answer} for problem_id, answer in pairs]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_envs_lists_every_environment_with_its_judge_and_data(capsys):
+    assert run("envs", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in rows] == [entry.id for entry in CATALOGUE]
+    assert all(row["judge"] and row["data"] and row["size"] for row in rows)
+    assert run("envs") == 0
+    shown = capsys.readouterr().out
+    assert all(entry.id in shown for entry in CATALOGUE)
+
+
+def test_verdicts_come_in_the_order_of_the_answers(tmp_path, capsys):
+    pairs = [(IDS[0], right(IDS[0])), (IDS[1], "y"), (IDS[0], "x*0+0"), (IDS[2], "")]
+    answers = written(tmp_path / "answers.jsonl", pairs)
+    out = tmp_path / "new" / "verdicts.jsonl"
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    expected = []
+    for problem_id, answer in pairs:
+        verdict = ENV.verdict(ENV.problem(problem_id), answer)
+        status = verdict.status.value
+        row = {"problem_id": problem_id, "reward": verdict.reward, "status": status}
+        expected.append(row | {"feedback": verdict.feedback})
+    assert read(out) == expected
+    assert [row["reward"] for row in expected] == [1.0, 0.0, 0.0, 0.0]
+    said = capsys.readouterr().err
+    assert "4 answers judged, mean reward 0.2500" in said
+    assert run("judge", *MINI, "--answers", answers) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+
+
+def test_judging_goes_on_where_it_ended(tmp_path, capsys):
+    pairs = [(IDS[i % 3], f"x+{i}") for i in range(12)]
+    answers = written(tmp_path / "answers.jsonl", pairs)
+    out = tmp_path / "verdicts.jsonl"
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in (b"", b"".join(lines[:5]), b"".join(lines[:5]) + lines[5][:9], whole):
+        out.write_bytes(cut)
+        assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+        assert out.read_bytes() == whole
+        now = 12 - min(cut.count(b"\n"), 12)
+        assert f"12 answers judged, mean reward 0.0000 ({now} now" in capsys.readouterr().err
+
+
+def test_what_could_not_be_judged_is_said_and_made_anew(tmp_path, capsys):
+    pairs = [(IDS[0], "y"), (IDS[1], "z"), (IDS[2], "x")]
+    answers = written(tmp_path / "answers.jsonl", pairs)
+    out = tmp_path / "verdicts.jsonl"
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    whole = read(out)
+    failed = {"problem_id": IDS[1], "reward": None, "status": None, "feedback": None, "error": "!"}
+    out.write_text("".join(json.dumps(row) + "\n" for row in (whole[0], failed)))
+    capsys.readouterr()
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    assert read(out) == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "verdicts.jsonl"]
+
+
+def test_verdicts_on_other_answers_are_never_overwritten(tmp_path, capsys):
+    answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y"), (IDS[1], "y")])
+    out = tmp_path / "verdicts.jsonl"
+    row = {"problem_id": IDS[1], "reward": 0.0, "status": "wrong_answer", "feedback": ""}
+    for content in (
+        json.dumps(row) + "\n",
+        "".join(json.dumps(row | {"problem_id": id_}) + "\n" for id_ in (*IDS[:2], IDS[0])),
+    ):
+        out.write_text(content)
+        assert run("judge", *MINI, "--answers", answers, "--out", out) == 2
+        assert out.read_text() == content
+        assert "Pass another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"problem_id": "nothere", "answer": "x"}', "line 2: No problem has the id 'nothere'"),
+        ('{"problem_id": "abcd"}', "line 2: expected {'problem_id': text, 'answer': text}"),
+        ('{"problem_id": 3, "answer": "x"}', "line 2: expected {'problem_id': text"),
+        ("[]", "line 2: expected {'problem_id': text"),
+        ('{"problem_id": "ab', "line 2: the line (is the file complete?) must be JSON"),
+    ],
+)
+def test_a_bad_line_is_named_before_anything_is_judged(tmp_path, capsys, line, message):
+    answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y")])
+    with answers.open("a") as file:
+        file.write(line + "\n")
+    out = tmp_path / "verdicts.jsonl"
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--env", "vpd/MiniKode-v0"), "Did you mean 'vpd/MiniCode-v0'"),
+        (("--env", "vpd/MiniCode-v0", "--set", "colour=red"), "does not take these options"),
+        (("--env", "vpd/MiniCode-v0", "--set", "red"), "An option is KEY=VALUE"),
+        (("--env", "vpd/LiveCodeBench-v0", "--data", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--env", "nomodule:Thing-v0"), "There is no module 'nomodule'"),
+    ],
+)
+def test_mistakes_are_explained_in_a_line(tmp_path, capsys, arguments, message):
+    answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y")])
+    assert run("judge", *arguments, "--answers", answers) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupted_run_keeps_what_it_has_judged(tmp_path):
+    """Every verdict is in the file before the next answer's is waited for."""
+    pairs = [(IDS[0], "y"), *((IDS[0], "sum(range(10**7*x))" + " " * i) for i in range(500))]
+    answers = written(tmp_path / "answers.jsonl", pairs)
+    out = tmp_path / "verdicts.jsonl"
+    command = [sys.executable, "-m", "vpd_agent.cli", "judge", *MINI, "--answers", answers]
+    with subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out.exists() and out.read_bytes().count(b"\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert 1 <= len(read(out)) < len(pairs)
+
+
+def test_show_prints_a_problem_and_judges_an_answer(tmp_path, capsys):
+    options = ("--env", "vpd/LiveCodeBench-v0", "--data", FIXTURE, "--sandbox", "local")
+    assert run("show", *options, "--ids") == 0
+    ids = capsys.readouterr().out.split()
+    assert run("show", *options, "--problem", ids[1]) == 0
+    shown = capsys.readouterr().out
+    assert ids[1] in shown
+    assert "Time limit per test" in shown
+    answer = tmp_path / "answer.md"
+    answer.write_text(block("1/0"))
+    assert run("show", *options, "--problem", ids[0], "--answer", answer) == 0
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    assert run("show", *options, "--seed", 3) == 0
+    assert run("show", *options, "--problem", "none") == 2
+    assert "All ids are in" in capsys.readouterr().err
+
+
+def test_the_commands_need_no_torch():
+    program = (
+        "import sys; from vpd_agent.cli import main; main(['envs']);"
+        "heavy = {'torch', 'transformers', 'datasets', 'sympy'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=60,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "200"},
+    )

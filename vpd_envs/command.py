@@ -1,0 +1,323 @@
+"""`vpd envs`, `vpd judge` and `vpd show`: the environments from the shell, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sandbox import SandboxError
+from vpd_envs.catalogue import CATALOGUE, make, parsed_options
+from vpd_envs.data import json_lines
+from vpd_envs.progress import LateProgress
+from vpd_envs.text_env import TextEnv
+from vpd_envs.types import Problem, Verdict
+
+JUDGE_EPILOG = """\
+ANSWERS has a JSON object per line, {"problem_id": …, "answer": …}. The verdicts come in the same
+order, {"problem_id", "reward", "status", "feedback"}; where the infrastructure failed, reward and
+status are null and "error" says why. If OUT exists, its verdicts are kept, those with an error are
+made anew, and judging goes on where it ended.
+
+exit codes: 0 every answer has its verdict; 1 some could not be judged; 2 bad input;
+130 interrupted (what was judged is in OUT)."""
+
+
+def envs(arguments: list[str]) -> int:
+    """`vpd envs`: the table of the suite."""
+    parser = argparse.ArgumentParser("vpd envs", description="The environments of the suite.")
+    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    options = parser.parse_args(arguments)
+    if options.json:
+        print(json.dumps([asdict(entry) for entry in CATALOGUE], indent=1))
+        return 0
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "asks", "judge", "data", "problems"):
+        table.add_column(name, no_wrap=name == "id", overflow="fold")
+    for entry in CATALOGUE:
+        table.add_row(entry.id, entry.asks, entry.judge, entry.data, entry.size)
+    Console(highlight=False).print(table)
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """`vpd show`: one problem, as a person would want to read it."""
+    parser = argparse.ArgumentParser(
+        "vpd show", description="Print one problem of an environment and, with --answer, judge it."
+    )
+    add_environment(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--problem", metavar="ID", help="which one (default: the first)")
+    which.add_argument("--seed", type=int, help="one drawn at random")
+    which.add_argument("--ids", action="store_true", help="print the ids of all problems instead")
+    parser.add_argument("--answer", metavar="FILE", help="an answer to judge; - is standard input")
+    options = parser.parse_args(arguments)
+    with opened(options) as env:
+        if options.ids:
+            print("\n".join(env.problem_ids))
+            return 0
+        chosen = {"problem_id": options.problem or env.problem_ids[0]}
+        _, info = env.reset(seed=options.seed, options=chosen if options.seed is None else None)
+        answer = None
+        if options.answer is not None:
+            answer = sys.stdin.read() if options.answer == "-" else Path(options.answer).read_text()
+        print_problem(options.env, env, info["problem_id"], answer)
+    return 0
+
+
+def judge(arguments: list[str]) -> int:
+    """`vpd judge`: verdicts on answers that are there already."""
+    parser = argparse.ArgumentParser(
+        "vpd judge",
+        description="Judge the answers of a file.",
+        epilog=JUDGE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_environment(parser)
+    parser.add_argument("--answers", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, help="verdicts (default: standard output)")
+    options = parser.parse_args(arguments)
+    with opened(options) as env:
+        getattr(env, "sandbox", None)  # where none works, say so before any answer is read
+        answers = Answers(options.answers, env)
+        tally = Tally()
+        started = time.perf_counter()
+        try:
+            with LateProgress("judging", answers.total, True) as progress:
+                if options.out is None:
+                    write_verdicts(sys.stdout.buffer, env, iter(answers), tally, progress)
+                else:
+                    judge_into(options.out, env, answers, tally, progress)
+        finally:
+            tally.print(time.perf_counter() - started)
+    return 1 if tally.errors else 0
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env", required=True, metavar="ID", help="such as vpd/Math-v0")
+    parser.add_argument("--data", help="data file or folder, for environments that read one")
+    parser.add_argument("--sandbox", help="docker, bubblewrap or local (default: the strongest)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the environment, such as dataset=gsm8k max_turns=2",
+    )
+
+
+@contextmanager
+def opened(options: argparse.Namespace) -> Iterator[TextEnv]:
+    """The environment of the options; closed at the end."""
+    kwargs = parsed_options(options.set)
+    given = {"data": options.data, "sandbox": options.sandbox}
+    kwargs |= {name: value for name, value in given.items() if value is not None}
+    with closing(make(options.env, **kwargs).unwrapped) as env:
+        if not isinstance(env, TextEnv):
+            raise ValueError(f"{options.env} is no environment of texts (vpd_envs.TextEnv).")
+        yield env
+
+
+# --- vpd judge ----------------------------------------------------------------------------------
+
+
+class Answers:
+    """The answers of a file, in its order. All lines are checked before the first is judged.
+
+    Raises ValueError, which names the line, for one that is no answer or of an unknown problem.
+    """
+
+    def __init__(self, path: Path, env: TextEnv) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file of answers {path}.")
+        self.path = path
+        self.env = env
+        self.total = sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[tuple[Problem, str]]:
+        for row, place in json_lines(self.path):
+            fit = isinstance(row, dict) and isinstance(row.get("answer"), str)
+            if not fit or not isinstance(row.get("problem_id"), str):
+                raise ValueError(
+                    f"{place}: expected {{'problem_id': text, 'answer': text}}, came {row!r:.80}."
+                )
+            try:
+                yield self.env.problem(row["problem_id"]), row["answer"]
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
+
+
+class Tally:
+    """What came of the answers so far."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.reward = 0.0
+        self.errors = 0
+        self.made = 0  # verdicts of this run
+
+    def add(self, row: dict[str, Any]) -> None:
+        if row["reward"] is None:
+            self.errors += 1
+        else:
+            self.statuses[row["status"]] += 1
+            self.reward += row["reward"]
+
+    def print(self, seconds: float) -> None:
+        judged = self.statuses.total()
+        lines = [f"  {status:<16} {n}" for status, n in self.statuses.most_common()]
+        if self.errors:
+            lines.append(f"  {'not judged':<16} {self.errors}")
+        mean = f", mean reward {self.reward / judged:.4f}" if judged else ""
+        rate = f", {self.made / seconds * 60:.0f} a minute" if self.made else ""
+        head = f"{judged} answers judged{mean} ({self.made} now, in {seconds:.1f} s{rate})"
+        print("\n".join([head, *lines]), file=sys.stderr)
+
+
+def judge_into(
+    out: Path, env: TextEnv, answers: Answers, tally: Tally, progress: LateProgress
+) -> None:
+    """Verdicts into a file. What it has already is kept; a line that is cut off is not."""
+    if out.exists():
+        kept = checked_verdicts(out, answers)
+        if any(row["reward"] is None for row in read_verdicts(out, kept)):
+            repair(out, kept, env, answers, progress)
+        with out.open("r+b") as file:
+            file.truncate(end_of_line(file, kept))
+        for row in read_verdicts(out, kept):
+            tally.add(row)
+    else:
+        kept = 0
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("ab") as file:
+        rest = itertools.islice(answers, kept, None)
+        write_verdicts(file, env, rest, tally, progress)
+
+
+def write_verdicts(
+    file: BinaryIO,
+    env: TextEnv,
+    answers: Iterable[tuple[Problem, str]],
+    tally: Tally,
+    progress: LateProgress,
+) -> None:
+    taken: deque[Problem] = deque()  # those whose verdicts are still to come, in their order
+
+    def noted() -> Iterator[tuple[Problem, str]]:
+        for problem, answer in answers:
+            taken.append(problem)
+            yield problem, answer
+
+    for verdict in env.judge_many(noted()):
+        row = verdict_row(taken.popleft(), verdict)
+        file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        file.flush()
+        tally.add(row)
+        tally.made += 1
+        progress.show(tally.statuses.total() + tally.errors)
+
+
+def verdict_row(problem: Problem, verdict: Verdict | SandboxError) -> dict[str, Any]:
+    row: dict[str, Any] = {"problem_id": problem.id}
+    if isinstance(verdict, Verdict):
+        status = verdict.status.value
+        return row | {"reward": verdict.reward, "status": status, "feedback": verdict.feedback}
+    return row | {"reward": None, "status": None, "feedback": None, "error": str(verdict)}
+
+
+def checked_verdicts(out: Path, answers: Answers) -> int:
+    """How many whole verdicts a file has. Raises ValueError if they are of other answers."""
+    count = 0
+    with out.open("rb") as file:
+        for (problem, _), line in zip(answers, file, strict=False):
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if row is None:
+                break  # cut off when the run was
+            count += 1
+            if not isinstance(row, dict) or row.get("problem_id") != problem.id:
+                raise ValueError(
+                    f"{out}, line {count}: this is no verdict on an answer to {problem.id!r}, as "
+                    f"{answers.path} has it in this place. Pass another --out, or remove the file."
+                )
+        else:
+            if count == answers.total and file.readline():
+                raise ValueError(
+                    f"{out} has more verdicts than {answers.path} has answers. Pass another --out, "
+                    f"or remove the file."
+                )
+    return count
+
+
+def read_verdicts(out: Path, count: int) -> Iterator[dict[str, Any]]:
+    with out.open("rb") as file:
+        for line in itertools.islice(file, count):
+            yield json.loads(line)
+
+
+def end_of_line(file: BinaryIO, count: int) -> int:
+    return sum(len(line) for line in itertools.islice(file, count))
+
+
+def repair(out: Path, kept: int, env: TextEnv, answers: Answers, progress: LateProgress) -> None:
+    """Judge again what could not be judged; the file is replaced at once, when all is done."""
+    new = out.with_name(f"{out.name}.new")
+
+    def failed() -> Iterator[tuple[Problem, str]]:
+        pairs = zip(answers, read_verdicts(out, kept), strict=False)
+        return (attempt for attempt, row in pairs if row["reward"] is None)
+
+    problems = (problem for problem, _ in failed())
+    again = (
+        verdict_row(problem, verdict)
+        for problem, verdict in zip(problems, env.judge_many(failed()), strict=True)
+    )
+    with new.open("wb") as file:
+        for number, row in enumerate(read_verdicts(out, kept), start=1):
+            chosen = next(again) if row["reward"] is None else row
+            file.write(json.dumps(chosen, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+            progress.show(number)
+    new.replace(out)
+
+
+# --- vpd show -----------------------------------------------------------------------------------
+
+
+def print_problem(name: str, env: TextEnv, problem_id: str, answer: str | None) -> None:
+    """The open episode's problem: where it comes from, its messages, and what an answer gets."""
+    from rich.console import Console
+    from rich.rule import Rule
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    problem = env.problem(problem_id)
+    console.print(Rule(Text(f"{name}  {problem.id}"), align="left"))
+    for key, value in problem.metadata.items():
+        console.print(Text(f"{key}: {value}", style="dim"))
+    for message in problem.messages:
+        console.print(Rule(Text(message["role"]), align="left", style="dim"))
+        console.print(Text(message["content"].strip()))
+    console.print(Rule(style="dim"))
+    if answer is None:
+        return
+    _, reward, _, _, info = env.step(answer)
+    console.print(Text(f"{info['status']}, reward {reward:g}", style="bold"))
+    console.print(Text(info["feedback"]))
