@@ -9,11 +9,17 @@ Importing this package registers its environments with Gymnasium:
 from vpd_envs.catalogue import register
 from vpd_envs.feedback import (
     Attempt,
+    EnvironmentFeedback,
+    FeedbackBudget,
     FeedbackSource,
     FeedbackWrapper,
+    JudgeFeedback,
+    NoisyFeedback,
+    SelfCritique,
     SiblingFeedback,
     VectorFeedbackWrapper,
     compose,
+    named_sources,
 )
 from vpd_envs.text_env import TextEnv, TextVectorEnv
 from vpd_envs.types import Problem, Status, Verdict
@@ -21,9 +27,14 @@ from vpd_envs.unicode_space import Unicode
 
 __all__ = [
     "Attempt",
+    "EnvironmentFeedback",
+    "FeedbackBudget",
     "FeedbackSource",
     "FeedbackWrapper",
+    "JudgeFeedback",
+    "NoisyFeedback",
     "Problem",
+    "SelfCritique",
     "SiblingFeedback",
     "Status",
     "TextEnv",
@@ -32,6 +43,7 @@ __all__ = [
     "VectorFeedbackWrapper",
     "Verdict",
     "compose",
+    "named_sources",
 ]
 
 register()

@@ -147,7 +147,9 @@ def test_groups_stay_reproducible_through_the_wrapper():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"show": "all"}, "show must be one of solved, contrast, got 'all'"),
+        ({"show": "all"}, "show must be one of solved, contrast, pair, got 'all'"),
+        ({"which": "best"}, "which must be one of first, shortest, random, got 'best'"),
+        ({"seed": "1"}, "seed must be an integer, got '1'"),
         ({"template": "nothing"}, r"template must contain \{attempt\}"),
         ({"template": "{attempt} {score}"}, r"template may hold \{attempt\} and \{feedback\}"),
     ],

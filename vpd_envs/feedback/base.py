@@ -10,6 +10,9 @@ or environment, inside it. A new source is a class with one method:
 
     env = Polite(env)                                    # one answer at a time, or a batch
     envs = compose(envs, SiblingFeedback(), Polite())    # the first is the innermost
+
+Whatever a source says passes through `neutral`: what it quotes of an answer holds no control token.
+Answers that were not judged, and the rows of a batch whose episode is over, are not shown to it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
+
+from vpd_envs.neutral import neutral
+
+READS = ("problem_id", "feedback", "status", "solved", "details")  # of the infos of a step
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class FeedbackSource:
     source itself, for `compose`.
     """
 
+    needs_batch = False  # whether it compares attempts, so that one answer at a time will not do
+
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
         if "env" in options:
             arguments = (options.pop("env"), *arguments)
@@ -58,9 +67,17 @@ class FeedbackSource:
         raise NotImplementedError(f"{type(self).__name__} must implement feedback(attempts).")
 
     def around(self, env: gym.Env | VectorEnv) -> FeedbackWrapper | VectorFeedbackWrapper:
-        """The environment with this source around it."""
-        batched = isinstance(env, VectorEnv)
-        return VectorFeedbackWrapper(env, self) if batched else FeedbackWrapper(env, self)
+        """The environment with this source around it. Raises ValueError for a single environment
+        if the source needs a batch."""
+        if isinstance(env, VectorEnv):
+            return VectorFeedbackWrapper(env, self)
+        if self.needs_batch:
+            raise ValueError(
+                f"{type(self).__name__} compares the attempts of a batch, but got an environment "
+                "of one answer. Make a batched one: gym.make_vec(ID, num_envs=N, "
+                "vectorization_mode='vector_entry_point')."
+            )
+        return FeedbackWrapper(env, self)
 
 
 def compose(
@@ -93,7 +110,7 @@ class FeedbackWrapper(gym.Wrapper):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        text = self.feedback(self._prompt, action, reward, info)
+        text = neutral(self.feedback(self._prompt, action, reward, info))
         before = info["feedback"]
         observation = text if observation == before else observation
         info = info | {"feedback": text}
@@ -108,7 +125,8 @@ class VectorFeedbackWrapper(VectorWrapper):
     def __init__(self, env: VectorEnv, source: FeedbackSource | None = None) -> None:
         super().__init__(env)
         self.source = source
-        self._prompts: tuple[str, ...] = ()
+        self._prompts = ("",) * env.num_envs
+        self._shown = self._prompts  # the last observations
 
     def feedback(
         self,
@@ -120,9 +138,8 @@ class VectorFeedbackWrapper(VectorWrapper):
         """The new texts, one for each answer; those of answers not judged are ignored."""
         texts = [""] * len(answers)
         judged = np.flatnonzero(infos["judged"])
-        keys = ("problem_id", "feedback", "status", "solved", "details")
         attempts = [
-            attempt_of(prompts[i], answers[i], rewards[i], {key: infos[key][i] for key in keys})
+            attempt_of(prompts[i], answers[i], rewards[i], {key: infos[key][i] for key in READS})
             for i in judged
         ]
         for i, text in zip(judged, source_texts(self, attempts), strict=True):
@@ -134,23 +151,31 @@ class VectorFeedbackWrapper(VectorWrapper):
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
         prompts, infos = self.env.reset(seed=seed, options=options)
         mask = (options or {}).get("reset_mask")
-        if mask is not None:  # the other episodes keep their prompts
-            rows = zip(mask, prompts, self._prompts, strict=True)
-            self._prompts = tuple(new if chosen else old for chosen, new, old in rows)
-        else:
-            self._prompts = prompts
-        return prompts, infos
+        if mask is None:
+            self._prompts = self._shown = tuple(prompts)
+        else:  # the other episodes go on: what was shown of them was our text, not the inner one
+            rows = list(zip(mask, prompts, self._prompts, self._shown, strict=True))
+            self._prompts = tuple(new if chosen else old for chosen, new, old, _ in rows)
+            self._shown = tuple(new if chosen else shown for chosen, new, _, shown in rows)
+        return self._shown, infos
 
     def step(
-        self, actions: Sequence[str]
+        self, actions: Sequence[str | None]
     ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        if "judged" not in infos:
+            raise ValueError(
+                f"{type(self).__name__} needs a batched environment whose infos have 'judged', as "
+                "gym.make_vec(ID, num_envs=N, vectorization_mode='vector_entry_point') makes it; "
+                f"got {', '.join(infos)}. Around a sync or async vector environment, put a source "
+                "around each environment inside: gym.make_vec(..., wrappers=[SOURCE])."
+            )
         texts = self.feedback(self._prompts, actions, rewards, infos)
         before, judged = infos["feedback"], infos["judged"]
         after = before.copy()
         for i in np.flatnonzero(judged):
-            after[i] = texts[i]
-        observations = tuple(
+            after[i] = neutral(texts[i])
+        self._shown = tuple(
             after[i] if judged[i] and text == before[i] else text
             for i, text in enumerate(observations)
         )
@@ -159,7 +184,7 @@ class VectorFeedbackWrapper(VectorWrapper):
             infos["messages"] = infos["messages"].copy()
             for i in np.flatnonzero(infos["_messages"]):
                 infos["messages"][i] = replaced(infos["messages"][i], before[i], after[i])
-        return observations, rewards, terminations, truncations, infos
+        return self._shown, rewards, terminations, truncations, infos
 
 
 def attempt_of(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
@@ -185,13 +210,18 @@ def source_texts(
             f"{type(wrapper).__name__} must implement feedback(...), or be given a source."
         )
     texts = source.feedback(attempts)
-    fit = isinstance(texts, Sequence) and not isinstance(texts, str)
-    if not fit or len(texts) != len(attempts) or not all(isinstance(t, str) for t in texts):
+    if not is_text_each(texts, len(attempts)):
         raise TypeError(
             f"{type(source).__name__}.feedback must return a list of {len(attempts)} texts, one "
             f"for each attempt; got {texts!r:.120}."
         )
     return texts
+
+
+def is_text_each(texts: Any, count: int) -> bool:
+    """Whether it is a sequence of `count` texts."""
+    fit = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) == count
+    return fit and all(isinstance(text, str) for text in texts)
 
 
 def replaced(

@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-from gymnasium.vector import VectorEnv
-
-from vpd_envs.extraction import without_thinking
-from vpd_envs.feedback.base import VectorFeedbackWrapper
+from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.draws import check_seed, draws
+from vpd_envs.feedback.wording import checked_template, without_thoughts
 
 TEMPLATES = {
     "solved": "A correct attempt at the same problem:\n\n{attempt}",
     "contrast": "{feedback}\n\nIn contrast, a correct attempt at the same problem:\n\n{attempt}",
+    "pair": "An incorrect attempt:\n\n{failed}\n\n{feedback}\n\n"
+    "In contrast, a correct attempt at the same problem:\n\n{attempt}",
 }
+WHICH = ("first", "shortest", "random")
 
 
-class SiblingFeedback(VectorFeedbackWrapper):
-    """Contrasts every unsolved attempt with the first solved one at its problem in the batch.
+class SiblingFeedback(FeedbackSource):
+    """Contrasts every unsolved attempt with a solved one at its problem in the batch.
 
     show: "solved" gives the solved attempt alone, "contrast" the inner feedback and then the solved
-        attempt.
-    template: replaces the wording that `show` chooses; `{attempt}` and `{feedback}` are filled in.
+        attempt, "pair" the failed attempt, its inner feedback and then the solved attempt.
+    template: replaces the wording that `show` chooses; `{attempt}` (the solved one), `{failed}` and
+        `{feedback}` are filled in.
+    which: which solved attempt, where there are several: the "first" of the batch, the "shortest",
+        or a "random" one for each failed attempt (see `draws`).
 
     Thinking (`<think>...</think>`) is left out of what is shown. Solved attempts, and attempts
     without a solved sibling, keep their inner feedback. An attempt is never shown to itself.
     """
 
+    needs_batch = True
+
     def __init__(
-        self, env: VectorEnv, show: str = "solved", *, template: str | None = None
+        self,
+        show: str = "solved",
+        *,
+        template: str | None = None,
+        which: str = "first",
+        seed: int = 0,
     ) -> None:
-        super().__init__(env)
         if show not in TEMPLATES:
             raise ValueError(f"show must be one of {', '.join(TEMPLATES)}, got {show!r}.")
-        self.template = TEMPLATES[show] if template is None else template
-        try:
-            shows = self.template.format(attempt="ATTEMPT", feedback="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"template may hold {{attempt}} and {{feedback}} (other braces doubled), got "
-                f"{self.template!r}."
-            ) from error
-        if "ATTEMPT" not in shows:
-            raise ValueError(f"template must contain {{attempt}}, got {self.template!r}.")
+        if which not in WHICH:
+            raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}.")
+        check_seed(seed)
+        self.template = checked_template(
+            TEMPLATES[show] if template is None else template,
+            may=("attempt", "feedback", "failed"),
+            must="attempt",
+        )
+        self.which = which
+        self.seed = seed
 
-    def feedback(
-        self,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        rewards: np.ndarray,
-        infos: dict[str, Any],
-    ) -> list[str]:
-        solved: dict[str, str] = {}  # problem id -> the first solved attempt that shows something
-        for i in np.flatnonzero(infos["solved"]):
-            attempt = (without_thinking(answers[i]) or "").strip()
-            if attempt:
-                solved.setdefault(infos["problem_id"][i], attempt)
-        return [
-            feedback
-            if is_solved or problem_id not in solved
-            else self.template.format(attempt=solved[problem_id], feedback=feedback)
-            for problem_id, is_solved, feedback in zip(
-                infos["problem_id"], infos["solved"], infos["feedback"], strict=True
+    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
+        solved: dict[str, list[str]] = defaultdict(list)  # problem id -> what can be shown
+        for attempt in attempts:
+            if attempt.solved and (shown := without_thoughts(attempt.answer)):
+                solved[attempt.problem_id].append(shown)
+        draw = draws(self.seed, attempts)
+        texts = []
+        for attempt in attempts:
+            siblings = solved.get(attempt.problem_id)
+            if attempt.solved or not siblings:
+                texts.append(attempt.feedback)
+                continue
+            if self.which == "shortest":
+                shown = min(siblings, key=len)
+            elif self.which == "random":
+                shown = siblings[int(draw.random() * len(siblings))]
+            else:
+                shown = siblings[0]
+            text = self.template.format(
+                attempt=shown,
+                feedback=attempt.feedback,
+                failed=without_thoughts(attempt.answer),
             )
-        ]
+            texts.append(text.lstrip("\n"))  # of a template that starts with empty feedback
+        return texts

@@ -1,0 +1,42 @@
+"""An environment of one's own: words to sort, with feedback on the first one out of order.
+
+    python examples/new_environment.py
+    cd examples && vpd show --env new_environment:SortWords-v0
+    cd examples && vpd train sdpo --env new_environment:SortWords-v0 --model tiny --out runs/sort
+
+A subclass of TextEnv says how an answer is judged; gym.register makes it known by name.
+"""
+
+import itertools
+
+import gymnasium as gym
+
+from vpd_envs import Problem, Status, TextEnv, Verdict
+
+WORDS = {"train": ["fig", "pear", "kiwi", "lime"], "test": ["oak", "elm", "ash", "yew"]}
+
+
+class SortWords(TextEnv):
+    def __init__(self, split="train", **options):
+        orders = [" ".join(words) for words in itertools.permutations(WORDS[split], 3)]
+        ask = "Put these words in alphabetical order, separated by spaces: "
+        super().__init__([Problem(o, ask + o, sorted(o.split())) for o in orders], **options)
+
+    def judge(self, problem, answer):
+        words = answer.split()
+        if words == problem.target:
+            return Verdict(1.0, Status.SOLVED, "In order.")
+        if sorted(words) != problem.target:
+            return Verdict(0.0, Status.FORMAT_ERROR, "Answer with each of the given words once.")
+        wrong = next(a for a, b in zip(words, problem.target, strict=True) if a != b)
+        return Verdict(0.0, Status.WRONG_ANSWER, f"The first word out of order is {wrong}.")
+
+
+gym.register("SortWords-v0", entry_point=SortWords, vector_entry_point=SortWords.vector)
+
+if __name__ == "__main__":
+    env = gym.make("SortWords-v0", max_turns=3)
+    env.reset(options={"problem_id": "pear fig kiwi"})
+    for answer in ("fig kiwi", "fig pear kiwi", "fig kiwi pear"):
+        feedback, reward, *_ = env.step(answer)
+        print(f"{answer!r}: reward {reward:g}. {feedback}")

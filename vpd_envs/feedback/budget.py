@@ -1,0 +1,49 @@
+"""A cap on the length of feedback, whatever stands inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.neutral import neutral
+
+WHERE = ("end", "middle")
+
+
+class FeedbackBudget(FeedbackSource):
+    """At most `characters` of feedback, without control characters, terminal escapes and the
+    control tokens of chat templates (see `neutral`).
+
+    where: what is left out of a longer text, its "end" or its "middle". A note of how long the
+        whole was takes the place, if it takes no more than half of the budget, in which it counts.
+    """
+
+    def __init__(self, characters: int = 2000, where: str = "end") -> None:
+        check_characters(characters, "characters")
+        if where not in WHERE:
+            raise ValueError(f"where must be one of {', '.join(WHERE)}, got {where!r}.")
+        self.characters = characters
+        self.where = where
+
+    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
+        return [
+            shortened(neutral(attempt.feedback), self.characters, self.where)
+            for attempt in attempts
+        ]
+
+
+def shortened(text: str, characters: int, where: str) -> str:
+    """The text, cut to so many characters, the note of the cut included."""
+    if len(text) <= characters:
+        return text
+    note = f"\n[cut: {len(text)} characters in all]" + ("\n" if where == "middle" else "")
+    if 2 * len(note) > characters:
+        note = ""
+    kept = characters - len(note)
+    tail = kept // 2 if where == "middle" else 0
+    return text[: kept - tail] + note + text[len(text) - tail :]
+
+
+def check_characters(characters: object, name: str) -> None:
+    if isinstance(characters, bool) or not isinstance(characters, int) or characters < 1:
+        raise ValueError(f"{name} must be a positive integer, got {characters!r}.")

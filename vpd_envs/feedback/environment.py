@@ -1,0 +1,61 @@
+"""Feedback from the environment itself, told in less detail than the judge does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.types import Status
+
+VERBOSITIES = ("outcome", "status", "first", "full")
+RIGHT, WRONG = "Your answer is correct.", "Your answer is not correct."
+WORDS = {
+    Status.SOLVED: "Correct",
+    Status.WRONG_ANSWER: "Wrong answer",
+    Status.RUNTIME_ERROR: "Runtime error",
+    Status.TIME_LIMIT: "Time limit exceeded",
+    Status.MEMORY_LIMIT: "Memory limit exceeded",
+    Status.OUTPUT_LIMIT: "Output limit exceeded",
+    Status.SYNTAX_ERROR: "Syntax error",
+    Status.NO_ANSWER: "No answer in the asked format",
+    Status.EMPTY_ANSWER: "Empty answer",
+    Status.FORMAT_ERROR: "An answer that cannot be read",
+}
+
+
+class EnvironmentFeedback(FeedbackSource):
+    """What the judge says, as far as `verbosity` lets it through.
+
+    verbosity:
+        "outcome"  whether the answer is correct, in one sentence
+        "status"   the status in words: "Wrong answer", "Time limit exceeded"; never content
+        "first"    the first failing part (test, call) alone, where the judge tells it apart by
+                   `details["first_failure"]`; else the feedback so far
+        "full"     the feedback so far
+
+    "outcome" and "status" depend on the verdict alone, so whatever stands inside them is not heard.
+    """
+
+    def __init__(self, verbosity: str = "full") -> None:
+        if verbosity not in VERBOSITIES:
+            raise ValueError(
+                f"verbosity must be one of {', '.join(VERBOSITIES)}, got {verbosity!r}."
+            )
+        self.verbosity = verbosity
+
+    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
+        return [self._told(attempt) for attempt in attempts]
+
+    def _told(self, attempt: Attempt) -> str:
+        if self.verbosity == "outcome":
+            return RIGHT if attempt.solved else WRONG
+        if self.verbosity == "status":
+            return status_in_words(attempt.status)
+        if self.verbosity == "first":
+            return attempt.details.get("first_failure") or attempt.feedback
+        return attempt.feedback
+
+
+def status_in_words(status: str) -> str:
+    """An environment may have statuses of its own: `lost_at_sea` becomes "Lost at sea"."""
+    return WORDS.get(status) or status.replace("_", " ").capitalize()

@@ -1,0 +1,92 @@
+"""Noise in the feedback, for ablations: how much of what is learned hangs on its truth?"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.draws import check_seed, draws
+
+
+class NoisyFeedback(FeedbackSource):
+    """Exchanges, cuts and drops feedback, in this order.
+
+    shuffle: probability for each attempt that its feedback is exchanged with those of other such
+        attempts, always of a different problem. Where one problem has more than half of them,
+        those too many keep their own.
+    truncate: the characters that are kept of every text (an integer), or the fraction of it (a
+        float from 0 to 1).
+    drop: probability for each attempt that its feedback is lost and "" is left.
+    seed: of the draws; they depend on it and on the batch's problems and answers (see `draws`). Two
+        of these around one environment need two seeds, or they draw the same.
+    """
+
+    def __init__(
+        self,
+        drop: float = 0.0,
+        shuffle: float = 0.0,
+        truncate: int | float | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("drop", drop), ("shuffle", shuffle)):
+            if not is_fraction(value):
+                raise ValueError(f"{name} must be a probability from 0 to 1, got {value!r}.")
+        whole = isinstance(truncate, int) and not isinstance(truncate, bool) and truncate >= 0
+        fraction = isinstance(truncate, float) and is_fraction(truncate)
+        if truncate is not None and not whole and not fraction:
+            raise ValueError(
+                "truncate must be a number of characters (an integer), a fraction (a float from 0 "
+                f"to 1) or None, got {truncate!r}."
+            )
+        check_seed(seed)
+        self.drop = drop
+        self.shuffle = shuffle
+        self.truncate = truncate
+        self.seed = seed
+
+    @property
+    def needs_batch(self) -> bool:
+        return self.shuffle > 0
+
+    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
+        draw = draws(self.seed, attempts)
+        # Drawn for every row, needed or not: so no option changes what the others do.
+        shuffled = [i for i, a in enumerate(attempts) if draw.random() < self.shuffle]
+        dropped = [draw.random() < self.drop for _ in attempts]
+        taken_from = exchanges(shuffled, [attempt.problem_id for attempt in attempts], draw)
+        texts = [attempts[taken_from.get(i, i)].feedback for i in range(len(attempts))]
+        if self.truncate is not None:
+            texts = [text[: self._kept(text)] for text in texts]
+        return ["" if gone else text for gone, text in zip(dropped, texts, strict=True)]
+
+    def _kept(self, text: str) -> int:
+        if isinstance(self.truncate, float):
+            return int(self.truncate * len(text))
+        return self.truncate
+
+
+def exchanges(
+    rows: Sequence[int], problem_ids: Sequence[str], draw: random.Random
+) -> dict[int, int]:
+    """Whose feedback each row gets: a permutation that gives none of its own problem's.
+
+    Rows of the same problem stand side by side, and each takes from the row further on by the
+    largest group's size: never from its own group, if that group is no more than half of them.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in sorted(rows, key=lambda _: draw.random()):
+        groups[problem_ids[row]].append(row)
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    if not ordered:
+        return {}
+    ordered[0] = ordered[0][: len(rows) - len(ordered[0])]
+    shift = len(ordered[0])
+    line = [row for group in ordered for row in group]
+    return {row: line[(i + shift) % len(line)] for i, row in enumerate(line)}
+
+
+def is_fraction(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= 1
