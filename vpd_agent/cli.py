@@ -1,4 +1,4 @@
-"""The command line: vpd train | compare | eval | warmup | sandbox | doctor.
+"""The command line: vpd train | compare | eval | warmup | envs | judge | show | sandbox | doctor.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
 `vpd sandbox` are in sandbox/command.py.
@@ -32,6 +32,9 @@ USAGE = """usage: vpd COMMAND …
   compare           algorithms head to head: table, report and curves
   eval              how many held-out problems a model solves
   warmup            make a warm-started tiny model
+  envs              the environments of the suite
+  judge             verdicts on the answers of a file
+  show              one problem, as a person would want to read it
   sandbox run       run one program in a cage
   sandbox build     build the image of the docker cages
   doctor            what works on this machine, and what mends the rest
@@ -57,7 +60,7 @@ def _run(command: str, *rest: str) -> int:
         if command not in COMMANDS:
             raise ValueError(_unknown("command", command, COMMANDS))
         return COMMANDS[command](list(rest))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
         say(f"vpd {command}: {error}")
         return 2
     except (SandboxError, FloatingPointError) as error:
@@ -85,14 +88,19 @@ class EnvironmentOptions:
     sandbox: str | None = None
     """Cage of untrusted programs: docker, bubblewrap, local; default: the strongest that works."""
     feedback: str = "environment"
-    """Source of feedback: environment (what the judge says) or siblings (a solved attempt)."""
+    """Sources of feedback, from the innermost to the outermost, joined by '+': environment (what
+    the judge says), outcome, status, first, siblings, self-critique, noisy:drop=0.2,
+    budget:characters=500 …"""
+    set: tuple[str, ...] = ()
+    """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half."""
 
     def spec(self) -> EnvironmentSpec:
         from vpd_agent.environment import EnvironmentSpec
+        from vpd_envs.catalogue import parsed_options
 
         given = {"data": self.data, "sandbox": self.sandbox}
         kwargs = {k: v for k, v in given.items() if v is not None}
-        return EnvironmentSpec(self.env, self.feedback, kwargs)
+        return EnvironmentSpec(self.env, self.feedback, parsed_options(self.set) | kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +211,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, setting_name: str
     out = RunFolder(options.out, resume=options.resume)
     try:
         policy = options.load(options.quiet)
+        _bind_critics(policy, config.max_response_tokens, environment, evaluation)
         with bars(quiet=options.quiet) as progress:
             progress.add(algorithm.name, config.steps)
             trainer = Trainer(
@@ -286,6 +295,7 @@ def compare(arguments: list[str]) -> int:
         ("feedback", options.feedback),
     ):
         given += [f"--{name}", value] if value is not None else []
+    given += ["--set", *options.set] if options.set else []
     with bars() as progress:
         names = {run: f"{run.algorithm} seed {run.seed}" for run in runs}
         for run, name in names.items():
@@ -362,6 +372,7 @@ def evaluate(arguments: list[str]) -> int:
     ids = sorted(environment.unwrapped.problem_ids)[: options.problems]
     total = len(ids) * options.samples
     policy = options.load(quiet=False)
+    _bind_critics(policy, options.max_response_tokens, environment)
     with bars() as progress:
         progress.add("eval", total)
         result = evaluate_student(
@@ -427,7 +438,25 @@ def _warm_policy(name: str, quiet: bool) -> Policy:
         return warm_policy(recipe, on_step=lambda step, _: progress.show(name, step))
 
 
-# --- vpd sandbox, vpd doctor --------------------------------------------------------------------
+# --- vpd envs, judge, show, sandbox, doctor -------------------------------------------------------
+
+
+def environments(arguments: list[str]) -> int:
+    from vpd_envs.command import envs
+
+    return envs(arguments)
+
+
+def judge(arguments: list[str]) -> int:
+    from vpd_envs.command import judge as run_command
+
+    return run_command(arguments)
+
+
+def show(arguments: list[str]) -> int:
+    from vpd_envs.command import show as run_command
+
+    return run_command(arguments)
 
 
 def sandbox_command(arguments: list[str]) -> int:
@@ -483,6 +512,16 @@ def _open_sandbox(environment: Any) -> str | None:
     return sandbox.name if sandbox is not None else None
 
 
+def _bind_critics(policy: Policy, max_tokens: int, *environments: Any) -> None:
+    """Let the policy write the critiques that the feedback of an environment asks for."""
+    from vpd_agent.critic import PolicyCritic
+    from vpd_agent.environment import critics
+
+    for environment in environments:
+        for source in critics(environment):
+            source.critic = PolicyCritic(policy, max_tokens)
+
+
 def _split_at(arguments: list[str], mark: str) -> tuple[list[str], list[str]]:
     if mark not in arguments:
         return arguments, []
@@ -512,6 +551,7 @@ def _versions() -> dict[str, str]:
 
 
 COMMANDS = {"train": train, "compare": compare, "eval": evaluate, "warmup": warmup}
+COMMANDS |= {"envs": environments, "judge": judge, "show": show}
 COMMANDS |= {"sandbox": sandbox_command, "doctor": doctor}
 
 if __name__ == "__main__":

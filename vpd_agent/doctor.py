@@ -51,7 +51,10 @@ GPU_SECONDS = 60.0  # the first import of torch from a slow disk takes long
 LEAST_BYTES = 512 << 20  # of free memory, and of free space for temporary files
 
 PROGRAM = "print(int(input()) + 1)"
-PACKAGES = ("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate")
+PACKAGES = (
+    *("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate"),
+    *("datasets", "math-verify", "reasoning-gym", "trl"),
+)
 BASE_PACKAGES = ("gymnasium", "numpy", "rich", "tyro")
 UNSET = "unset DOCKER_HOST"
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux

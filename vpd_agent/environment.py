@@ -1,88 +1,65 @@
-"""From what a person names (an id, a data file, a source of feedback) to vector environments."""
+"""From what a person names (an id, options, sources of feedback) to vector environments."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-FEEDBACK_SOURCES = ("environment", "siblings")
+from vpd_envs import SelfCritique, TextVectorEnv, compose, named_sources
+from vpd_envs.catalogue import make
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """A recipe for vector environments; `make` follows it as often as asked."""
+    """A recipe for vector environments; `make` follows it as often as asked.
+
+    feedback: names of sources from the innermost to the outermost, joined by `+`
+        (see `vpd_envs.named_sources`).
+    kwargs: the environment's own options.
+    """
 
     id: str
     feedback: str = "environment"
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.feedback not in FEEDBACK_SOURCES:
-            raise ValueError(
-                f"Unknown feedback source {self.feedback!r}; choose from "
-                f"{', '.join(FEEDBACK_SOURCES)}."
-            )
+        named_sources(self.feedback)
 
     def make(self, num_envs: int, split: str | None = None) -> gym.vector.VectorEnv:
         """A batched environment. Raises ValueError for an unknown id or option."""
-        import vpd_envs  # noqa: F401 (registers the environments)
-
-        if ":" in self.id:
-            import_from_here(self.id.split(":")[0])
-        name = self.id.split(":")[-1]
-        if name not in gym.registry:
-            known = sorted(i for i in gym.registry if i.startswith("vpd/"))
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"Unknown environment {self.id!r}. {hint}Here are {', '.join(known)}; your own "
-                f"are named 'module:Name-v0'."
-            )
         kwargs = dict(self.kwargs) | ({"split": split} if split else {})
-        try:
-            environment = gym.make_vec(
-                name, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
-            )
-        except TypeError as error:
-            raise ValueError(f"Environment {name} does not take these options: {error}") from error
-        return self._with_feedback(environment)
+        return self._with_feedback(make(self.id, num_envs, **kwargs))
 
     def make_for(self, samples: int, most_problems: int, split: str | None) -> gym.vector.VectorEnv:
         """An environment just large enough for `samples` answers to each of its problems, or to
         `most_problems` of them."""
-        import vpd_envs
-
         small = self.make(1, split)
         size = samples * min(most_problems, len(small.unwrapped.problem_ids))
-        if isinstance(small.unwrapped, vpd_envs.TextVectorEnv):  # spares loading the data again
-            return self._with_feedback(vpd_envs.TextVectorEnv(small.unwrapped.env, size))
+        if isinstance(small.unwrapped, TextVectorEnv):  # spares loading the data again
+            return self._with_feedback(TextVectorEnv(small.unwrapped.env, size))
         small.close()
         return self.make(size, split)
 
     def _with_feedback(self, environment: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
-        import vpd_envs
+        batch = environment.unwrapped
+        if isinstance(batch, TextVectorEnv):
+            batch.progress = False  # a run has bars of its own
+            if batch.env.max_turns > 1:
+                raise ValueError(
+                    f"A rollout is one answer, so max_turns must be 1; {self.id} was asked for "
+                    f"{batch.env.max_turns}. Feedback reaches the teacher's prompt without it."
+                )
+        return compose(environment, *named_sources(self.feedback))
 
-        siblings = self.feedback == "siblings"
-        return vpd_envs.SiblingFeedback(environment) if siblings else environment
 
-
-def import_from_here(module: str) -> None:
-    """Import a person's own module, from the current folder too. Raises ValueError if it is not
-    there."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
-            raise
-        raise ValueError(
-            f"There is no module {module!r} to import the environment from: neither installed nor "
-            f"in the current folder {Path.cwd()}."
-        ) from error
+def critics(environment: gym.vector.VectorEnv) -> list[SelfCritique]:
+    """The sources around an environment that ask the policy, which is to be bound to them."""
+    found = []
+    while isinstance(environment, gym.vector.VectorWrapper):
+        source = getattr(environment, "source", None)
+        if isinstance(source, SelfCritique):
+            found.append(source)
+        environment = environment.env
+    return found

@@ -39,7 +39,7 @@ COMPACT = TeacherTemplate(
 )
 
 LAPTOP = Setting(
-    about="vpd/MiniCode-v0 with the tiny preset: minutes on a laptop core",
+    about="vpd/MiniCode-v0 and its sisters with the tiny preset: minutes on a laptop core",
     train=TrainConfig(
         steps=200,
         prompts_per_step=8,
@@ -131,14 +131,16 @@ SCIENCE = Setting(
 )
 
 SETTINGS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}
-CODE_ENVIRONMENTS = ("vpd/LiveCodeBench-v0",)
+CODE_ENVIRONMENTS = tuple(
+    f"vpd/{name}-v0" for name in ("LiveCodeBench", "CodeContests", "HumanEval", "MBPP")
+)
 TINY_WIDTH = 256  # models up to this hidden size are taken for tiny ones
 
 
 def choose(environment: str, model: str) -> str:
     """The name of the setting for this environment and model."""
     if is_tiny(model):
-        return "laptop" if environment == "vpd/MiniCode-v0" else "tiny"
+        return "laptop" if environment.startswith("vpd/Mini") else "tiny"
     return "code" if environment in CODE_ENVIRONMENTS else "science"
 
 

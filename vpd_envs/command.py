@@ -19,7 +19,7 @@ from vpd_envs.catalogue import CATALOGUE, make, parsed_options
 from vpd_envs.data import json_lines
 from vpd_envs.progress import LateProgress
 from vpd_envs.text_env import TextEnv
-from vpd_envs.types import Problem, Verdict
+from vpd_envs.types import Problem, Status, Verdict
 
 JUDGE_EPILOG = """\
 ANSWERS has a JSON object per line, {"problem_id": …, "answer": …}. The verdicts come in the same
@@ -27,8 +27,13 @@ order, {"problem_id", "reward", "status", "feedback"}; where the infrastructure 
 status are null and "error" says why. If OUT exists, its verdicts are kept, those with an error are
 made anew, and judging goes on where it ended.
 
-exit codes: 0 every answer has its verdict; 1 some could not be judged; 2 bad input;
-130 interrupted (what was judged is in OUT)."""
+An answer may also have "expected": true if it is known to solve its problem, false if not. Then the
+judge is judged: how many verdicts agree is told, and every line that does not.
+
+exit codes: 0 every answer has its verdict (the expected one, if it has one); 1 some have not;
+2 bad input; 130 interrupted (what was judged is in OUT)."""
+
+SHOWN_DISAGREEMENTS = 20
 
 
 def envs(arguments: list[str]) -> int:
@@ -92,17 +97,17 @@ def judge(arguments: list[str]) -> int:
     with opened(options) as env:
         getattr(env, "sandbox", None)  # where none works, say so before any answer is read
         answers = Answers(options.answers, env)
-        tally = Tally()
+        tally = Tally(answers)
         started = time.perf_counter()
         try:
             with LateProgress("judging", answers.total, True) as progress:
                 if options.out is None:
-                    write_verdicts(sys.stdout.buffer, env, iter(answers), tally, progress)
+                    write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally, progress)
                 else:
                     judge_into(options.out, env, answers, tally, progress)
         finally:
             tally.print(time.perf_counter() - started)
-    return 1 if tally.errors else 0
+    return 1 if tally.errors or tally.disagreements else 0
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -150,40 +155,73 @@ class Answers:
         self.env = env
         self.total = sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[tuple[Problem, str]]:
+    def attempts(self) -> Iterator[tuple[Problem, str]]:
+        return ((problem, answer) for problem, answer, _ in self)
+
+    def expected(self) -> Iterator[bool | None]:
+        """Whether each answer is known to solve its problem; None where nothing is known."""
+        return (expected for _, _, expected in self)
+
+    def __iter__(self) -> Iterator[tuple[Problem, str, bool | None]]:
         for row, place in json_lines(self.path):
             fit = isinstance(row, dict) and isinstance(row.get("answer"), str)
             if not fit or not isinstance(row.get("problem_id"), str):
                 raise ValueError(
                     f"{place}: expected {{'problem_id': text, 'answer': text}}, came {row!r:.80}."
                 )
+            expected = row.get("expected")
+            if expected is not None and not isinstance(expected, bool):
+                came = f"came {expected!r:.40}"
+                raise ValueError(f"{place}: 'expected' must be true or false, {came}.")
             try:
-                yield self.env.problem(row["problem_id"]), row["answer"]
+                yield self.env.problem(row["problem_id"]), row["answer"], expected
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
 
 
 class Tally:
-    """What came of the answers so far."""
+    """What came of the answers so far; verdicts are added in the order of the answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers) -> None:
+        self._expected = answers.expected()
+        self.agree = 0
+        self.disagreements = 0
+        self.listed: list[str] = []
         self.statuses: Counter[str] = Counter()
         self.reward = 0.0
         self.errors = 0
         self.made = 0  # verdicts of this run
 
     def add(self, row: dict[str, Any]) -> None:
+        expected = next(self._expected)
         if row["reward"] is None:
             self.errors += 1
-        else:
-            self.statuses[row["status"]] += 1
-            self.reward += row["reward"]
+            return
+        self.statuses[row["status"]] += 1
+        self.reward += row["reward"]
+        if expected is None:
+            return
+        if expected is (row["status"] == Status.SOLVED):
+            self.agree += 1
+            return
+        self.disagreements += 1
+        if len(self.listed) < SHOWN_DISAGREEMENTS:
+            number = self.statuses.total() + self.errors
+            known = "solved" if expected else "not solved"
+            self.listed.append(
+                f"  answer {number}, {row['problem_id']}: known as {known}, judged {row['status']}"
+            )
 
     def print(self, seconds: float) -> None:
         judged = self.statuses.total()
         lines = [f"  {status:<16} {n}" for status, n in self.statuses.most_common()]
         if self.errors:
             lines.append(f"  {'not judged':<16} {self.errors}")
+        if known := self.agree + self.disagreements:
+            lines.append(f"{self.agree} of {known} known verdicts agree")
+            lines += self.listed
+            if self.disagreements > len(self.listed):
+                lines.append(f"  and {self.disagreements - len(self.listed)} more")
         mean = f", mean reward {self.reward / judged:.4f}" if judged else ""
         rate = f", {self.made / seconds * 60:.0f} a minute" if self.made else ""
         head = f"{judged} answers judged{mean} ({self.made} now, in {seconds:.1f} s{rate})"
@@ -206,7 +244,7 @@ def judge_into(
         kept = 0
         out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("ab") as file:
-        rest = itertools.islice(answers, kept, None)
+        rest = itertools.islice(answers.attempts(), kept, None)
         write_verdicts(file, env, rest, tally, progress)
 
 
@@ -245,7 +283,7 @@ def checked_verdicts(out: Path, answers: Answers) -> int:
     """How many whole verdicts a file has. Raises ValueError if they are of other answers."""
     count = 0
     with out.open("rb") as file:
-        for (problem, _), line in zip(answers, file, strict=False):
+        for (problem, _), line in zip(answers.attempts(), file, strict=False):
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
@@ -282,7 +320,7 @@ def repair(out: Path, kept: int, env: TextEnv, answers: Answers, progress: LateP
     new = out.with_name(f"{out.name}.new")
 
     def failed() -> Iterator[tuple[Problem, str]]:
-        pairs = zip(answers, read_verdicts(out, kept), strict=False)
+        pairs = zip(answers.attempts(), read_verdicts(out, kept), strict=False)
         return (attempt for attempt, row in pairs if row["reward"] is None)
 
     problems = (problem for problem, _ in failed())

@@ -59,6 +59,7 @@ class MiniCode(SandboxedEnv):
         split: str = "train",
         table_seed: int = 0,
         sandbox: str | Sandbox = "auto",
+        max_turns: int = 1,
         render_mode: str | None = None,
     ) -> None:
         if split not in ("train", "test"):
@@ -74,7 +75,13 @@ class MiniCode(SandboxedEnv):
             )
             for first, second in pairs
         ]
-        super().__init__(problems, sandbox=sandbox, max_answer_length=64, render_mode=render_mode)
+        super().__init__(
+            problems,
+            sandbox=sandbox,
+            max_turns=max_turns,
+            max_answer_length=64,
+            render_mode=render_mode,
+        )
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         answer = answer.strip()

@@ -158,7 +158,7 @@ def test_bad_input_is_explained_with_exit_code_2_and_nothing_is_written(
     [
         (b"", "empty"),
         (b'{"question_id": "a", "question_content": "b"', "line 1"),
-        (b'{"a": 1}\n', "question_content"),
+        (b'{"a": 1}\n', "question_id"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1"),
     ],
 )

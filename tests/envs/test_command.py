@@ -99,6 +99,20 @@ def test_what_could_not_be_judged_is_said_and_made_anew(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "verdicts.jsonl"]
 
 
+def test_known_verdicts_are_compared_and_every_other_one_is_listed(tmp_path, capsys):
+    known = [(right(IDS[0]), True), ("y", False), ("y", True), (right(IDS[0]), None)]
+    rows = [{"problem_id": IDS[0], "answer": answer, "expected": known} for answer, known in known]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "verdicts.jsonl"
+    for _ in range(2):  # the second time, all verdicts are there already
+        assert run("judge", *MINI, "--answers", answers, "--out", out) == 1
+        said = capsys.readouterr().err
+        assert "2 of 3 known verdicts agree" in said
+        assert f"answer 3, {IDS[0]}: known as solved, judged runtime_error" in said
+    assert set(read(out)[0]) == {"problem_id", "reward", "status", "feedback"}
+
+
 def test_verdicts_on_other_answers_are_never_overwritten(tmp_path, capsys):
     answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y"), (IDS[1], "y")])
     out = tmp_path / "verdicts.jsonl"
@@ -120,6 +134,10 @@ def test_verdicts_on_other_answers_are_never_overwritten(tmp_path, capsys):
         ('{"problem_id": "abcd"}', "line 2: expected {'problem_id': text, 'answer': text}"),
         ('{"problem_id": 3, "answer": "x"}', "line 2: expected {'problem_id': text"),
         ("[]", "line 2: expected {'problem_id': text"),
+        (
+            f'{{"problem_id": "{IDS[0]}", "answer": "x", "expected": 1}}',
+            "line 2: 'expected' must be true or false, came 1",
+        ),
         ('{"problem_id": "ab', "line 2: the line (is the file complete?) must be JSON"),
     ],
 )
