@@ -14,6 +14,7 @@ family is a subclass of `TextEnv` that says how an answer is judged:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -390,7 +391,7 @@ def reset_info(problem: Problem) -> dict[str, Any]:
     return {
         "problem_id": problem.id,
         "messages": problem.messages,
-        "metadata": dict(problem.metadata),
+        "metadata": copy.deepcopy(dict(problem.metadata)),
     }
 
 
@@ -401,7 +402,7 @@ def step_info(problem: Problem, verdict: Verdict, turn: int, over: bool) -> dict
         "status": verdict.status.value,
         "solved": verdict.solved,
         "turn": turn,
-        "details": dict(verdict.details),
+        "details": copy.deepcopy(dict(verdict.details)),
     }
     return info if over else info | {"messages": [{"role": "user", "content": verdict.feedback}]}
 

@@ -1,0 +1,275 @@
+"""The program inside a worker process of `workers.Workers`: imports a function, then calls it.
+
+Frames on the control channel, both ways: 4 bytes big-endian length, and that many bytes of JSON.
+The host sends the arguments of a call as a list. Back comes {"ready": true} or {"failed": TEXT}
+once, and for every call {"value": ...}, {"error": [CLASS NAME, TEXT]} or {"memory": true}; "worn"
+beside it says whether this process should be replaced.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from sandbox import seccomp
+
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 4, 22, 38
+SECCOMP_MODE_FILTER = 2
+
+# What a judge has no use for, besides what `seccomp.DENIED` has. name: (x86_64, aarch64); None
+# where the machine has no such call.
+DENIED = {
+    "bind": (49, 200),
+    "chmod": (90, None),
+    "chown": (92, None),
+    "clone": (56, 220),
+    "connect": (42, 203),
+    "creat": (85, None),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "fork": (57, None),
+    "fremovexattr": (199, 16),
+    "fsetxattr": (190, 7),
+    "ftruncate": (77, 46),
+    "futimesat": (261, None),
+    "kill": (62, 129),
+    "lchown": (94, None),
+    "link": (86, None),
+    "linkat": (265, 37),
+    "listen": (50, 201),
+    "lremovexattr": (198, 15),
+    "lsetxattr": (189, 6),
+    "mkdir": (83, None),
+    "mkdirat": (258, 34),
+    "mknod": (133, None),
+    "mknodat": (259, 33),
+    "openat2": (437, 437),
+    "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424),
+    "removexattr": (197, 14),
+    "rename": (82, None),
+    "renameat": (264, 38),
+    "renameat2": (316, 276),
+    "rmdir": (84, None),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "setxattr": (188, 5),
+    "symlink": (88, None),
+    "symlinkat": (266, 36),
+    "tkill": (200, 130),
+    "truncate": (76, 45),
+    "unlink": (87, None),
+    "unlinkat": (263, 35),
+    "utime": (132, None),
+    "utimensat": (280, 88),
+    "utimes": (235, None),
+    "vfork": (58, None),
+}
+OPEN, OPENAT = (2, None), (257, 56)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+SECOND_ARGUMENT, THIRD_ARGUMENT = 24, 32  # offsets in struct seccomp_data
+
+
+def main() -> None:
+    """`python -P worker.py SETTINGS`, with the control channel as standard input."""
+    settings = json.loads(sys.argv[1])
+    channel = Channel(os.dup(0))
+    silent = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):  # what the function prints must not be read as a reply
+        os.dup2(silent, stream)
+    try:
+        function = named(settings["function"])
+        if settings["setup"] is not None:
+            named(settings["setup"])()
+    except Exception:
+        channel.send({"failed": traceback.format_exc(limit=-3)})
+        return
+    confine(settings["memory_bytes"])
+    gc.collect()
+    gc.freeze()  # the libraries stay: collections need not look at them
+    channel.send({"ready": True})
+    os.dup2(silent, 2)
+    serve(channel, function, settings)
+
+
+def serve(channel: Channel, function: Callable[..., Any], settings: dict[str, Any]) -> None:
+    """Answer calls until the host hangs up or this process is worn."""
+    most_resident = resident_bytes() + settings["memory_bytes"] // 2
+    worn = False
+    calls = 0
+    while not worn:
+        arguments = channel.receive()
+        with channel.hangup_ends_us:
+            reply = replied(function, arguments)
+        calls += 1
+        worn = calls >= settings["calls"] or resident_bytes() > most_resident
+        channel.send(reply | {"worn": worn})
+
+
+def replied(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
+    try:
+        value = function(*arguments)
+        json.dumps(value)
+        return {"value": value}
+    except MemoryError:
+        return {"memory": True}
+    except Exception as error:
+        return {"error": [type(error).__name__, text_of(error)]}
+
+
+def text_of(error: Exception) -> str:
+    try:
+        return str(error)[:2000]
+    except Exception:  # it is made of what a model wrote
+        return "(an exception whose text cannot be made)"
+
+
+def named(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+class Channel:
+    """The socket to the host."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.hangup_ends_us = HangupEndsUs(fd)
+
+    def send(self, reply: dict[str, Any]) -> None:
+        text = json.dumps(reply).encode()
+        data = len(text).to_bytes(4, "big") + text
+        while data:
+            data = data[os.write(self.fd, data) :]
+
+    def receive(self) -> list[Any]:
+        return json.loads(self._exactly(int.from_bytes(self._exactly(4), "big")))
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = os.read(self.fd, size - len(data))
+            if not part:
+                os._exit(0)  # the host is gone
+            data += part
+        return data
+
+
+class HangupEndsUs:
+    """While it is entered, the kernel ends this process as soon as the host is gone.
+
+    Nothing comes over the channel during a call, so whatever happens there is the hangup, and the
+    default action of SIGIO is to end the process, even within one long operation in C. (A parent
+    death signal would not do: it is sent when the *thread* that started us ends.)
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        self._usual = fcntl.fcntl(fd, fcntl.F_GETFL)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def __enter__(self) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual | os.O_ASYNC)
+        if self._poll.poll(0):  # it happened just before
+            os._exit(0)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual)
+
+
+# Confinement --------------------------------------------------------------------------------------
+
+
+def confine(memory_bytes: int) -> None:
+    """Give up what a judge does not need. See `workers` for what that covers."""
+    limit(resource.RLIMIT_AS, address_bytes() + memory_bytes)
+    for which in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+        limit(which, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl(libc, PR_SET_DUMPABLE, 0)
+    prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
+    machine = os.uname().machine
+    if machine in seccomp.MACHINES:
+        for program in (bytes.fromhex(seccomp.programs(())[machine]), own_filter(machine)):
+            install(libc, program)
+
+
+def limit(which: int, most: int) -> None:
+    allowed = resource.getrlimit(which)[1]
+    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+    resource.setrlimit(which, (most, most))
+
+
+def own_filter(machine: str) -> bytes:
+    """No process, no thread, no signal, no socket, and files for reading only. Classic BPF."""
+    column = seccomp.MACHINES[machine][0]
+    refused = (seccomp.RETURN, 0, 0, seccomp.FAIL | errno.EPERM)
+    allowed = (seccomp.RETURN, 0, 0, seccomp.ALLOW)
+    steps = [(seccomp.LOAD, 0, 0, seccomp.NUMBER)]
+    for numbers in DENIED.values():
+        if numbers[column] is not None:
+            steps += [(seccomp.JUMP_IF_EQUAL, 0, 1, numbers[column]), refused]
+    for numbers, flags in ((OPEN, SECOND_ARGUMENT), (OPENAT, THIRD_ARGUMENT)):
+        if numbers[column] is not None:
+            steps += [
+                (seccomp.JUMP_IF_EQUAL, 0, 4, numbers[column]),
+                (seccomp.LOAD, 0, 0, flags),
+                (seccomp.JUMP_IF_ANY_BIT, 0, 1, WRITING),
+                refused,
+                allowed,
+            ]
+    steps.append(allowed)
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+class SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def install(libc: ctypes.CDLL, program: bytes) -> None:
+    memory = ctypes.create_string_buffer(program, len(program))
+    pointed = SockFprog(len(program) // 8, ctypes.addressof(memory))
+    prctl(libc, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(pointed))
+
+
+def prctl(libc: ctypes.CDLL, option: int, value: int, more: int = 0) -> None:
+    if libc.prctl(option, *(ctypes.c_ulong(number) for number in (value, more, 0, 0))) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def address_bytes() -> int:
+    return memory_pages()[0] * resource.getpagesize()
+
+
+def resident_bytes() -> int:
+    return memory_pages()[1] * resource.getpagesize()
+
+
+def memory_pages() -> tuple[int, int]:
+    """Virtual and resident pages of this process."""
+    with open("/proc/self/statm", "rb") as file:
+        total, resident = file.read().split()[:2]
+    return int(total), int(resident)
+
+
+if __name__ == "__main__":
+    main()
