@@ -142,9 +142,7 @@ def test_a_truncated_file_names_its_line(tmp_path):
         SciKnowEval(path)
 
 
-@pytest.mark.parametrize(
-    "options", [{"domain": "law"}, {"level": "L9"}, {"feedback": "all"}, {"split": "dev"}]
-)
+@pytest.mark.parametrize("options", [{"domain": "law"}, {"level": "L9"}, {"split": "dev"}])
 def test_bad_options_are_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SciKnowEval(PAPERS, **options)

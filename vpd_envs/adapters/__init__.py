@@ -1,0 +1,41 @@
+"""The suite's environments in the shapes that other libraries ask for.
+
+`vpd_envs.adapters.trl` for TRL's trainers, `vpd_envs.adapters.verifiers` for the verifiers library.
+Importing this package loads neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+
+from vpd_envs.text_env import TextEnv, TextVectorEnv
+
+CHECKS = (OrderEnforcing, PassiveEnvChecker)  # what gym.make adds; they change nothing
+
+
+def text_env(env: str | gym.Env | VectorEnv, **options: Any) -> TextEnv:
+    """The environment that judges: made by its id with these options, or the one inside `env`.
+
+    Raises ValueError for wrappers, whose changes to rewards or feedback an adapter would lose.
+    """
+    if isinstance(env, str):
+        env = gym.make(env, **options)
+    elif options:
+        raise ValueError(
+            f"The options {', '.join(options)} are for an environment given by its id; {env} is "
+            "made already."
+        )
+    while isinstance(env, CHECKS):
+        env = env.env
+    if isinstance(env, TextVectorEnv):
+        env = env.env
+    if not isinstance(env, TextEnv):
+        raise ValueError(
+            f"Expected the id of a text environment, or a TextEnv or TextVectorEnv without "
+            f"wrappers around it; got {env!r:.200}."
+        )
+    return env
