@@ -73,6 +73,7 @@ DENIED = {
     "setxattr": (188, 5),
     "symlink": (88, None),
     "symlinkat": (266, 36),
+    "tgkill": (234, 131),
     "tkill": (200, 130),
     "truncate": (76, 45),
     "unlink": (87, None),

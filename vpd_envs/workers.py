@@ -376,7 +376,7 @@ def environment() -> dict[str, str]:
     """All that a worker sees of ours. Hashes are not randomised: verdicts should repeat."""
     kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "PYTHONPATH": os.pathsep.join(str(path or Path.cwd()) for path in sys.path),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",

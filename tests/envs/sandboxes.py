@@ -13,7 +13,8 @@ class BrokenSandbox:
         self.cages = 2
 
     def run(self, job):
-        if self.inner is None or self.trigger in job.code or self.trigger in str(job.stdin):
+        given = (job.code, str(job.stdin), str(job.call))  # a call may carry the program
+        if self.inner is None or any(self.trigger in text for text in given):
             raise SandboxError("The cage is on fire. Expected a cage; fetch water.")
         return self.inner.run(job)
 

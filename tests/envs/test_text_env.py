@@ -1,6 +1,7 @@
 """The contract of every environment of the suite, single and batched."""
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -10,36 +11,34 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
-from lcb_rows import FIXTURE, block
+from lcb_rows import block
 from sandboxes import BrokenSandbox
+from suite import CASES, each_env, each_sandboxed_env
 
 from sandbox import SandboxError, shared
 from vpd_envs import Problem, Status, TextEnv, TextVectorEnv, Verdict
 
-LIVE_CODE = ("vpd/LiveCodeBench-v0", {"data": str(FIXTURE), "time_limit_seconds": 1.0})
-ENVS = [("vpd/MiniCode-v0", {}), LIVE_CODE]
-ANSWERS = ["x*3+4", "", "y", block("print(1)"), block("1/0"), block(""), "```python\nprint("]
-each_env = pytest.mark.parametrize(("env_id", "kwargs"), ENVS, ids=["mini", "livecodebench"])
+
+def make(case, **more):
+    return gym.make(case.id, **case.options | more)
 
 
-def make(env_id, kwargs, **more):
-    return gym.make(env_id, **{"sandbox": "local", **kwargs, **more})
-
-
-def make_vec(env_id, kwargs, num_envs, **more):
+def make_vec(case, num_envs, **more):
+    options = case.options | more
     return gym.make_vec(
-        env_id,
-        num_envs=num_envs,
-        vectorization_mode="vector_entry_point",
-        **{"sandbox": "local", **kwargs, **more},
+        case.id, num_envs=num_envs, vectorization_mode="vector_entry_point", **options
     )
 
 
+def test_the_suite_has_every_registered_environment():
+    assert {case.id for case in CASES} == {id_ for id_ in gym.registry if id_.startswith("vpd/")}
+
+
 @each_env
-def test_gymnasiums_checker_passes_without_a_warning(env_id, kwargs):
+def test_gymnasiums_checker_passes_without_a_warning(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = make(env_id, kwargs)
+        env = make(case)
         check_env(env.unwrapped)
         env.reset(seed=1)  # once more through the wrappers of gym.make, which also warn
         env.step("nonsense")
@@ -47,9 +46,9 @@ def test_gymnasiums_checker_passes_without_a_warning(env_id, kwargs):
 
 
 @each_env
-def test_the_same_seed_asks_the_same_problems(env_id, kwargs):
+def test_the_same_seed_asks_the_same_problems(case):
     def asked(seed):
-        env = make(env_id, kwargs)
+        env = make(case)
         first = env.reset(seed=seed)[1]["problem_id"]
         return [first] + [env.reset()[1]["problem_id"] for _ in range(9)]
 
@@ -57,8 +56,8 @@ def test_the_same_seed_asks_the_same_problems(env_id, kwargs):
 
 
 @each_env
-def test_the_same_seed_asks_the_same_batch(env_id, kwargs):
-    envs = make_vec(env_id, kwargs, 10)
+def test_the_same_seed_asks_the_same_batch(case):
+    envs = make_vec(case, 10)
     first = envs.reset(seed=5)
     second = envs.reset(seed=5)
     assert first[0] == second[0]
@@ -66,33 +65,37 @@ def test_the_same_seed_asks_the_same_batch(env_id, kwargs):
 
 
 @each_env
-def test_reset_tells_the_problem_but_not_its_target(env_id, kwargs):
-    env = make(env_id, kwargs)
+def test_reset_tells_the_problem_but_not_its_target(case):
+    env = make(case)
     problem_id = env.unwrapped.problem_ids[-1]
     prompt, info = env.reset(options={"problem_id": problem_id})
     problem = env.unwrapped.problem(problem_id)
     assert prompt == problem.prompt
     assert info["problem_id"] == problem_id
-    assert info["messages"] == [{"role": "user", "content": prompt}]
+    assert info["messages"] == problem.messages
+    assert info["messages"][-1] == {"role": "user", "content": prompt}
+    assert [m["role"] for m in info["messages"]] == ["system", "user"][not problem.system :]
     assert set(info) == {"problem_id", "messages", "metadata"}
     assert "target" not in repr(problem)
 
 
 @each_env
-def test_a_batch_gives_the_verdicts_of_single_steps_in_any_order(env_id, kwargs):
-    env = make(env_id, kwargs)
-    ids = [env.unwrapped.problem_ids[i % 3] for i in range(len(ANSWERS))]
+def test_a_batch_gives_the_verdicts_of_single_steps_in_any_order(case):
+    env = make(case)
+    answers = ["", *case.answers]
+    all_ids = env.unwrapped.problem_ids
+    ids = [all_ids[i % min(3, len(all_ids))] for i in range(len(answers))]
     single = []
-    for problem_id, answer in zip(ids, ANSWERS, strict=True):
+    for problem_id, answer in zip(ids, answers, strict=True):
         env.reset(options={"problem_id": problem_id})
         single.append(env.step(answer))
-    envs = make_vec(env_id, kwargs, len(ANSWERS))
-    for order in (range(len(ANSWERS)), reversed(range(len(ANSWERS)))):
+    envs = make_vec(case, len(answers))
+    for order in (range(len(answers)), reversed(range(len(answers)))):
         order = list(order)
         _, infos = envs.reset(options={"problem_ids": [ids[i] for i in order]})
         assert list(infos["problem_id"]) == [ids[i] for i in order]
         observations, rewards, terminations, truncations, infos = envs.step(
-            [ANSWERS[i] for i in order]
+            [answers[i] for i in order]
         )
         for row, i in enumerate(order):
             observation, reward, terminated, truncated, info = single[i]
@@ -108,10 +111,8 @@ def test_a_batch_gives_the_verdicts_of_single_steps_in_any_order(env_id, kwargs)
 
 
 @each_env
-def test_gymnasiums_own_vector_env_agrees(env_id, kwargs):
-    envs = gym.make_vec(
-        env_id, num_envs=2, vectorization_mode="sync", **{"sandbox": "local", **kwargs}
-    )
+def test_gymnasiums_own_vector_env_agrees(case):
+    envs = gym.make_vec(case.id, num_envs=2, vectorization_mode="sync", **case.options)
     observations, infos = envs.reset(seed=0)
     assert observations in envs.observation_space
     _, rewards, terminations, _, infos = envs.step(("y", "z"))
@@ -121,10 +122,10 @@ def test_gymnasiums_own_vector_env_agrees(env_id, kwargs):
 
 
 @each_env
-def test_batched_env_follows_the_vector_convention(env_id, kwargs):
+def test_batched_env_follows_the_vector_convention(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        envs = make_vec(env_id, kwargs, 3)
+        envs = make_vec(case, 3)
     assert isinstance(envs, TextVectorEnv)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     observations, infos = envs.reset(seed=0)
@@ -141,9 +142,9 @@ def test_batched_env_follows_the_vector_convention(env_id, kwargs):
 
 
 @each_env
-def test_an_episode_is_one_answer_long(env_id, kwargs):
-    env = make(env_id, kwargs).unwrapped
-    envs = make_vec(env_id, kwargs, 2)
+def test_an_episode_is_one_answer_long(case):
+    env = make(case).unwrapped
+    envs = make_vec(case, 2)
     for each, answer in ((env, "a"), (envs, ["a", "b"])):
         with pytest.raises(gym.error.ResetNeeded, match="call reset"):
             each.step(answer)
@@ -154,10 +155,11 @@ def test_an_episode_is_one_answer_long(env_id, kwargs):
 
 
 @each_env
-def test_mistakes_of_the_caller_are_explained(env_id, kwargs):
-    env, envs = make(env_id, kwargs).unwrapped, make_vec(env_id, kwargs, 2)
+def test_mistakes_of_the_caller_are_explained(case):
+    env, envs = make(case).unwrapped, make_vec(case, 2)
     known = env.problem_ids[0]
-    with pytest.raises(ValueError, match=f"id '{known}x'.*Close matches: .*{known}"):
+    pattern = re.escape(known)
+    with pytest.raises(ValueError, match=f"id '{pattern}x'.*Close matches: .*{pattern}"):
         env.reset(options={"problem_id": known + "x"})
     with pytest.raises(ValueError, match="No problem has the id 17"):
         env.reset(options={"problem_id": 17})
@@ -178,26 +180,27 @@ def test_mistakes_of_the_caller_are_explained(env_id, kwargs):
     with pytest.raises(ValueError, match="2 answers, got one text"):
         envs.step("ab")
     with pytest.raises(ValueError, match="num_envs must be a positive integer"):
-        make_vec(env_id, kwargs, 0)
-    with pytest.raises(ValueError, match=r"sandbox must be one of auto, .*local.*got 'jail'"):
-        make(env_id, kwargs, sandbox="jail")
+        make_vec(case, 0)
+    if case.sandboxed:
+        with pytest.raises(ValueError, match=r"sandbox must be one of auto, .*local.*got 'jail'"):
+            make(case, sandbox="jail")
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        make(env_id, kwargs, colour="red")
+        make(case, colour="red")
 
 
-@each_env
-def test_a_broken_cage_raises_and_the_episode_stays_open(env_id, kwargs):
-    env = make(env_id, kwargs, sandbox=BrokenSandbox(shared("local"), "TRIGGER")).unwrapped
+@each_sandboxed_env
+def test_a_broken_cage_raises_and_the_episode_stays_open(case):
+    env = make(case, sandbox=BrokenSandbox(shared("local"), "TRIGGER")).unwrapped
     env.reset(seed=0)
     with pytest.raises(SandboxError, match="The cage is on fire"):
         env.step(block("'TRIGGER'"))
     assert env.step("y")[4]["solved"] is False
 
 
-@each_env
-def test_a_sandbox_failure_in_a_batch_is_nan_and_never_zero(env_id, kwargs):
+@each_sandboxed_env
+def test_a_sandbox_failure_in_a_batch_is_nan_and_never_zero(case):
     broken = BrokenSandbox(shared("local"), "TRIGGER")
-    envs = make_vec(env_id, kwargs, 3, sandbox=broken)
+    envs = make_vec(case, 3, sandbox=broken)
     envs.reset(seed=0)
     answers = ["y", block("'TRIGGER'"), block("1/0")]
     observations, rewards, terminations, truncations, infos = envs.step(answers)
@@ -213,10 +216,10 @@ def test_a_sandbox_failure_in_a_batch_is_nan_and_never_zero(env_id, kwargs):
     assert infos["problem_id"][1] in envs.problem_ids
 
 
-@each_env
-def test_a_batch_that_fails_as_a_whole_raises(env_id, kwargs):
+@each_sandboxed_env
+def test_a_batch_that_fails_as_a_whole_raises(case):
     broken = BrokenSandbox(shared("local"), "TRIGGER")
-    envs = make_vec(env_id, kwargs, 2, sandbox=broken)
+    envs = make_vec(case, 2, sandbox=broken)
     envs.reset(seed=0)
     with pytest.raises(SandboxError, match=r"None of 2 answers could be judged.*on fire"):
         envs.step([block("'TRIGGER'")] * 2)
@@ -224,28 +227,28 @@ def test_a_batch_that_fails_as_a_whole_raises(env_id, kwargs):
 
 
 @each_env
-def test_envs_are_picklable(env_id, kwargs):
-    env = make(env_id, kwargs)
+def test_envs_are_picklable(case):
+    env = make(case)
     env.reset(seed=0)
     env.step("y")
     copy = pickle.loads(pickle.dumps(env))
     assert copy.unwrapped.fingerprint == env.unwrapped.fingerprint
     assert copy.reset()[0] == env.reset()[0]  # the random state travels too
     assert copy.step("y")[4] == env.step("y")[4]
-    envs = make_vec(env_id, kwargs, 2)
+    envs = make_vec(case, 2)
     assert pickle.loads(pickle.dumps(envs)).reset(seed=1)[0] == envs.reset(seed=1)[0]
 
 
 @each_env
-def test_render_shows_prompt_answer_and_verdict(env_id, kwargs):
-    env = make(env_id, kwargs, render_mode="ansi")
+def test_render_shows_prompt_answer_and_verdict(case):
+    env = make(case, render_mode="ansi")
     prompt, _ = env.reset(seed=0)
     assert prompt in env.render()
     feedback = env.step("my answer")[0]
     shown = env.render()
     assert shown.index(prompt) < shown.index("my answer") < shown.rindex(feedback)
     with pytest.raises(ValueError, match="render_mode must be"):
-        type(env.unwrapped)(**kwargs, render_mode="human")
+        type(env.unwrapped)(**case.options, render_mode="human")
 
 
 def test_a_new_environment_takes_one_method():
@@ -267,6 +270,19 @@ def test_a_new_environment_takes_one_method():
         assert envs.step(["strap", "parts"])[1].tolist() == [1.0, 0.0]
     finally:
         del gym.registry["tests/Reversal-v0"]
+
+
+def test_what_a_caller_does_to_an_info_changes_no_problem():
+    class Plain(TextEnv):
+        def judge(self, problem, answer):
+            return Verdict(0.0, Status.WRONG_ANSWER, "No.", {"marks": shared})
+
+    shared = [1]
+    env = Plain([Problem("1", "p", "t", {"options": ["a"]})])
+    env.reset()[1]["metadata"]["options"].append("b")
+    env.step("x")[4]["details"]["marks"].append(2)
+    assert env.reset()[1]["metadata"] == {"options": ["a"]}
+    assert shared == [1]
 
 
 def test_the_fingerprint_covers_prompts_ids_and_targets():

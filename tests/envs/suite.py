@@ -1,0 +1,68 @@
+"""Every environment of the suite, on small data of our own making."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lcb_rows import FIXTURE, block
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+CODE = (block("print(1)"), block("1/0"), block(""), "```python\nprint(", "no code")
+TAGGED = (
+    "<answer>B</answer>",
+    "<answer>\nA\n</answer>",
+    "<answer>",
+    "B",
+    "<answer>A or B</answer>",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An environment, its options, and answers of many kinds to any of its problems."""
+
+    id: str
+    options: dict[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+
+    @property
+    def sandboxed(self) -> bool:
+        return "sandbox" in self.options
+
+
+LOCAL = {"sandbox": "local"}
+CASES = (
+    Case("vpd/MiniCode-v0", LOCAL, ("x*3+4", "y", "1/0", "x" * 70, "(", "x*0+0")),
+    Case("vpd/LiveCodeBench-v0", LOCAL | {"data": str(FIXTURE), "time_limit_seconds": 1.0}, CODE),
+    Case("vpd/CodeContests-v0", LOCAL | {"data": str(FIXTURES / "code_contests.jsonl")}, CODE),
+    Case("vpd/HumanEval-v0", LOCAL | {"data": str(FIXTURES / "humaneval.jsonl")}, CODE),
+    Case("vpd/MBPP-v0", LOCAL | {"data": str(FIXTURES / "mbpp.jsonl")}, CODE),
+    Case("vpd/SciKnowEval-v0", {"data": str(FIXTURES / "science_papers.jsonl")}, TAGGED),
+    Case(
+        "vpd/ToolUse-v0",
+        {"data": str(FIXTURES / "tool_use.jsonl")},
+        ("Action: x\nAction Input: {}", "Action: x", "Action Input: {", "call it", "Thought: hm"),
+    ),
+    Case(
+        "vpd/Math-v0",
+        {"data": str(FIXTURES / "math_problems.jsonl")},
+        (
+            r"\boxed{42}",
+            r"\boxed{\frac{6}{8}}",
+            r"\boxed{",
+            r"\boxed{}",
+            "42",
+            r"\boxed{\frac{1}{}",
+        ),
+    ),
+    Case("vpd/ReasoningGym-v0", {"size": 20}, (*TAGGED, "<answer>12</answer>")),
+    Case("vpd/MiniChoice-v0", {}, ("A", "B", "C", "D", "E", "AB")),
+    Case("vpd/MiniArithmetic-v0", {}, ("12", "100", "x", "1234567", "9" * 70)),
+)
+each_env = pytest.mark.parametrize("case", CASES, ids=[case.id[4:-3] for case in CASES])
+each_sandboxed_env = pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.sandboxed],
+    ids=[case.id[4:-3] for case in CASES if case.sandboxed],
+)

@@ -1,0 +1,236 @@
+"""Final answers of mathematical texts: finding them, and deciding the plain ones exactly.
+
+Pure parsing of any text; nothing here raises. What is more than text or a plain number is left to
+`math_comparison`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vpd_envs.extraction import Found, without_thinking
+
+LONGEST_NUMBER = 200  # characters; longer ones are compared by Math-Verify, or as texts
+# Math-Verify compares decimals rounded to 6 places, so nothing nearer is decided here.
+NEAR = Fraction(1, 100_000)
+
+
+@dataclass(frozen=True)
+class FinalAnswer:
+    found: Found
+    text: str = ""  # only if COMPLETE
+
+
+def boxed_answer(answer: str) -> FinalAnswer:
+    r"""What is within the last complete `\boxed{...}` (or `\fbox{...}`) after the thinking.
+
+    Boxes with nothing between them but punctuation, "and" or "or" are one answer of several parts:
+    `$\boxed{1}$ and $\boxed{2}$` is read as `1, 2`. Of boxes within boxes the outermost counts.
+    """
+    text = without_thinking(answer)
+    if text is None:
+        return FinalAnswer(Found.THINKING)
+    boxes, truncated = boxes_of(text)
+    if not boxes:
+        return FinalAnswer(Found.TRUNCATED if truncated else Found.NONE)
+    parts: list[str] = []
+    next_start = None
+    for box in reversed(boxes):
+        if next_start is not None and not is_separator(text[box.end : next_start]):
+            break
+        next_start = box.start
+        content = INNER_BOX.sub("{", text[box.content : box.end - 1]).strip()
+        if content and content not in parts:
+            parts.insert(0, content)
+    return FinalAnswer(Found.COMPLETE, ", ".join(parts)) if parts else FinalAnswer(Found.EMPTY)
+
+
+def marked_answer(answer: str, marker: str) -> FinalAnswer:
+    """The rest of the line, or the first line with something on it, that follows the last `marker`
+    after the thinking."""
+    text = without_thinking(answer)
+    if text is None:
+        return FinalAnswer(Found.THINKING)
+    _, found, rest = text.rpartition(marker)
+    if not found:
+        return FinalAnswer(Found.NONE)
+    line = rest.strip().partition("\n")[0].strip("*_` \t\r")
+    return FinalAnswer(Found.COMPLETE, line) if line else FinalAnswer(Found.EMPTY)
+
+
+def whole_answer(answer: str) -> FinalAnswer:
+    """All that follows the thinking."""
+    text = without_thinking(answer)
+    if text is None:
+        return FinalAnswer(Found.THINKING)
+    return FinalAnswer(Found.COMPLETE, text.strip()) if text.strip() else FinalAnswer(Found.EMPTY)
+
+
+# Boxes --------------------------------------------------------------------------------------------
+
+# A box may have two backslashes (a model that escapes its own text). `\\` and `\{` are no braces.
+BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox)[ \t]*+\{)|\\\\|\\[{}]|(?P<brace>[{}])")
+INNER_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)[ \t]*+\{")
+SEPARATOR = re.compile(
+    r"(?:[\s,;&$]|\\[,;:! ()\[\]]|\\\\|\\q?quad|\\(?:text|mathrm|textrm)\{[^{}]*\}|\b(?:and|or)\b)*"
+)
+LONGEST_SEPARATOR = 80
+
+
+@dataclass(frozen=True)
+class Box:
+    start: int
+    content: int  # where its content starts
+    end: int  # behind its closing brace
+
+
+def boxes_of(text: str) -> tuple[list[Box], bool]:
+    """The outermost complete boxes in their order, and whether one is opened and never closed."""
+    boxes: list[Box] = []
+    opened: list[tuple[int, int] | None] = []  # of each open brace: None if it opens no box
+    for match in BRACES.finditer(text):
+        if match["box"]:
+            opened.append(match.span())
+        elif match["brace"] == "{":
+            opened.append(None)
+        elif match["brace"] == "}" and opened:
+            span = opened.pop()
+            if span is not None:
+                while boxes and boxes[-1].start > span[0]:
+                    boxes.pop()
+                boxes.append(Box(*span, match.end()))
+    return boxes, any(opened)
+
+
+def is_separator(between: str) -> bool:
+    if len(between) > LONGEST_SEPARATOR or re.search(r"\n[ \t]*\n", between):
+        return False
+    return SEPARATOR.fullmatch(between) is not None
+
+
+# Plain answers ------------------------------------------------------------------------------------
+
+GROUPS = re.compile(
+    r"(?<![\d.])([1-9]\d{0,2})((?:(?:,|\{,\}|\\,|\\!|,\\!|\{ \}| )\d{3})+)(?![\d,])"
+)
+FRACTION_NAMES = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
+SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\displaystyle(?![A-Za-z])")
+SPACES = re.compile(r"\\\\\s*|(?:\\[,;:! ]|~|\\q?quad(?![A-Za-z])|\s)+")  # `\\` is no space
+BRACED = re.compile(r"\{([^{}\\]*)\}")
+EXPONENT = re.compile(r"([-+]?\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})")
+WORDS = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))((?: [A-Za-z]{3,})+)")
+
+INTEGER = re.compile(r"([-+]?)(\d+)")
+DECIMAL = re.compile(r"([-+]?)(\d*)\.(\d+)")
+QUOTIENT = re.compile(r"([-+]?)(\d+)/(\d+)")
+FRAC = re.compile(r"([-+]?)\\frac(?:\{([-+]?\d+)\}|(\d)|(?<=c) (\d))(?:\{(\d+)\}| ?(\d))")
+IN_BASE = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d+))")
+
+
+def tidy(text: str) -> str:
+    r"""The answer without what only changes how it looks: `$`, `\left`, spaces, a last full stop,
+    the commas of 1,234,567; and with `\frac` for `\dfrac`, minus signs that are ASCII."""
+    text = text.replace("\\$", "").replace("$", "").replace("−", "-").replace("–", "-")
+    text = FRACTION_NAMES.sub(r"\\frac", text)
+    text = SQRT.sub(r"\\sqrt{\1}", text)
+    if not re.search(r"[(\[]|\\\{", text):  # else (1,234) may be a point
+        text = GROUPS.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
+    text = SPACES.sub(lambda match: r"\\ " if match[0][:2] == r"\\" else " ", SIZES.sub("", text))
+    text = text.strip().rstrip(" .,;:").rstrip("\\").rstrip(" .,;:")
+    text = braced[1] if (braced := BRACED.fullmatch(text)) else text
+    if exponent := EXPONENT.fullmatch(text):
+        return rf"{exponent[1]} \times 10^{{{int(exponent[2])}}}"
+    if words := WORDS.fullmatch(text):
+        return rf"{words[1]} \text{{{words[2]}}}"
+    return text
+
+
+def compact(text: str) -> str:
+    """The text with spaces only where they part two letters or digits: equal ones are the same."""
+    return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])", "", text)
+
+
+@dataclass(frozen=True)
+class Plain:
+    value: Fraction
+    is_decimal: bool
+
+
+def plain_number(text: str) -> Plain | None:
+    r"""The value of a tidy integer, decimal, `a/b` or `\frac{a}{b}`; None for any other text."""
+    if len(text) > LONGEST_NUMBER or not text.isascii():
+        return None
+    if match := INTEGER.fullmatch(text):
+        return Plain(signed(match[1], Fraction(int(match[2]))), False)
+    if match := DECIMAL.fullmatch(text):
+        digits = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
+        return Plain(signed(match[1], digits), True)
+    if match := QUOTIENT.fullmatch(text):
+        over, under = int(match[2]), int(match[3])
+    elif match := FRAC.fullmatch(text):
+        over, under = int(match[2] or match[3] or match[4]), int(match[5] or match[6])
+    else:
+        return None
+    return Plain(signed(match[1], Fraction(over, under)), False) if under else None
+
+
+def signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+@dataclass(frozen=True)
+class Decision:
+    equal: bool
+    method: str  # "text" or "number"
+
+
+def decided(gold: str, prediction: str, tolerance: Fraction | None = None) -> Decision | None:
+    """Whether two tidy answers are equal, if text or plain numbers decide it; else None."""
+    if compact(gold) == compact(prediction):
+        return Decision(True, "text")
+    a, b = plain_number(gold), plain_number(prediction)
+    if a is not None and b is not None:
+        apart = abs(a.value - b.value)
+        if tolerance is not None:
+            return Decision(apart <= tolerance, "number")
+        if apart == 0 or apart > NEAR or not (a.is_decimal or b.is_decimal):
+            return Decision(apart == 0, "number")
+        return None
+    # Math-Verify does not look at the base.
+    in_base, other = IN_BASE.fullmatch(compact(gold)), IN_BASE.fullmatch(compact(prediction))
+    if in_base and other:
+        return Decision(base_and_digits(in_base) == base_and_digits(other), "number")
+    return None
+
+
+def base_and_digits(match: re.Match[str]) -> tuple[int, str]:
+    return int(match[2] or match[3]), match[1].lstrip("0")
+
+
+def parts(text: str) -> list[str]:
+    """The answers of a list, tidy: the text split at commas, semicolons, "and" and "or" outside of
+    all brackets."""
+    text = LISTED.sub(", ", SIZES.sub("", text)).strip(" $.")
+    if text.startswith("\\{") and text.endswith("\\}"):
+        text = text[2:-2]
+    return [part for part in map(tidy, split_outside_brackets(text)) if part]
+
+
+LISTED = re.compile(r"\\(?:text|mathrm|textrm)\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b")
+
+
+def split_outside_brackets(text: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for position, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character in ",;" and depth == 0:
+            yield text[start:position]
+            start = position + 1
+    yield text[start:]
