@@ -76,11 +76,11 @@ def science(row: Row) -> Iterator[Answer]:
 def tool_use(row: Row) -> Iterator[Answer]:
     """The stored calls; and, as a wrong answer, none of them but the first, twice."""
     calls = [
-        f"Action: {call['Action']}\nAction Input: {call['Action_Input']}"
+        f"Action: {call['Action'].removeprefix('[Optional]')}\nAction Input: {call['Action_Input']}"
         for call in json.loads(row["answer"])
     ]
-    yield str(row["idx"]), "Thought: I look it up.\n" + "\n".join(calls), True
-    yield str(row["idx"]), "\n".join(calls[:1] * (len(calls) + 1)), False
+    yield f"tooluse-{row['idx']}", "Thought: I look it up.\n" + "\n".join(calls), True
+    yield f"tooluse-{row['idx']}", "\n".join(calls[:1] * (len(calls) + 1)), False
 
 
 def boxed(row: Row) -> Iterator[Answer]:
