@@ -349,7 +349,7 @@ def test_the_public_layout_is_read(dataset, tmp_path):
     (problem,) = (env.problem(problem_id) for problem_id in env.problem_ids)
     assert problem.prompt.startswith("Q\n\nPlease reason step by step")
     assert DAPO_AFTER not in problem.prompt
-    assert env.gold(problem) == answer
+    assert problem.target.text == answer
     assert env.judge(problem, rf"\boxed{{{answer}}}").solved
 
 
@@ -357,7 +357,7 @@ def test_an_answer_that_only_the_solution_has_is_read(tmp_path):
     path = saved(tmp_path, {"problem": "Q", "solution": r"So \boxed{204}.", "id": 3})
     env = Math(path, dataset="aime24")
     assert env.problem_ids == ("aime24-3",)
-    assert env.gold(env.problem("aime24-3")) == "204"
+    assert env.problem("aime24-3").target.text == "204"
 
 
 def test_a_repeated_row_is_one_problem(tmp_path):
@@ -509,7 +509,7 @@ def test_a_response_without_any_expression_has_no_answer():
 def test_every_gold_answer_of_the_fixture_solves_its_problem():
     env = Math(FIXTURE)
     problems = [env.problem(problem_id) for problem_id in env.problem_ids]
-    answers = [rf"\boxed{{{env.gold(problem)}}}" for problem in problems]
+    answers = [rf"\boxed{{{problem.target.text}}}" for problem in problems]
     assert all(verdict.solved for verdict in env.judge_batch(problems, answers))
 
 
@@ -638,7 +638,7 @@ def test_a_used_environment_can_be_pickled():
 def test_a_batch_is_judged_the_same_in_any_order():
     env = Math(FIXTURE)
     attempts = [
-        (env.problem(problem_id), rf"\boxed{{{env.gold(env.problem(other))}}}")
+        (env.problem(problem_id), rf"\boxed{{{env.problem(other).target.text}}}")
         for problem_id in env.problem_ids
         for other in env.problem_ids
     ]

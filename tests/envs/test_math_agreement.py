@@ -77,7 +77,7 @@ def test_every_gold_answer_solves_its_problem_and_no_other_number_does(dataset):
     rows_of(f"{dataset}.jsonl")
     env = Math(DATA, dataset=dataset)
     problems = [env.problem(problem_id) for problem_id in env.problem_ids]
-    golds = [env.gold(problem) for problem in problems]
+    golds = [problem.target.text for problem in problems]
     right = [(problem, rf"\boxed{{{gold}}}") for problem, gold in zip(problems, golds, strict=True)]
     assert all(verdict.solved for verdict in env.judge_many(right))
     wrong = [(problem, r"\boxed{\frac{987654321}{1234567}}") for problem in problems]
