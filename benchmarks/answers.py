@@ -98,10 +98,24 @@ def responses(row: Row) -> Iterator[Answer]:
 PARTS = (
     Part("code/livecodebench_rows.jsonl", "vpd/LiveCodeBench-v0", solutions),
     Part("code/judge_edge_cases.jsonl", "vpd/LiveCodeBench-v0", solutions),
-    Part("code/codecontests_lcb_layout.jsonl", "vpd/CodeContests-v0", solutions),
-    Part("code/codecontests_public_rows.jsonl", "vpd/CodeContests-v0", solutions),
+    *(
+        Part(
+            f"code/codecontests_{name}.jsonl",
+            "vpd/CodeContests-v0",
+            solutions,
+            # These programs' verdicts are those of a comparison with the stored output.
+            ("--set", "multi_answer=include"),
+        )
+        for name in ("lcb_layout", "public_rows")
+    ),
     Part("code/humanevalpack_python.jsonl", "vpd/HumanEval-v0", humanevalpack),
-    Part("code/humanevalplus_with_solutions.jsonl", "vpd/HumanEval-v0", humanevalplus),
+    Part(
+        "code/humanevalplus_with_solutions.jsonl",
+        "vpd/HumanEval-v0",
+        humanevalplus,
+        # HumanEval+ has up to 1,000 inputs a test, and some make lists of a million numbers.
+        ("--set", "memory_limit_mb=2048", "time_limit_seconds=60"),
+    ),
     Part("code/mbpp.jsonl", "vpd/MBPP-v0", mbpp),
     *(
         Part(f"math/{name}.jsonl", "vpd/Math-v0", boxed, ("--set", f"dataset={name}"))
