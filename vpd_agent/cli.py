@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else 2
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sandbox").setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"Warning: {message}")
         return _run(*arguments)

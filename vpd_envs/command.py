@@ -37,23 +37,20 @@ SHOWN_DISAGREEMENTS = 20
 
 
 def envs(arguments: list[str]) -> int:
-    """`vpd envs`: the table of the suite."""
+    """`vpd envs`: what the suite has."""
     parser = argparse.ArgumentParser("vpd envs", description="The environments of the suite.")
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    parser.add_argument("--json", action="store_true", help="as a JSON list")
     options = parser.parse_args(arguments)
     if options.json:
         print(json.dumps([asdict(entry) for entry in CATALOGUE], indent=1))
         return 0
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "asks", "judge", "data", "problems"):
-        table.add_column(name, no_wrap=name == "id", overflow="fold")
+    console = Console(highlight=False, soft_wrap=True)
     for entry in CATALOGUE:
-        table.add_row(entry.id, entry.asks, entry.judge, entry.data, entry.size)
-    Console(highlight=False).print(table)
+        console.print(Text.assemble((f"{entry.id:<24}", "bold"), entry.asks))
+        print(f"    judge: {entry.judge}; data: {entry.data}; problems: {entry.size}")
     return 0
 
 
