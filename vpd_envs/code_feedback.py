@@ -55,10 +55,19 @@ class Failure:
     status: Status
     shown: bool  # whether feedback may show the test
     limits: Limits
+    note: str = ""  # the reason, if it can be told in words of our own
 
 
 def solved(tests: int) -> str:
     return f"Accepted\nAll {tests} test cases passed." if tests > 1 else "Accepted"
+
+
+def not_together(status: Status) -> str:
+    """On tests that pass one by one and fail in one process."""
+    return (
+        f"{TITLES[status]}\nEach test passes by itself, but not all of them in one process: the "
+        "program keeps something from one call to the next."
+    )
 
 
 def chosen(failures: Sequence[Failure]) -> list[Failure]:
@@ -88,11 +97,14 @@ def one_failure(failure: Failure, budget: int) -> str:
         return f"{text}\n{reason}" if reason else text
     if failure.status is Status.WRONG_ANSWER:
         head = f"Test Case {failure.number}: {title}"
+        if failure.test.expected is None:
+            return clip(f"{head}\n\n{failure.test.output(failure.execution)}", budget)
         return with_input(head, "Input", failure.test.input, outputs(failure), budget)
     head = f"{title}\n{reason_of(failure)}"
     if failure.status is Status.SYNTAX_ERROR:
         return head
-    label = f"Last Executed Input (test case {failure.number})"
+    kind = "Test" if failure.test.expected is None else "Input"
+    label = f"Last Executed {kind} (test case {failure.number})"
     return with_input(head, label, failure.test.input, "", budget)
 
 
@@ -128,6 +140,8 @@ def with_input(head: str, label: str, input_: str, tail: str, budget: int) -> st
 def reason_of(failure: Failure) -> str:
     """Why it ended, with what the program said of it."""
     execution, status = failure.execution, failure.status
+    if failure.note:
+        return failure.note
     if status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
         if execution.status is ExecutionStatus.CRASH:
             return crash_reason(execution)
@@ -138,6 +152,8 @@ def reason_of(failure: Failure) -> str:
 def hidden_reason(failure: Failure) -> str:
     """Why it ended, in words that cannot depend on the hidden test's text."""
     execution = failure.execution
+    if failure.note:
+        return failure.note
     if failure.status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
         if execution.status is ExecutionStatus.CRASH:
             return crash_reason(execution)

@@ -16,14 +16,21 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vpd_envs.types import Problem
 
 Row = Mapping[str, Any]
+MIB = 1 << 20
+# What is refused unread, since so little text can stand for so much: bytes, decompressed.
+LONGEST_LINE = 1024 * MIB  # of a .jsonl
+LARGEST_LIST = 4096 * MIB  # a whole .json
+LARGEST_ROW_GROUP = 4096 * MIB  # of a .parquet
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 ADVICE = "Download its files and name them with data=FILE_OR_FOLDER."
 SPLITS = ("all", "train", "test")
@@ -129,11 +136,14 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
     number = 0
     try:
         with opened(path) as file:
-            for number, line in enumerate(file, start=1):
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                place = f"{path}, line {number}"
+                if len(line) > LONGEST_LINE:
+                    raise too_large(place, LONGEST_LINE)
                 if line.strip():
-                    place = f"{path}, line {number}"
                     yield parsed(line, "the line (is the file complete?)", place), place
-    except (EOFError, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path}, after line {number}: the compressed file is damaged or cut off ({error})."
         ) from error
@@ -142,9 +152,11 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
 def json_list(path: Path) -> Iterator[tuple[Any, str]]:
     try:
         with opened(path) as file:
-            text = file.read()
-    except (EOFError, gzip.BadGzipFile) as error:
+            text = file.read(LARGEST_LIST + 1)
+    except DAMAGED as error:
         raise ValueError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
+    if len(text) > LARGEST_LIST:
+        raise too_large(str(path), LARGEST_LIST)
     listed = parsed(text, "the file (is it complete?)", str(path))
     if not isinstance(listed, list):
         raise ValueError(f"{path}: expected a JSON list of rows, came {type(listed).__name__}.")
@@ -152,8 +164,15 @@ def json_list(path: Path) -> Iterator[tuple[Any, str]]:
         yield row, f"{path}, row {number}"
 
 
-def opened(path: Path):
+def opened(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def too_large(place: str, limit: int) -> ValueError:
+    return ValueError(
+        f"{place}: refused, since it holds more than {limit / MIB:g} MB once decompressed. If the "
+        "file is to be trusted, split it."
+    )
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
@@ -167,11 +186,14 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
     number = 0
     try:
         with ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):
+            for i in range(file.num_row_groups):
+                if file.metadata.row_group(i).total_byte_size > LARGEST_ROW_GROUP:
+                    raise too_large(f"{path}, row group {i + 1}", LARGEST_ROW_GROUP)
+            for batch in file.iter_batches(batch_size=8):  # rows of code problems have megabytes
                 for row in batch.to_pylist():
                     number += 1
                     yield row, f"{path}, row {number}"
-    except ArrowException as error:
+    except (ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(
             f"{path}, after row {number}: no complete parquet file ({error})."
         ) from error
@@ -187,13 +209,36 @@ def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
         ) from error
     try:
         rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
-    except Exception as error:  # the hub's client raises dozens of kinds, and wraps what we need
-        raise ConnectionError(
-            f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
-            f"from the Hugging Face hub: {type(error).__name__}: {error} {ADVICE}"
-        ) from error
+    except Exception as error:  # the hub's client raises dozens of kinds
+        raise unreachable(hub, error) from error
     for number, row in enumerate(rows, start=1):
         yield row, f"{hub.name}, row {number}"
+
+
+def hub_folder(hub: Hub, names: Iterable[str]) -> Path:
+    """A folder with these files of a data set, downloaded unless they are in the hub's cache."""
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ValueError(
+            f"Loading {hub.name} from the hub needs the package huggingface_hub "
+            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+        ) from error
+    try:
+        paths = [
+            hf_hub_download(hub.name, name, repo_type="dataset", revision=hub.revision)
+            for name in names
+        ]
+    except Exception as error:  # the hub's client raises dozens of kinds
+        raise unreachable(hub, error) from error
+    return Path(paths[0]).parent
+
+
+def unreachable(hub: Hub, error: Exception) -> ConnectionError:
+    return ConnectionError(
+        f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
+        f"from the Hugging Face hub: {type(error).__name__}: {error} {ADVICE}"
+    )
 
 
 def parsed(text: str | bytes, name: str, place: str) -> Any:

@@ -8,32 +8,33 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import hashlib
-import json
 import pickletools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sandbox import Limits, Sandbox
-from vpd_envs.code import MIB, CallTest, CodeEnv, CodeTest, StdinTest
+from vpd_envs.code import MIB, CallTest, CodeEnv, CodeTest, StdinTest, answer_format, limits_for
+from vpd_envs.data import Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.types import Problem
 
-HUB_NAME = "livecodebench/code_generation_lite"
-HUB_FILES = ("test.jsonl", *(f"test{i}.jsonl" for i in range(2, 7)))  # releases v1 to v6
-FIELDS = (
-    "question_id",
-    "question_content",
-    "starter_code",
-    "public_test_cases",
-    "private_test_cases",
-    "metadata",
-)
+HUB = Hub("livecodebench/code_generation_lite")
+# What each release adds; a release is its file and all before it.
+FILES = {
+    "release_v1": "test.jsonl",  # 400 problems
+    "release_v2": "test2.jsonl",  # 511 with those before
+    "release_v3": "test3.jsonl",  # 612
+    "release_v4": "test4.jsonl",  # 713
+    "release_v5": "test5.jsonl",  # 880
+    "release_v6": "test6.jsonl",  # 1055
+}
+LAYOUT = "a LiveCodeBench row"
+TEXTS = ("starter_code", "public_test_cases", "private_test_cases", "metadata")  # may be empty
 SHOWN_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
-CHECKED_AT_ONCE = 64 * MIB  # the private tests of larger files are decoded when first needed
+CHECKED_AT_ONCE = 1 << 18  # characters; longer private tests are decoded when first needed
 
 PROGRAM_FORMAT = (
     "Write a Python program that solves the problem: it reads the input from stdin and writes the "
@@ -44,87 +45,113 @@ FUNCTION_FORMAT = (
     "heapq, math, ...) are in place.\n\n```python\n{starter_code}\n```"
 )
 CALL_FORMAT = "Write a Python function `{function}` that solves the problem."
-LIMIT_FORMAT = (
-    "Time limit per test: {seconds:g} s. Memory limit: {megabytes:g} MB.\n"
-    "Answer with one Python code block (```python ... ```); if there are several, the last one "
-    "counts."
-)
 
 
 class LiveCodeBench(CodeEnv):
     """`vpd/LiveCodeBench-v0`.
 
-    data: a .jsonl or .json file or a folder of .jsonl files in LiveCodeBench's layout; None loads
-        the releases v1 to v6 from the Hugging Face hub (several GB).
-    split: "all", "train" or "test"; by the hash of the problem's id, so that a problem never
-        changes sides. `test_fraction` of the problems are in "test".
-    start_date, end_date: only problems with start_date <= contest_date < end_date (ISO dates).
-    max_problems: the first so many of what is left.
+    data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data`. None loads the
+        files test.jsonl to test6.jsonl of the hub (several GB), as many as `release` has.
+    release: "release_v1" to "release_v6", each with the problems of those before it; of the hub, or
+        of a folder with files of the hub's names. None: all there is.
+    start_date, end_date: only problems with start_date <= contest_date < end_date (ISO dates). The
+        "v6" of the self-distillation papers is 2025-02-01 to 2025-05-01: 131 problems.
     max_decompressed_mb: larger compressed tests of one problem are refused.
-    The others are those of `CodeEnv`.
+    The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+
+    The comparison is LiveCodeBench's own: outputs of programs line by line, as decimals where the
+    texts differ, and values of functions as JSON. Where several outputs are right, only the stored
+    one is, as there.
     """
 
     def __init__(
         self,
         data: str | Path | None = None,
         *,
+        hub: str | None = None,
+        revision: str | None = None,
         split: str = "all",
         test_fraction: float = 0.2,
+        max_problems: int | None = None,
+        release: str | None = None,
         start_date: str | None = None,
         end_date: str | None = None,
-        max_problems: int | None = None,
+        max_decompressed_mb: float = 512,
         sandbox: str | Sandbox = "auto",
         time_limit_seconds: float = 6.0,
         memory_limit_mb: float = 512,
         feedback_tests: str = "public",
+        judged_tests: str = "all",
         stop_at_first_failure: bool = True,
-        max_decompressed_mb: float = 512,
+        max_turns: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        if split not in ("all", "train", "test"):
-            raise ValueError(f"split must be 'all', 'train' or 'test', got {split!r}.")
-        if not 0 <= test_fraction <= 1:
-            raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction!r}.")
-        if max_problems is not None and max_problems < 1:
-            raise ValueError(f"max_problems must be at least 1 or None, got {max_problems!r}.")
-        for name, value in (
-            ("time_limit_seconds", time_limit_seconds),
-            ("memory_limit_mb", memory_limit_mb),
-            ("max_decompressed_mb", max_decompressed_mb),
-        ):
-            if not value > 0:
-                raise ValueError(f"{name} must be a positive number, got {value!r}.")
-        limits = Limits(wall_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
+        limits = limits_for(time_limit_seconds, memory_limit_mb)
+        if not max_decompressed_mb > 0:
+            raise ValueError(
+                f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
+            )
         window = Window.of(start_date, end_date)
         max_bytes = int(max_decompressed_mb * MIB)
-        problems: list[Problem] = []
-        for row, place, check in rows(data):
-            problem = problem_of(row, place, limits, max_bytes)
-            if check:
-                decoded(problem.target)
-            if split != "all" and (split == "test") != in_test_split(problem.id, test_fraction):
-                continue
+        source = Hub(hub or HUB.name, revision=revision)
+        names = files_of(release)
+        if data is None:
+            data = hub_folder(source, names)
+        elif release is not None:
+            check_release(Path(data), names)
+
+        def problem_of(row: Row, place: str) -> Problem | None:
+            problem = problem_of_row(row, place, limits, max_bytes)
             if window and not window.holds(row.get("contest_date"), place):
-                continue
-            problems.append(problem)
-            if len(problems) == max_problems:
-                break
-        if not problems:
-            raise ValueError(
-                f"No problem of {data or HUB_NAME} is in split={split!r}, start_date={start_date}, "
-                f"end_date={end_date}. Widen the window or the split."
-            )
+                return None
+            if len(problem.target.private) <= CHECKED_AT_ONCE:
+                decoded(problem.target)
+            return problem
+
+        problems = load_problems(
+            data,
+            source,
+            problem_of,
+            split=split,
+            test_fraction=test_fraction,
+            max_problems=max_problems,
+            files=lambda path: release is None or path.name in names,
+        )
         super().__init__(
             problems,
             limits=limits,
-            sandbox=sandbox,
             feedback_tests=feedback_tests,
+            judged_tests=judged_tests,
             stop_at_first_failure=stop_at_first_failure,
+            sandbox=sandbox,
+            max_turns=max_turns,
             render_mode=render_mode,
         )
 
     def tests(self, problem: Problem) -> tuple[CodeTest, ...]:
         return decoded(problem.target)
+
+    def has_public_test(self, problem: Problem) -> bool:
+        return bool(public_tests(problem.target))  # without decoding the private ones
+
+
+def files_of(release: str | None) -> list[str]:
+    """The names of a release's files."""
+    releases = list(FILES)
+    if release is None:
+        return list(FILES.values())
+    if release not in releases:
+        raise ValueError(f"release must be one of {', '.join(releases)}; got {release!r}.")
+    return list(FILES.values())[: releases.index(release) + 1]
+
+
+def check_release(folder: Path, names: list[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"release= chooses among the files {', '.join(names)} of a folder, and {folder} lacks "
+            f"{', '.join(missing)}. Leave release= out, or name a folder that has them with data=."
+        )
 
 
 @dataclass(frozen=True)
@@ -144,37 +171,39 @@ class StoredTests:
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
 def decoded(stored: StoredTests) -> tuple[CodeTest, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
-    tests = [
-        test_of(test, public, stored)
-        for public, listed in (
-            (True, parsed(stored.public, "public_test_cases", stored.place)),
-            (False, private_tests(stored)),
-        )
-        for test in checked_list(listed, stored.place)
-    ]
+    private = checked_list(private_tests(stored), stored.place)
+    tests = [test_of(test, True, stored) for test in public_tests(stored)]
+    tests += [test_of(test, False, stored) for test in private]
     if not tests:
         raise ValueError(f"{stored.place}: the problem has no test, so nothing could be judged.")
     return tuple(tests)
 
 
-def problem_of(row: Mapping[str, Any], place: str, limits: Limits, max_bytes: int) -> Problem:
-    for name in FIELDS:
+def public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
+    listed = parsed(stored.public, "public_test_cases", stored.place)
+    return checked_list(listed, stored.place)
+
+
+def problem_of_row(row: Row, place: str, limits: Limits, max_bytes: int) -> Problem:
+    id_ = text_field(row, place, LAYOUT, "question_id")
+    content = text_field(row, place, LAYOUT, "question_content")
+    for name in TEXTS:
         if not isinstance(row.get(name), str):
             came = f"{name!r} is {type(row[name]).__name__}" if name in row else sorted(row)
             raise ValueError(
-                f"{place}: expected a LiveCodeBench row, which has the text fields "
-                f"{', '.join(FIELDS)}; {name!r} is missing or no text (came: {came})."
+                f"{place}: expected {LAYOUT}, which has the text fields {', '.join(TEXTS)}; "
+                f"{name!r} is missing or no text (came: {came})."
             )
     metadata = parsed(row["metadata"] or "{}", "metadata", place)
     function = metadata.get("func_name") if isinstance(metadata, dict) else None
+    function = function if isinstance(function, str) else None
     if row["starter_code"].strip():
         task = FUNCTION_FORMAT.format(starter_code=row["starter_code"].rstrip())
     else:
         task = CALL_FORMAT.format(function=function) if function else PROGRAM_FORMAT
-    limit = LIMIT_FORMAT.format(seconds=limits.wall_seconds, megabytes=limits.memory_bytes / MIB)
     return Problem(
-        id=row["question_id"],
-        prompt=f"{row['question_content'].rstrip()}\n\n{task}\n\n{limit}",
+        id=id_,
+        prompt=f"{content.rstrip()}\n\n{task}\n\n{answer_format(limits)}",
         target=StoredTests(
             row["public_test_cases"], row["private_test_cases"], function, place, max_bytes
         ),
@@ -193,12 +222,18 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeT
         raise ValueError(
             f"{stored.place}: a test's testtype must be 'stdin' or 'functional', got {kind!r}."
         )
-    if not isinstance(stored.function, str) or not stored.function:
+    if not stored.function:
         raise ValueError(f"{stored.place}: functional tests need metadata with a 'func_name'.")
     lines = [line for line in input_.split("\n") if line.strip()]
     arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
     parsed(expected, "the output of a functional test", stored.place)
     return CallTest(input_, expected, public, stored.function, tuple(arguments))
+
+
+def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+    if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
+        raise ValueError(f"{place}: test cases must be a JSON list of objects.")
+    return listed
 
 
 def private_tests(stored: StoredTests) -> Any:
@@ -238,8 +273,8 @@ def decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
 
 
 # The opcodes of a pickled text. Nothing is unpickled: no opcode that builds an object is executed.
-TEXTS = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
-TEXTS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
+PICKLED_TEXTS = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+PICKLED_TEXTS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
 HARMLESS = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
 
@@ -248,7 +283,7 @@ def pickled_text(data: bytes, place: str) -> str:
     texts: list[str | bytes] = []
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in TEXTS:
+            if opcode.name in PICKLED_TEXTS:
                 texts.append(argument)
             elif opcode.name not in HARMLESS:
                 raise ValueError(f"the opcode {opcode.name} could build an object")
@@ -262,95 +297,7 @@ def pickled_text(data: bytes, place: str) -> str:
         ) from error
 
 
-# Rows ---------------------------------------------------------------------------------------------
-
-
-def rows(data: str | Path | None) -> Iterator[tuple[Mapping[str, Any], str, bool]]:
-    """Rows, their place ("FILE, line 3") and whether their tests are to be checked at once."""
-    for path in [Path(data)] if data is not None and not Path(data).is_dir() else files(data):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"data must be a .jsonl or .json file or a folder of .jsonl files in "
-                f"LiveCodeBench's layout; there is no {path}."
-            )
-        check = path.stat().st_size <= CHECKED_AT_ONCE
-        empty = True
-        for row, place in json_rows(path) if path.suffix == ".json" else json_lines(path):
-            empty = False
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{place}: expected a LiveCodeBench row, a JSON object; came "
-                    f"{type(row).__name__}."
-                )
-            yield row, place, check
-        if empty:
-            raise ValueError(f"{path} is empty: expected LiveCodeBench rows, one JSON per line.")
-
-
-def files(data: str | Path | None) -> list[Path]:
-    if data is None:
-        return hub_files()
-    found = sorted(Path(data).glob("*.jsonl"))
-    if not found:
-        raise FileNotFoundError(f"The folder {data} has no .jsonl file. Name one with data=.")
-    return found
-
-
-def hub_files() -> list[Path]:
-    advice = "Download the files of the data set and name them with data=FILE_OR_FOLDER."
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ValueError(
-            f"Loading {HUB_NAME} from the hub needs the package huggingface_hub. Install it, or: "
-            f"{advice}"
-        ) from error
-    try:
-        return [Path(hf_hub_download(HUB_NAME, name, repo_type="dataset")) for name in HUB_FILES]
-    except (OSError, ValueError) as error:  # offline, refused, not found: all subclass OSError
-        raise ConnectionError(
-            f"Could not load {HUB_NAME} from the hub: {error} {advice}"
-        ) from error
-
-
-def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                yield parsed(line, "the line (is the file complete?)", place), place
-
-
-def json_rows(path: Path) -> Iterator[tuple[Any, str]]:
-    listed = parsed(path.read_bytes(), "the file (is it complete?)", str(path))
-    if not isinstance(listed, list):
-        raise ValueError(f"{path}: expected a JSON list of rows, came {type(listed).__name__}.")
-    for number, row in enumerate(listed, start=1):
-        yield row, f"{path}, row {number}"
-
-
-def parsed(text: str | bytes, name: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        start = text[:60]
-        raise ValueError(
-            f"{place}: {name} must be JSON, but {error}. It starts with {start!r}."
-        ) from error
-
-
-def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
-    if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
-        raise ValueError(f"{place}: test cases must be a JSON list of objects.")
-    return listed
-
-
 # Selection ----------------------------------------------------------------------------------------
-
-
-def in_test_split(problem_id: str, test_fraction: float) -> bool:
-    digest = hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8]) < test_fraction * 2**64
 
 
 @dataclass(frozen=True)

@@ -323,7 +323,7 @@ def test_a_hidden_test_never_appears_in_feedback(tmp_path, leak):
     assert "77" not in feedback
     assert "88" not in feedback
     assert details["failed_test"] == 2
-    assert details["failed_test_public"] is False
+    assert details["failed_test_shown"] is False
     assert status not in ("solved", "no_answer", "empty_answer")
 
 
@@ -345,6 +345,98 @@ def test_feedback_tests_all_shows_any_test(tmp_path):
     env = env_of(tmp_path, row("p", "?", [("ok", "ok")], [("7", "8")]), feedback_tests="all")
     feedback = step(env, "p", block("print(input())"))[2]
     assert feedback == "Test Case 2: Wrong Answer\n\nInput\n7\n\nOutput\n7\n\nExpected\n8"
+
+
+def numbered_row(id_, public, private):
+    """A problem whose programs double their input; test i has the input i."""
+    pairs = [(str(i), str(2 * i)) for i in range(1, public + private + 1)]
+    return row(id_, "Double it.", pairs[:public], pairs[public:])
+
+
+def shown_inputs(env, id_):
+    tests, shown = env.tests_to_run(env.problem(id_))
+    return [test.input for test in tests[:shown]], [test.input for test in tests[shown:]]
+
+
+def test_feedback_tests_says_which_tests_feedback_may_show(tmp_path):
+    rows = [numbered_row("p", 2, 5), numbered_row("q", 0, 3), numbered_row("r", 1, 1)]
+    counts = {
+        how: [
+            tuple(map(len, shown_inputs(env_of(tmp_path, *rows, feedback_tests=how), id_)))
+            for id_ in "pqr"
+        ]
+        for how in ("none", "public", "half", "all")
+    }
+    assert counts == {
+        "none": [(0, 7), (0, 3), (0, 2)],
+        "public": [(2, 5), (0, 3), (1, 1)],
+        "half": [(2 + 2, 3), (1, 2), (1, 1)],
+        "all": [(7, 0), (3, 0), (2, 0)],
+    }
+
+
+def test_the_shown_half_depends_on_the_tests_alone_and_runs_after_the_public_ones(tmp_path):
+    one, other = numbered_row("p", 2, 20), numbered_row("q", 2, 20)
+    other["private_test_cases"] = json.dumps(json.loads(other["private_test_cases"])[::-1])
+    env = env_of(tmp_path, one, other, feedback_tests="half")
+    shown, hidden = shown_inputs(env, "p")
+    assert shown[:2] == ["1", "2"]
+    assert len(shown) == 12
+    assert set(shown) == set(shown_inputs(env, "q")[0])
+    assert set(shown[2:]) != {str(i) for i in range(3, 13)}  # not merely the first ones
+    program = f"n = int(input())\nprint(0 if n in {{{', '.join(hidden)}}} else 2 * n)"
+    _, _, feedback, details = step(env, "p", block(program))
+    assert feedback == "Hidden Test Case 13: Wrong Answer"
+    assert (details["failed_test"], details["tests_passed"]) == (13, 12)
+    _, _, feedback, _ = step(env, "p", block(program.replace(hidden[0], shown[-1])))
+    assert f"Input\n{shown[-1]}\n\nOutput\n0" in feedback
+
+
+def test_training_on_a_fixed_half_judges_by_nothing_else(tmp_path):
+    rows = [numbered_row("p", 1, 6)]
+    half = env_of(tmp_path, *rows, feedback_tests="half", judged_tests="feedback")
+    whole = env_of(tmp_path, *rows)
+    (shown, hidden), answer = shown_inputs(half, "p"), "n = int(input())\nprint(n * 2 if {} else 0)"
+    assert (len(shown), hidden) == (4, [])
+    only_shown = block(answer.format(f"n in {{{', '.join(shown)}}}"))
+    reward, _, feedback, details = step(half, "p", only_shown)
+    assert (reward, feedback, details["tests"]) == (1.0, "Accepted\nAll 4 test cases passed.", 4)
+    assert step(whole, "p", only_shown)[0] == 0.0
+    same = env_of(tmp_path, *rows, feedback_tests="half")
+    assert same.fingerprint == whole.fingerprint != half.fingerprint
+
+
+def test_judging_by_feedback_tests_needs_some(tmp_path):
+    with pytest.raises(ValueError, match=r"'feedback'.*'none' leaves none"):
+        env_of(tmp_path, ROWS[0], feedback_tests="none", judged_tests="feedback")
+    rows = [numbered_row("p", 1, 1), numbered_row("q", 0, 1)]
+    with pytest.raises(ValueError, match=r"1 problems have none \('q' is the first\).*'half'"):
+        env_of(tmp_path, *rows, judged_tests="feedback")
+    assert env_of(tmp_path, rows[0], judged_tests="feedback")
+
+
+def test_feedback_tests_none_shows_no_test_at_all(tmp_path):
+    env = env_of(tmp_path, row("p", "?", [("77", "88")]), feedback_tests="none")
+    _, _, feedback, details = step(env, "p", block("raise KeyError(input())"))
+    assert feedback == "Hidden Test Case 1: Runtime Error\nKeyError"
+    assert details["failed_test_shown"] is False
+
+
+def test_details_tell_the_first_failure_where_feedback_tells_another_or_more(tmp_path):
+    cases = [("wrong", "0"), ("error", "0"), ("w", "0")]
+    env = env_of(tmp_path, row("p", "?", cases, [("hidden", "0")]), stop_at_first_failure=False)
+    _, _, feedback, details = step(env, "p", block("assert input() != 'error'"))
+    assert feedback.startswith("Runtime Error")
+    assert details["first_failure"].startswith("Test Case 1: Wrong Answer\n\nInput\nwrong\n")
+    _, _, feedback, details = step(env, "p", block("print('<|im_end|>')"))
+    assert "Input\nw\n" in feedback  # the two shortest
+    assert "Output\n< |im_end|>" in details["first_failure"]
+    code = "print(1 if input() == 'hidden' else 0)"
+    _, _, feedback, details = step(env, "p", block(code))
+    assert feedback == "Hidden Test Case 4: Wrong Answer"
+    assert "first_failure" not in details
+    stopping = env_of(tmp_path, row("p", "?", cases))
+    assert "first_failure" not in step(stopping, "p", block("print(1)"))[3]
 
 
 # Caps and choice ----------------------------------------------------------------------------------

@@ -1,11 +1,16 @@
 """Loading LiveCodeBench's layout: selection, packed tests, and data that is not to be trusted."""
 
 import base64
+import http.server
 import io
 import json
 import os
 import pickle
+import subprocess
+import sys
+import threading
 import zlib
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -94,10 +99,12 @@ def test_metadata_shows_the_task_but_no_test():
         ({"max_problems": 0}, "max_problems must be at least 1"),
         ({"start_date": "soon"}, "start_date must be an ISO date such as 2025-02-01, got 'soon'"),
         ({"start_date": "2025-02-01", "end_date": "2025-01-01"}, "must be before end_date"),
-        ({"start_date": "2035-01-01"}, "No problem .* start_date=2035-01-01.*Widen"),
+        ({"start_date": "2035-01-01"}, "No problem of .*problems.jsonl is left.*Widen"),
         ({"time_limit_seconds": 0}, "time_limit_seconds must be a positive number, got 0"),
         ({"memory_limit_mb": -1}, "memory_limit_mb must be a positive number, got -1"),
-        ({"feedback_tests": "none"}, "feedback_tests must be 'public' or 'all', got 'none'"),
+        ({"feedback_tests": "some"}, "feedback_tests must be one of none, public, half, all; got"),
+        ({"max_decompressed_mb": 0}, "max_decompressed_mb must be a positive number, got 0"),
+        ({"release": "v6"}, "release must be one of release_v1, .*, release_v6; got 'v6'"),
     ],
 )
 def test_bad_arguments_are_explained(kwargs, message):
@@ -106,12 +113,12 @@ def test_bad_arguments_are_explained(kwargs, message):
 
 
 def test_missing_and_empty_data_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere\.jsonl"):
         LiveCodeBench(tmp_path / "nowhere.jsonl")
-    with pytest.raises(FileNotFoundError, match=r"has no \.jsonl file"):
+    with pytest.raises(FileNotFoundError, match=r"has no file to read"):
         LiveCodeBench(tmp_path)
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match=r"empty\.jsonl is empty: expected LiveCodeBench rows"):
+    with pytest.raises(ValueError, match=r"empty\.jsonl is empty: expected rows"):
         LiveCodeBench(tmp_path / "empty.jsonl")
 
 
@@ -131,10 +138,13 @@ def without(name):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ([1], "line 2: expected a LiveCodeBench row, a JSON object; came list"),
-        ({"prompt": "x", "answer": "y"}, r"'question_id' is missing.*came: \['answer', 'prompt'\]"),
+        ([1], "line 2: expected a row, a JSON object; came list"),
+        (
+            {"prompt": "x", "answer": "y"},
+            "a LiveCodeBench row.*'question_id', but the row has 'answer', 'prompt'",
+        ),
         (without("starter_code"), "'starter_code' is missing"),
-        (ROWS[1] | {"question_content": 3}, "'question_content' is int"),
+        (ROWS[1] | {"question_content": 3}, "'question_content' is a text; came int"),
         (ROWS[1] | {"metadata": "{"}, "metadata must be JSON"),
         (ROWS[1] | {"public_test_cases": "nope"}, "public_test_cases must be JSON"),
         (ROWS[1] | {"public_test_cases": "[1]"}, "must be a JSON list of objects"),
@@ -215,7 +225,7 @@ def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(tmp_path):
         load(tmp_path, honest, max_decompressed_mb=0.0009765625)
 
 
-def test_tests_of_large_files_are_decoded_when_first_needed(tmp_path, monkeypatch):
+def test_long_tests_are_decoded_when_first_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(livecodebench, "CHECKED_AT_ONCE", 10)
     env = load(tmp_path, ROWS[0] | {"private_test_cases": packed(Malicious(tmp_path / "harm"))})
     env.reset(seed=0)
@@ -224,16 +234,82 @@ def test_tests_of_large_files_are_decoded_when_first_needed(tmp_path, monkeypatc
     assert not (tmp_path / "harm").exists()
 
 
-def test_an_unreachable_hub_names_data(monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
+def test_a_release_has_its_files_and_those_before_it(tmp_path):
+    for number, name in enumerate(livecodebench.FILES.values(), start=1):
+        write_rows(tmp_path / name, [row(f"p{number}", "?", [("1", "1")])])
+    for number, release in enumerate(livecodebench.FILES, start=1):
+        env = LiveCodeBench(tmp_path, release=release)
+        assert set(env.problem_ids) == {f"p{i}" for i in range(1, number + 1)}
+    assert len(LiveCodeBench(tmp_path).problem_ids) == 6
+    (tmp_path / "test2.jsonl").unlink()
+    assert LiveCodeBench(tmp_path, release="release_v1").problem_ids == ("p1",)
+    with pytest.raises(FileNotFoundError, match=r"lacks test2\.jsonl\. Leave release= out"):
+        LiveCodeBench(tmp_path, release="release_v3")
 
-    def unreachable(*args, **kwargs):
-        raise OSError("Name or service not known")
 
-    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(ConnectionError, match=r"Could not load livecodebench.*data=FILE_OR_FOLDER"):
-        LiveCodeBench()
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+class OwnHub(http.server.BaseHTTPRequestHandler):
+    """The part of the hub's protocol that downloading a file takes."""
+
+    asked: ClassVar[list] = []
+
+    def do_HEAD(self):
+        self.asked.append(self.path)
+        name = self.path.rpartition("/")[2]
+        self.body = FIXTURE.read_bytes().splitlines(keepends=True)[name == "test2.jsonl"]
+        self.send_response(200)
+        self.send_header("ETag", f'"{name}"')
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+LOAD = """
+from vpd_envs.livecodebench import LiveCodeBench
+try:
+    env = LiveCodeBench(hub="ours/lcb", revision="spring", release="release_v2")
+except ConnectionError as error:
+    print("ConnectionError:", error)
+else:
+    print(*env.problem_ids)
+"""
+
+
+def loaded_from_hub(tmp_path, **variables):
+    command = [sys.executable, "-c", LOAD]
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"} | variables
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_files_of_a_release_are_downloaded_from_the_hub_at_a_revision(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OwnHub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        ids = loaded_from_hub(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0")
+        server.shutdown()
+    assert ids == "plus-one mean"
+    resolved = "/datasets/ours/lcb/resolve/spring"
+    assert {f"{resolved}/test.jsonl", f"{resolved}/test2.jsonl"} <= set(OwnHub.asked)
+    assert not any("test3" in path for path in OwnHub.asked)
+    # What was downloaded is there without a hub, too.
+    assert loaded_from_hub(tmp_path, HF_HUB_OFFLINE="1") == "plus-one mean"
+
+
+def test_an_unreachable_hub_names_data(tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    said = loaded_from_hub(tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith("ConnectionError: Could not load ours/lcb (split test, revision spring)")
+    assert "data=FILE_OR_FOLDER" in said
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"needs the package huggingface_hub.*data="):
         LiveCodeBench()
 
