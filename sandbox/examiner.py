@@ -303,7 +303,10 @@ class Connection:
 
 def exception_of(name, message, program_traceback):
     kind = getattr(builtins, name)
-    error = kind.__new__(kind, message)  # __init__ may want other arguments
+    try:
+        error = kind.__new__(kind, message)  # __init__ may want other arguments
+    except TypeError:  # an ExceptionGroup wants the exceptions in it, too, which are no data
+        error = type(name, (Exception,), {})(message)
     if not isinstance(error, BaseException) or not isinstance(program_traceback, str):
         raise ValueError("this is no exception")
     error.program_traceback = program_traceback

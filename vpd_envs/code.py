@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
-from sandbox import Call, Execution, Job, Limits
+from sandbox import MIB, Call, Execution, Job, Limits
 from sandbox.comparison import Json, Lines, Rule
 from sandbox.judge import AssertTest, Outcome, Result, judge
 from vpd_envs import code_feedback
@@ -23,7 +23,6 @@ from vpd_envs.neutral import neutral
 from vpd_envs.sandboxed import SandboxedEnv
 from vpd_envs.types import Problem, Status, Verdict
 
-MIB = 1 << 20
 LINES, JSON = Lines(), Json()
 FEEDBACK_TESTS = ("none", "public", "half", "all")
 JUDGED_TESTS = ("all", "feedback")

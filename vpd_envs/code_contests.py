@@ -24,10 +24,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sandbox import Limits, Sandbox
+from sandbox import MIB, Limits, Sandbox
 from sandbox.comparison import Checker, Floats, IgnoreCase, Rule, Whitespace, rule
 from vpd_envs import livecodebench
-from vpd_envs.code import MIB, CodeEnv, CodeTest, StdinTest, answer_format, limits_for
+from vpd_envs.code import CodeEnv, CodeTest, StdinTest, answer_format, limits_for
 from vpd_envs.data import Hub, Row, load_problems, local_files, text_field
 from vpd_envs.types import Problem
 

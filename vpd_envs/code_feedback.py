@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandbox import Execution, ExecutionStatus, Limits
+from sandbox import MIB, Execution, ExecutionStatus, Limits
 from vpd_envs.extraction import Found
 from vpd_envs.types import Status
 
@@ -25,7 +25,7 @@ LONGEST_FEEDBACK = 2000
 INPUT_LINES, INPUT_LINE, OUTPUT = 8, 250, 250
 FRAMES, MESSAGE = 4, 300  # of a traceback
 STDERR_READ = 1 << 18  # characters at its end; a genuine traceback is never longer
-MIB = 1 << 20
+
 
 ASKED = "Answer with one Python code block that starts with ```python and ends with ```."
 EMPTY_ANSWER = f"Empty answer\nThe answer has no text. {ASKED}"
@@ -34,8 +34,7 @@ NO_BLOCK = {
     Found.NONE: f"No code block\nThe answer has no fenced code block. {ASKED}",
     Found.TRUNCATED: "No code block\nThe answer was cut off: it opens a code block that is never "
     f"closed. {ASKED}",
-    Found.THINKING: "No code block\nThe answer was cut off: its thinking (<think>) is never closed "
-    f"by </think>. {ASKED}",
+    Found.THINKING: f"No code block\nThe answer was cut off: its thinking never ended. {ASKED}",
 }
 TITLES = {
     Status.WRONG_ANSWER: "Wrong Answer",

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sandbox import MIB
 from vpd_envs.types import Problem
 
 Row = Mapping[str, Any]
-MIB = 1 << 20
 # What is refused unread, since so little text can stand for so much: bytes, decompressed.
 LONGEST_LINE = 1024 * MIB  # of a .jsonl
 LARGEST_LIST = 4096 * MIB  # a whole .json
@@ -127,8 +127,17 @@ def local_files(path: Path, belongs: Callable[[Path], bool] = lambda path: True)
 def file_rows(path: Path) -> Iterator[tuple[Any, str]]:
     if path.suffix == ".parquet":
         return parquet_rows(path)
-    name = path.name.removesuffix(".gz")
-    return json_lines(path) if name.endswith(".jsonl") else json_list(path)
+    lines = path.name.removesuffix(".gz").endswith(".jsonl")
+    return json_lines(path) if lines or begins_with_object(path) else json_list(path)
+
+
+def begins_with_object(path: Path) -> bool:
+    """Whether a .json has rows one per line, as the package `datasets` writes them, and no list."""
+    try:
+        with opened(path) as file:
+            return file.read(4096).lstrip().startswith(b"{")
+    except DAMAGED:
+        return False  # whoever reads it says so
 
 
 def json_lines(path: Path) -> Iterator[tuple[Any, str]]:

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sandbox import Limits, Sandbox
-from vpd_envs.code import MIB, CallTest, CodeEnv, CodeTest, StdinTest, answer_format, limits_for
+from sandbox import MIB, Limits, Sandbox
+from vpd_envs.code import CallTest, CodeEnv, CodeTest, StdinTest, answer_format, limits_for
 from vpd_envs.data import Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.types import Problem
 

@@ -60,6 +60,13 @@ def test_every_kind_of_file_gives_the_same_rows_and_names_their_places(folder):
         ]
 
 
+def test_a_json_file_may_have_its_rows_one_per_line(tmp_path):
+    for name, packed in (("rows.json", bytes), ("rows.json.gz", gzip.compress)):
+        path = tmp_path / name
+        path.write_bytes(packed(b"\n  " + lines(ROWS).encode()))
+        assert ids(path) == [row["id"] for row in ROWS]
+
+
 def test_a_folder_is_read_in_the_order_of_names_and_as_far_as_it_belongs(folder, tmp_path):
     assert len(ids(folder, files=lambda path: path.name < "c")) == 40
     assert len(ids(folder, max_problems=25)) == 25

@@ -564,6 +564,14 @@ assert half(4) == 2
     assert examined(box, code, tests)[:2] == ("passed", "")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no exception groups")
+def test_an_exception_group_of_the_program_is_told(box):
+    code = "def f():\n    raise ExceptionGroup('two', [ValueError(1), KeyError(2)])"
+    outcome, _, execution = examined(box, code, "assert f() == 1")
+    assert outcome == "error"
+    assert "ExceptionGroup: two (2 sub-exceptions)" in execution.stderr
+
+
 def test_a_program_is_main_reads_itself_and_prints(box):
     code = (
         "import sys\nif __name__ == '__main__':\n    text = open(__file__).read()\n"
