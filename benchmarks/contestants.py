@@ -639,15 +639,17 @@ class CpuClock:
 
     An ended process counts through whoever waited for it; living ones are read from /proc, in ticks
     of 10 ms. The engine's are its daemons (whoever keeps them busy), and for each container a shim
-    with all that is in it. If a process that has waited for others ends, the time of those may be
-    lost with it (a cage is replaced, say), and only the time of the whole machine is known; so it
-    is if the containers are not known beforehand.
+    with all that is in it. If a process ends that has counted already, its time and that of those
+    it waited for may be lost (a cage is replaced, say), and only the time of the whole machine is
+    known; so it is if the containers are not known beforehand.
     """
 
     def __init__(self, containers: list[str] | None) -> None:
         self._shims = None if containers is None else shims(containers)
         self._complete = containers is None or len(self._shims) == len(containers)
-        self._keepers = [pid for pid in self._alive() if cpu_seconds(pid, of_ended=True)]
+        self._keepers = [
+            pid for pid in self._alive() if cpu_seconds(pid) or cpu_seconds(pid, of_ended=True)
+        ]
         self._start = self._read()
 
     def seconds(self) -> tuple[float | None, float]:
