@@ -654,7 +654,9 @@ class CpuClock:
 
     def seconds(self) -> tuple[float | None, float]:
         own, machine = (now - then for now, then in zip(self._read(), self._start, strict=True))
-        known = self._complete and all(map(stat_fields, [*self._keepers, *(self._shims or [])]))
+        # Not merely there: a process whose parent has ended is not ours any more, and may be dead.
+        kept = set(self._keepers) <= set(self._alive())
+        known = self._complete and kept and all(map(stat_fields, self._shims or []))
         return own if known else None, machine
 
     def _read(self) -> tuple[float, float]:
