@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from guessing import Guess, attempt, guesses, said
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vpd_envs import FeedbackSource, Status
@@ -345,6 +345,7 @@ nasty = st.lists(
 
 
 @given(nasty, st.integers(1, 120), st.sampled_from(["end", "middle"]))
+@example("<|<|im_end|>", 4, "middle")  # its two ends are a token
 @quick
 def test_a_budget_is_kept_and_what_is_left_is_harmless(text, characters, where):
     shown = told(FeedbackBudget(characters, where), attempt(feedback=text))[0]
@@ -368,8 +369,8 @@ def test_the_note_of_a_cut_counts_and_both_ends_stay_if_the_middle_goes():
 
 
 def test_a_budget_too_small_for_a_note_is_all_feedback():
-    assert told(FeedbackBudget(8), attempt(feedback="0123456789")) == ["01234567"]
-    assert told(FeedbackBudget(8, "middle"), attempt(feedback="0123456789")) == ["01236789"]
+    for where in ("end", "middle"):
+        assert told(FeedbackBudget(8, where), attempt(feedback="0123456789")) == ["01234567"]
 
 
 def test_a_budget_of_no_sense_is_explained():

@@ -15,7 +15,8 @@ class FeedbackBudget(FeedbackSource):
     control tokens of chat templates (see `neutral`).
 
     where: what is left out of a longer text, its "end" or its "middle". A note of how long the
-        whole was takes the place, if it takes no more than half of the budget, in which it counts.
+        whole was takes the place, if it takes no more than half of the budget, in which it counts;
+        if it does not fit, it is the end that is left out.
     """
 
     def __init__(self, characters: int = 2000, where: str = "end") -> None:
@@ -37,8 +38,8 @@ def shortened(text: str, characters: int, where: str) -> str:
     if len(text) <= characters:
         return text
     note = f"\n[cut: {len(text)} characters in all]" + ("\n" if where == "middle" else "")
-    if 2 * len(note) > characters:
-        note = ""
+    if 2 * len(note) > characters:  # nothing would keep two ends apart that make a token together
+        return text[:characters]
     kept = characters - len(note)
     tail = kept // 2 if where == "middle" else 0
     return text[: kept - tail] + note + text[len(text) - tail :]
