@@ -15,6 +15,8 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with PYTHON=…") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[reasoning]' || echo \
+		"No Reasoning Gym: it needs a C compiler and Python's headers. Its tests are skipped."
 	@touch $@
 
 quickstart: $(INSTALLED)

@@ -1,6 +1,7 @@
 """Every environment of the suite, on small data of our own making."""
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,21 @@ CASES = (
     Case("vpd/MiniChoice-v0", {}, ("A", "B", "C", "D", "E", "AB")),
     Case("vpd/MiniArithmetic-v0", {}, ("12", "100", "x", "1234567", "9" * 70)),
 )
-each_env = pytest.mark.parametrize("case", CASES, ids=[case.id[4:-3] for case in CASES])
+HAS_PUZZLES = find_spec("reasoning_gym") is not None
+each_env = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=case.id[4:-3],
+            marks=pytest.mark.skipif(
+                case.id == "vpd/ReasoningGym-v0" and not HAS_PUZZLES,
+                reason="reasoning-gym is not installed",
+            ),
+        )
+        for case in CASES
+    ],
+)
 each_sandboxed_env = pytest.mark.parametrize(
     "case",
     [case for case in CASES if case.sandboxed],
