@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sandbox import seccomp
@@ -43,6 +43,7 @@ PREFIX = "vpd-sandbox-"  # of the directory of a cage
 NEW_SECONDS = 60.0  # a directory so young may not be locked yet
 QUICK_SECONDS = 0.5  # for removing a directory while somebody waits
 REMOVE_SECONDS = 60.0  # for what the last job of a cage may have left
+CLEAR_LOOKS = 10  # one look at /proc can miss a process that forks and ends all the time
 
 log = logging.getLogger("sandbox")
 
@@ -147,12 +148,14 @@ def kill_jobs(runner: int, job_uid: int | None) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(runner, signal.SIGSTOP)  # no new jobs, and their orphans still come to it
     deadline = time.monotonic() + REMOVE_SECONDS
-    while time.monotonic() < deadline:
-        jobs = {*descendants(runner), *processes_of(job_uid)}
-        alive = [pid for pid in jobs if is_alive(stat_fields(pid))]
-        if not alive:
-            return
-        send_signal(signal.SIGKILL, alive)
+    clear = 0  # looks in a row that found nobody
+    while clear < CLEAR_LOOKS and time.monotonic() < deadline:
+        jobs = descendants(runner)
+        send_signal(signal.SIGKILL, jobs)
+        for pid in processes_of(job_uid):
+            send_signal(signal.SIGKILL, [pid])  # at once: in a moment it may be another
+            jobs.append(pid)
+        clear = 0 if any(is_alive(stat_fields(pid)) for pid in jobs) else clear + 1
         time.sleep(0.001)
 
 
@@ -160,13 +163,13 @@ def is_alive(fields: list[bytes]) -> bool:
     return bool(fields) and (fields[0] not in (b"Z", b"X") or is_alive_without_main_thread(fields))
 
 
-def processes_of(uid: int | None) -> list[int]:
-    found = []
-    for path in Path("/proc").iterdir() if uid is not None else ():
+def processes_of(uid: int | None) -> Iterator[int]:
+    """The newest first: one that forks and ends all the time is among them."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    for pid in sorted(pids, reverse=True) if uid is not None else ():
         with contextlib.suppress(OSError):
-            if path.name.isdigit() and path.stat().st_uid == uid:
-                found.append(int(path.name))
-    return found
+            if Path(f"/proc/{pid}").stat().st_uid == uid:
+                yield pid
 
 
 def remove(directory: Path) -> None:
