@@ -162,8 +162,8 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
 
 def train(arguments: list[str]) -> int:
     from vpd_agent.algorithms import ALGORITHMS
+    from vpd_agent.config import TrainConfig
     from vpd_agent.settings import SETTINGS, choose
-    from vpd_agent.trainer import TrainConfig
 
     if not arguments or arguments[0].startswith("-"):
         say(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpd_agent.algorithms import GRPO, SDPG, SDPO, VPD, Algorithm
+from vpd_agent.config import TrainConfig
 from vpd_agent.teacher import TeacherTemplate
-from vpd_agent.trainer import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import torch
 from agent.helpers import SecretLetter, float64_policy, mixed_rollouts, small_policy
 from vpd_agent import trainer as trainer_module
 from vpd_agent.algorithms import ALGORITHMS, GRPO, SDPG, SDPO, VPD, Algorithm, Loss, Step
+from vpd_agent.config import TrainConfig
 from vpd_agent.losses import masked_mean
-from vpd_agent.trainer import TrainConfig, Trainer
+from vpd_agent.trainer import Trainer
 
 CONFIG = TrainConfig(
     steps=10,

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from agent.helpers import mixed_rollouts, small_policy
-from vpd_agent import policy as policy_module
-from vpd_agent.policy import Policy, chosen_logprobs
+from vpd_agent import scores as scores_module
+from vpd_agent.policy import Policy
+from vpd_agent.scores import chosen_logprobs
 from vpd_agent.tiny import ANSWER, BEGIN, END
 from vpd_agent.types import RolloutBatch
 
@@ -51,7 +52,7 @@ def test_chunks_give_the_log_probabilities_and_gradient_of_the_whole(monkeypatch
     response = torch.randint(0, 7, (3, 5))
     results = []
     for chunk in (4, 1000):
-        monkeypatch.setattr(policy_module, "CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(scores_module, "CHUNK_TOKENS", chunk)
         logits = torch.linspace(-2, 3, 105, dtype=torch.float64).sin().view(3, 5, 7)
         logits.requires_grad_()
         logprobs = chosen_logprobs(logits, response)

@@ -12,12 +12,13 @@ from agent.helpers import SecretLetter, small_policy
 from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.collect import collect
+from vpd_agent.config import TrainConfig
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluate import evaluate_student, evaluate_teacher
 from vpd_agent.policy import Policy
 from vpd_agent.run_folder import RunFolder
 from vpd_agent.teacher import TeacherTemplate
-from vpd_agent.trainer import TrainConfig, Trainer
+from vpd_agent.trainer import Trainer
 
 CONFIG = TrainConfig(
     steps=6,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vpd_agent.losses import Metrics
-from vpd_agent.policy import Policy, TokenScores
+from vpd_agent.policy import Policy
+from vpd_agent.scores import TokenScores
 from vpd_agent.teacher import TeacherWeights
 from vpd_agent.types import RolloutBatch
 

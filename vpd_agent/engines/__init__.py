@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from vpd_agent.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,21 @@ class Generation:
 
 
 class Engine(Protocol):
-    """Samples from the current weights of a policy."""
+    """Samples from a policy's weights, as they were when `sync` was last called.
+
+    exact: the engine computes with the trainer's own weights and arithmetic, so its
+        log-probabilities need no correction.
+    """
+
+    exact: bool
+
+    def sync(self, policy: Policy) -> None:
+        """Take the policy's weights. The trainer calls it after each of its steps."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes, memory and connections. May be called more than once."""
+        ...
 
     def generate(
         self,

@@ -18,11 +18,21 @@ class HFEngine:
     leave the batch as soon as they are a quarter of it, and sampling stops when none is left.
     """
 
+    exact = True
+
     def __init__(self, policy: Policy, max_batch: int = 512) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}.")
         self.policy = policy
         self.max_batch = max_batch  # sequences that are decoded side by side
+
+    def sync(self, policy: Policy) -> None:
+        """Nothing to do for the policy it samples from; the weights of another are copied."""
+        if policy is not self.policy:
+            self.policy.model.load_state_dict(policy.model.state_dict())
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def generate(
         self,

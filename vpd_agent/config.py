@@ -1,0 +1,92 @@
+"""The hyper-parameters of a run that are not the algorithm's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run that is not the algorithm. Defaults: the papers' code runs."""
+
+    steps: int = 100
+    """Training steps: one batch of rollouts each."""
+    prompts_per_step: int = 32
+    """Problems in a batch."""
+    group_size: int = 8
+    """Rollouts of each problem, G."""
+    learning_rate: float = 1e-6
+    """Of AdamW, at its highest."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    learning_rate_decay: float = 0.0
+    """Share of the run, at its end, over which the learning rate falls linearly to 0."""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """The gradient of each optimiser step is scaled down to this norm."""
+    updates_per_batch: int = 1
+    """Passes over one batch."""
+    micro_batch_size: int | None = None
+    """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
+    temperature: float = 1.0
+    """Of sampling, and of student and teacher distributions alike."""
+    max_prompt_tokens: int = 4096
+    """Problems with a longer prompt are left out, and counted at the start."""
+    max_teacher_prompt_tokens: int = 8192
+    """Feedback is cut until the teacher's prompt fits."""
+    max_response_tokens: int = 8192
+    success_reward: float = 1.0
+    """A rollout counts as solved from this reward on."""
+    eval_every: int = 10
+    """Steps between evaluations on held-out problems; 0: never."""
+    eval_problems: int = 300
+    """Held-out problems to evaluate on, at most."""
+    eval_samples: int = 1
+    """Answers to each of them."""
+    eval_failures: int = 128
+    """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
+    save_every: int = 50
+    """Steps between checkpoints; 0: none but the final model."""
+    samples_every: int = 10
+    """Steps between samples of prompts, answers, feedback and teacher prompts; 0: none."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "prompts_per_step",
+            "group_size",
+            "updates_per_batch",
+            "max_prompt_tokens",
+            "max_teacher_prompt_tokens",
+            "max_response_tokens",
+            "eval_samples",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in (
+            "steps",
+            "warmup_steps",
+            "weight_decay",
+            "eval_every",
+            "eval_problems",
+            "eval_failures",
+            "save_every",
+            "samples_every",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("learning_rate", "max_grad_norm", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not 0 <= self.learning_rate_decay <= 1:
+            raise ValueError(
+                f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
+            )
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}.")
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.prompts_per_step * self.group_size
