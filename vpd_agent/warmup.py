@@ -20,8 +20,6 @@ from pathlib import Path
 import torch
 import transformers
 
-from vpd_agent import policy as policy_module
-from vpd_agent import scores as scores_module
 from vpd_agent import tiny as tiny_module
 from vpd_agent.policy import Policy
 from vpd_agent.settings import COMPACT
@@ -107,17 +105,11 @@ def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None 
 
 
 def cache_folder(config: Recipe) -> Path:
-    """Named by a hash of all that decides the weights: recipe, code, library versions."""
+    """Named by a hash of what decides the weights: recipe, its code, library versions."""
     sha = hashlib.sha256(
         f"{type(config).__name__} {json.dumps(asdict(config), sort_keys=True)}".encode()
     )
-    for source in (
-        __file__,
-        tiny_module.__file__,
-        policy_module.__file__,
-        scores_module.__file__,
-        mini.__file__,
-    ):
+    for source in (__file__, tiny_module.__file__, mini.__file__):
         sha.update(Path(source).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
     root = os.environ.get("VPD_CACHE") or Path(
