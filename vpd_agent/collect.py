@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import gymnasium as gym
 import torch
 
-from vpd_agent.engines import Engine
+from vpd_agent.engines import Engine, Generation
 from vpd_agent.policy import Policy
 from vpd_agent.types import Message, Rollout
 
@@ -29,6 +30,8 @@ class Judged:
     feedback: str
     status: str
     error: str | None
+    over: bool  # the episode ends with this answer
+    reply: str  # what the environment says next if it does not
 
 
 def read_prompts(
@@ -46,9 +49,9 @@ def read_prompts(
     return [[{"role": "user", "content": text}] for text in observations]
 
 
-def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Judged]:
-    """Step the environment with one answer per sub-environment."""
-    _, rewards, _, _, infos = environment.step(list(answers))
+def judge(environment: gym.vector.VectorEnv, answers: Sequence[str | None]) -> list[Judged]:
+    """Step the environment with one answer per sub-environment; None where an episode is over."""
+    replies, rewards, terminated, truncated, infos = environment.step(list(answers))
     n = len(answers)
     feedback, status = infos.get("feedback", [""] * n), infos.get("status", [""] * n)
     judged = infos.get("judged", [True] * n)
@@ -58,7 +61,9 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Jud
             reward=float(rewards[i]),
             feedback=str(feedback[i] or ""),
             status=str(status[i] or ""),
-            error=None if judged[i] else str(errors[i]),
+            error=None if judged[i] or answers[i] is None else str(errors[i]),
+            over=bool(terminated[i] or truncated[i]),
+            reply=str(replies[i] or ""),
         )
         for i in range(n)
     ]
@@ -72,43 +77,149 @@ def collect(
     *,
     group_size: int,
     max_response_tokens: int,
+    max_turn_tokens: int | None = None,
     temperature: float,
     generator: torch.Generator | None = None,
 ) -> Collected:
     """`group_size` rollouts of each problem, sampled from the policy and judged at once.
 
+    max_response_tokens: of a whole episode after its first prompt; max_turn_tokens: of one answer.
+    Episodes of several turns go on until the environment ends them or they are that long.
     The environment must have len(problem_ids) · group_size sub-environments. Raises SandboxError
     if nothing at all could be judged.
     """
     repeated = [p for p in problem_ids for _ in range(group_size)]
     messages = read_prompts(environment, repeated)
     prompts = [policy.encode(m) for m in messages[::group_size]]
-    generations = engine.generate(
-        prompts,
-        samples=group_size,
-        max_tokens=max_response_tokens,
-        temperature=temperature,
-        generator=generator,
-    )
-    texts = [policy.decode(g.ids) for g in generations]
+    episodes = [
+        _Episode(prompt, max_response_tokens) for prompt in prompts for _ in range(group_size)
+    ]
+    sample = partial(engine.generate, temperature=temperature, generator=generator)
+
+    limit = min(max_turn_tokens or max_response_tokens, max_response_tokens)
+    for episode, generation in zip(
+        episodes, sample(prompts, samples=group_size, max_tokens=limit), strict=True
+    ):
+        episode.answer(generation, policy)
+    _judge_open(environment, episodes)
+    while open_episodes := [e for e in episodes if e.open and e.hear(policy)]:
+        limit = min(max_turn_tokens or max_response_tokens, max(e.room for e in open_episodes))
+        generations = sample([e.ids for e in open_episodes], max_tokens=limit)
+        for episode, generation in zip(open_episodes, generations, strict=True):
+            episode.answer(generation, policy)
+        _judge_open(environment, episodes)
+
     collected = Collected([])
-    for i, judged in enumerate(judge(environment, texts)):
-        if judged.error is not None:
-            collected.dropped.append(judged.error)
-            continue
-        collected.rollouts.append(
-            Rollout(
-                problem_id=repeated[i],
-                group=i // group_size,
-                messages=messages[i],
-                prompt_ids=prompts[i // group_size],
-                response_ids=generations[i].ids,
-                logprobs=generations[i].logprobs,
-                text=texts[i],
-                finish=generations[i].finish,
-                reward=judged.reward,
-                feedback=judged.feedback,
-                status=judged.status,
-            )
-        )
+    for i, episode in enumerate(episodes):
+        if episode.error is not None:
+            collected.dropped.append(episode.error)
+        else:
+            collected.rollouts.append(episode.rollout(repeated[i], i // group_size, messages[i]))
     return collected
+
+
+def answer(
+    policy: Policy,
+    engine: Engine,
+    environment: gym.vector.VectorEnv,
+    problem_ids: Sequence[str],
+    prompts: Sequence[list[int]],
+    *,
+    max_response_tokens: int,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> list[Judged]:
+    """One answer to each problem, given after a prompt of one's own choice (a teacher's, say).
+
+    Any number of them: the environment takes them in as many batches as it needs.
+    """
+    results: list[Judged] = []
+    for start in range(0, len(prompts), environment.num_envs):
+        chunk = slice(start, start + environment.num_envs)
+        generations = engine.generate(
+            prompts[chunk],
+            max_tokens=max_response_tokens,
+            temperature=temperature,
+            generator=generator,
+        )
+        ids = list(problem_ids[chunk])
+        padding = environment.num_envs - len(ids)
+        read_prompts(environment, ids + ids[:1] * padding)
+        texts = [policy.decode(g.ids) for g in generations]
+        results += judge(environment, texts + [""] * padding)[: len(ids)]
+    return results
+
+
+class _Episode:
+    """One conversation with the environment, as tokens."""
+
+    def __init__(self, prompt_ids: list[int], max_response_tokens: int) -> None:
+        self.prompt_ids = prompt_ids
+        self.response: list[int] = []
+        self.logprobs: list[float] = []
+        self.written: list[bool] = []
+        self.max_response_tokens = max_response_tokens
+        self.text, self.finish = "", ""
+        self.reward = 0.0
+        self.last: Judged | None = None
+        self.error: str | None = None
+        self.open = True
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt_ids + self.response
+
+    @property
+    def room(self) -> int:
+        """Tokens that the next answer may have."""
+        return self.max_response_tokens - len(self.response)
+
+    def answer(self, generation: Generation, policy: Policy) -> None:
+        """What the policy said; more than there is room for is cut."""
+        ids = generation.ids[: self.room]
+        self.finish = generation.finish if len(ids) == len(generation.ids) else "length"
+        self.text = policy.decode(ids)
+        self._add(ids, generation.logprobs[: len(ids)], written=True)
+
+    def judged(self, judged: Judged) -> None:
+        self.last, self.error = judged, judged.error
+        self.reward += judged.reward
+        self.open = not judged.over and judged.error is None
+
+    def hear(self, policy: Policy) -> bool:
+        """Append the environment's reply; if it leaves no room for an answer, that is the end."""
+        reply = policy.continuation({"role": "user", "content": self.last.reply})
+        if self.response[-1] in policy.eos_ids and reply[0] in policy.eos_ids:
+            reply = reply[1:]  # the answer has ended itself
+        self.open = len(reply) < self.room
+        if self.open:
+            self._add(reply, [0.0] * len(reply), written=False)
+        return self.open
+
+    def rollout(self, problem_id: str, group: int, messages: list[Message]) -> Rollout:
+        return Rollout(
+            problem_id=problem_id,
+            group=group,
+            messages=messages,
+            prompt_ids=self.prompt_ids,
+            response_ids=self.response,
+            logprobs=self.logprobs,
+            text=self.text,
+            finish=self.finish,
+            reward=self.reward,
+            feedback=self.last.feedback,
+            status=self.last.status,
+            written=None if all(self.written) else self.written,
+        )
+
+    def _add(self, ids: list[int], logprobs: list[float], *, written: bool) -> None:
+        self.response += ids
+        self.logprobs += logprobs
+        self.written += [written] * len(ids)
+
+
+def _judge_open(environment: gym.vector.VectorEnv, episodes: Sequence[_Episode]) -> None:
+    answers = [episode.text if episode.open else None for episode in episodes]
+    for episode, judged in zip(episodes, judge(environment, answers), strict=True):
+        if episode.open:
+            episode.judged(judged)

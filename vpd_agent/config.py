@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class TrainConfig:
     """Passes over one batch."""
     micro_batch_size: int | None = None
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
+    micro_batch_tokens: int | None = None
+    """Places per pass, rows · (longest prompt + longest response); None: no such limit."""
+    sampler_correction: Literal["none", "token", "sequence"] = "token"
+    """How rollouts count that an engine of other arithmetic or older weights has sampled: by
+    truncated importance weights π_θ/π_sampler of each token, or of the whole response."""
+    sampler_clip: float = 2.0
+    """Where those weights are truncated."""
+    overlap: bool = False
+    """Sample and judge the next batch while this one trains: rollouts are then one step old, and
+    count as sampler_correction says."""
     temperature: float = 1.0
     """Of sampling, and of student and teacher distributions alike."""
     max_prompt_tokens: int = 4096
@@ -37,6 +48,9 @@ class TrainConfig:
     max_teacher_prompt_tokens: int = 8192
     """Feedback is cut until the teacher's prompt fits."""
     max_response_tokens: int = 8192
+    """Of an episode after its first prompt: the answer, or all answers and replies."""
+    max_turn_tokens: int | None = None
+    """Of one answer, in environments of several turns; None: what is left of the episode."""
     success_reward: float = 1.0
     """A rollout counts as solved from this reward on."""
     eval_every: int = 10
@@ -77,15 +91,17 @@ class TrainConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        for name in ("learning_rate", "max_grad_norm", "temperature"):
+        for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if not 0 <= self.learning_rate_decay <= 1:
             raise ValueError(
                 f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
             )
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}.")
+        for name in ("micro_batch_size", "micro_batch_tokens", "max_turn_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
 
     @property
     def rollouts_per_step(self) -> int:

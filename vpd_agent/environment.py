@@ -46,11 +46,6 @@ class EnvironmentSpec:
         batch = environment.unwrapped
         if isinstance(batch, TextVectorEnv):
             batch.progress = False  # a run has bars of its own
-            if batch.env.max_turns > 1:
-                raise ValueError(
-                    f"A rollout is one answer, so max_turns must be 1; {self.id} was asked for "
-                    f"{batch.env.max_turns}. Feedback reaches the teacher's prompt without it."
-                )
         return compose(environment, *named_sources(self.feedback))
 
 

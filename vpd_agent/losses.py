@@ -3,7 +3,7 @@
 Shapes: B rollouts, T response tokens, V vocabulary, K kept support. `mask` [B, T] is True where a
 loss applies. Every scalar is a sum divided by a denominator that the caller gives and that counts
 the *whole* batch, so that losses (and metrics) of micro-batches add up to those of the batch.
-Equations and sources are named in each docstring.
+Equations and sources are named in each docstring; sums over t run over tokens under the mask.
 """
 
 from __future__ import annotations
@@ -16,13 +16,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
+Normaliser = Literal["token", "sequence", "constant"]
+RatioLevel = Literal["token", "sequence"]
 ReferenceForm = Literal["fkl", "rkl", "ufkl", "urkl"]
 Tail = Literal["bucket", "renormalise"]
+TokenGate = Literal["gap", "entropy", "both"]
 
 
 def masked_mean(values: Tensor, mask: Tensor, denominator: float) -> Tensor:
     """Σ values·mask / denominator; 0 if the denominator is 0. values, mask: [B, T] or [B]."""
     return (values * mask).sum() / max(denominator, 1)
+
+
+def token_weights(
+    mask: Tensor,
+    normaliser: Normaliser,
+    *,
+    num_tokens: int,
+    num_rollouts: int,
+    max_response_tokens: int,
+) -> Tensor:
+    """What each token counts in a mean over the whole batch; 0 outside the mask. [B, T] → [B, T].
+
+    token: 1/num_tokens, every token alike (DAPO, arXiv 2503.14476, equation 8);
+    sequence: 1/(length_i·num_rollouts), every response alike (GRPO as published, arXiv 2402.03300,
+    equation 3); constant: 1/(max_response_tokens·num_rollouts), a token counts the same in every
+    batch (Dr. GRPO, arXiv 2503.20783).
+    """
+    if normaliser == "token":
+        return mask / max(num_tokens, 1)
+    if normaliser == "sequence":
+        return mask / (mask.sum(-1, keepdim=True).clamp(min=1) * max(num_rollouts, 1))
+    if normaliser == "constant":
+        return mask / (max_response_tokens * max(num_rollouts, 1))
+    raise ValueError(f"normaliser must be one of token, sequence, constant, got {normaliser!r}.")
 
 
 def group_advantages(
@@ -36,6 +63,39 @@ def group_advantages(
     return centred / (group_std + eps) if scale else centred
 
 
+def hybrid_advantages(
+    advantages: Tensor,
+    logprobs: Tensor,
+    teacher_logprobs: Tensor,
+    has_teacher: Tensor,
+    reward_weight: float,
+) -> Tensor:
+    """A_t = λ·A + (1−λ)·sg[log q_t − log π_t], λ = reward_weight. → [B, T], without gradient.
+
+    The hybrid of SDPO, arXiv 2601.20802: the second term is the advantage of its sampled-token
+    form, 0 where there is no teacher.
+    advantages, has_teacher: [B]; logprobs, teacher_logprobs: [B, T].
+    """
+    gap = (teacher_logprobs - logprobs).detach() * has_teacher[:, None]
+    return reward_weight * advantages[:, None] + (1 - reward_weight) * gap
+
+
+def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: RatioLevel) -> Tensor:
+    """ρ = π_θ/π_old per token, or the geometric mean of a response's ratios in each of its tokens.
+
+    sequence: s_i = exp(mean_t (log π_θ − log π_old)), GSPO, arXiv 2507.18071, equation 7, in the
+    form of its equation 14, sg[s_i]·π_θ(y_t)/sg[π_θ(y_t)], in which every token keeps a gradient
+    of its own. All: [B, T].
+    """
+    log_ratio = logprobs - old_logprobs
+    if level == "token":
+        return log_ratio.exp()
+    if level == "sequence":
+        mean = (log_ratio * mask).sum(-1) / mask.sum(-1).clamp(min=1)  # [B]
+        return (mean.detach()[:, None] + logprobs - logprobs.detach()).exp()
+    raise ValueError(f"level must be one of token, sequence, got {level!r}.")
+
+
 def clipped_policy_gradient(
     logprobs: Tensor,
     old_logprobs: Tensor,
@@ -43,19 +103,23 @@ def clipped_policy_gradient(
     mask: Tensor,
     num_tokens: float,
     *,
+    weights: Tensor | None = None,
+    level: RatioLevel = "token",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """L = −Σ min(ρA, clip(ρ, 1−clip_low, 1+clip_high)·A) / num_tokens, with ρ = π_θ/π_old.
+    """L = −Σ w·min(ρA, clip(ρ, 1−clip_low, 1+clip_high)·A), with ρ = `policy_ratio`.
 
-    GRPO, arXiv 2402.03300, equation 3, with the token-level normaliser of DAPO (arXiv 2503.14476,
-    equation 8). dual_clip=c bounds the surrogate from below by c·A where A < 0
-    (arXiv 1912.09729, equation 5).
-    logprobs, old_logprobs, mask: [B, T]; advantages: [B].
+    GRPO, arXiv 2402.03300, equation 3; level="sequence": GSPO, arXiv 2507.18071, equation 5.
+    dual_clip=c bounds the surrogate from below by c·A where A < 0 (arXiv 1912.09729, equation 5).
+    logprobs, old_logprobs, mask: [B, T]; advantages: [B], or [B, T] for one per token.
+    weights: [B, T], what each token counts, such as `token_weights` times the truncated importance
+        weights of a sampler that is not π_old; None: 1/num_tokens.
+    num_tokens: of the whole batch, for the metrics, which are means over tokens.
     """
-    advantages = advantages[:, None]
-    ratio = (logprobs - old_logprobs).exp()  # [B, T]
+    advantages = advantages if advantages.dim() == 2 else advantages[:, None]
+    ratio = policy_ratio(logprobs, old_logprobs, mask, level)  # [B, T]
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
     if dual_clip is not None:
@@ -63,11 +127,52 @@ def clipped_policy_gradient(
         surrogate = torch.where(advantages < 0, torch.maximum(surrogate, floor), surrogate)
     with torch.no_grad():
         is_clipped = (clipped * advantages) < (ratio * advantages)
-        metrics = {
-            "ratio": masked_mean(ratio, mask, num_tokens),
-            "clip_fraction": masked_mean(is_clipped.float(), mask, num_tokens),
-        }
-    return -masked_mean(surrogate, mask, num_tokens), metrics
+    metrics = _ratio_metrics(ratio, is_clipped, mask, num_tokens)
+    return -_weighted_sum(surrogate, weights, mask, num_tokens), metrics
+
+
+def clipped_importance_policy_gradient(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    num_tokens: float,
+    *,
+    weights: Tensor | None = None,
+    level: RatioLevel = "token",
+    clip_high: float = 0.2,
+) -> tuple[Tensor, Metrics]:
+    """CISPO: L = −Σ w·sg[min(ρ, 1+clip_high)]·A·log π_θ.
+
+    arXiv 2506.13585, equation 4, without a lower clip, as it was run there. Unlike in
+    `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as there.
+    """
+    advantages = advantages if advantages.dim() == 2 else advantages[:, None]
+    ratio = policy_ratio(logprobs, old_logprobs, mask, level).detach()  # [B, T]
+    clipped = ratio.clamp(max=1 + clip_high)
+    metrics = _ratio_metrics(ratio, clipped < ratio, mask, num_tokens)
+    return -_weighted_sum(clipped * advantages * logprobs, weights, mask, num_tokens), metrics
+
+
+def _weighted_sum(
+    values: Tensor, weights: Tensor | None, mask: Tensor, num_tokens: float
+) -> Tensor:
+    if weights is None:
+        return masked_mean(values, mask, num_tokens)
+    return (values * weights * mask).sum()
+
+
+@torch.no_grad()
+def _ratio_metrics(ratio: Tensor, is_clipped: Tensor, mask: Tensor, num_tokens: float) -> Metrics:
+    return {
+        "ratio": masked_mean(ratio, mask, num_tokens),
+        "clip_fraction": masked_mean(is_clipped.float(), mask, num_tokens),
+    }
+
+
+def imitation(logprobs: Tensor, mask: Tensor, num_tokens: float) -> Tensor:
+    """L = −Σ log π_θ / num_tokens: maximum likelihood of the responses. logprobs, mask: [B, T]."""
+    return -masked_mean(logprobs, mask, num_tokens)
 
 
 def divergence(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
@@ -118,12 +223,58 @@ def _log_rest(logp: Tensor) -> Tensor:
     return (1 - total).clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()
 
 
-def importance_weights(logprobs: Tensor, old_logprobs: Tensor, maximum: float) -> Tensor:
-    """min(exp(clamp(log π_θ − log π_old, ±20)), maximum), detached. [B, T] → [B, T].
+def sampled_token_divergence(logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
+    """sg[log π_θ − log q]·log π_θ of the sampled token. [B, T] → [B, T].
 
-    Truncated importance sampling of SDPO, arXiv 2601.20802.
+    SDPO, arXiv 2601.20802: where the token was sampled from π_θ, the gradient is an unbiased
+    estimate of that of KL(π_θ‖q); the value is not an estimate of the KL, which is log π_θ − log q.
+    """
+    return (logprobs - teacher_logprobs).detach() * logprobs
+
+
+def token_gate(gap: Tensor, entropy: Tensor, form: TokenGate, sharpness: float) -> Tensor:
+    """How much a token listens to the teacher, detached. [B, T] → [B, T], between 0 and 1.
+
+    gap: σ(b·Δ) with Δ = log q − log π_θ; entropy: σ(b·h) with the student's entropy h;
+    both: their product; b = sharpness. SDAR, arXiv 2605.15155.
+    """
+    gap, entropy = gap.detach(), entropy.detach()
+    if form == "gap":
+        return (sharpness * gap).sigmoid()
+    if form == "entropy":
+        return (sharpness * entropy).sigmoid()
+    if form == "both":
+        return (sharpness * gap).sigmoid() * (sharpness * entropy).sigmoid()
+    raise ValueError(f"form must be one of gap, entropy, both, got {form!r}.")
+
+
+def gated_gap(logprobs: Tensor, teacher_logprobs: Tensor, gate: Tensor) -> Tensor:
+    """sg[g]·(sg[log q] − log π_θ) of the sampled token: its gradient is −g·∇log π_θ.
+
+    SDAR, arXiv 2605.15155, with `token_gate` as g. All: [B, T].
+    """
+    return gate.detach() * (teacher_logprobs.detach() - logprobs)
+
+
+def importance_weights(logprobs: Tensor, old_logprobs: Tensor, maximum: float) -> Tensor:
+    """min(exp(clamp(log π − log π_old, ±20)), maximum) per token, detached. [B, T] → [B, T].
+
+    Truncated importance sampling of SDPO, arXiv 2601.20802. With the trainer's log-probabilities
+    as π and the engine's as π_old: the correction of a sampler that is not quite the policy.
     """
     return (logprobs - old_logprobs).detach().clamp(-20, 20).exp().clamp(max=maximum)
+
+
+def sequence_importance_weights(
+    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, maximum: float
+) -> Tensor:
+    """min(exp(clamp(Σ_t (log π − log π_old), ±20)), maximum) in every token, detached. → [B, T].
+
+    `importance_weights` of whole responses: unbiased but for the truncation, and of a variance
+    that grows with the length. All: [B, T].
+    """
+    total = ((logprobs - old_logprobs).detach() * mask).sum(-1, keepdim=True)  # [B, 1]
+    return total.clamp(-20, 20).exp().clamp(max=maximum).expand(logprobs.shape)
 
 
 def implicit_rewards(
@@ -144,23 +295,29 @@ def binary_classifier(
     delta: float,
     num_solved: float,
     num_failed: float,
+    *,
+    solved_weight: float = 1.0,
+    failed_weight: float = 1.0,
 ) -> tuple[Tensor, Metrics]:
-    """L_E = −E_{y+}[log σ(r̃ − δ)] − E_{y−}[log σ(−(r̃ − δ))].
+    """L_E = −w₊·E_{y+}[log σ(r̃ − δ)] − w₋·E_{y−}[log σ(−(r̃ − δ))].
 
     Binary classifier optimisation (arXiv 2404.04656) as the E-step of VPD, arXiv 2605.15113,
-    section 3.2. Each expectation is a mean over its own class, so the classes weigh the same
-    however many rows they have; a class without rows contributes nothing.
+    section 3.2, where both weights are 1. Each expectation is a mean over its own class, so what a
+    class counts does not depend on how many rows it has; one without rows contributes nothing.
     implicit_reward, solved, include: [B]; num_solved, num_failed: rows of the whole batch with
     `include`.
     """
     positive, negative = solved & include, ~solved & include
     margin = implicit_reward - delta
-    loss = masked_mean(-F.logsigmoid(margin), positive, num_solved)
-    loss = loss + masked_mean(-F.logsigmoid(-margin), negative, num_failed)
+    loss = solved_weight * masked_mean(-F.logsigmoid(margin), positive, num_solved)
+    loss = loss + failed_weight * masked_mean(-F.logsigmoid(-margin), negative, num_failed)
     with torch.no_grad():
         correct = torch.where(solved, margin > 0, margin < 0)
         metrics = {
             "accuracy": masked_mean(correct.float(), include, num_solved + num_failed),
+            "margin": masked_mean(
+                torch.where(solved, margin, -margin), include, num_solved + num_failed
+            ),
             "reward_solved": masked_mean(implicit_reward, positive, num_solved),
             "reward_failed": masked_mean(implicit_reward, negative, num_failed),
         }

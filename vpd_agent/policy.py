@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.scores import TokenScores
+from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+PLAIN = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
+"""The chat template of models that were never taught one: the texts, one after the other."""
+
+_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}{}\N{SYMBOL FOR UNIT SEPARATOR}"  # no text of a template
 
 
 class Policy:
@@ -32,10 +38,18 @@ class Policy:
         self._control_tokens = re.compile("|".join(map(re.escape, special))) if special else None
 
     @classmethod
-    def load(cls, name_or_path: str, *, dtype: str = "auto", device: str = "cpu") -> Policy:
+    def load(
+        cls,
+        name_or_path: str,
+        *,
+        dtype: str = "auto",
+        device: str = "cpu",
+        chat_template: str | None = None,
+    ) -> Policy:
         """Load from a folder or from the Hugging Face hub.
 
-        Raises ValueError if there is no such model, or it has no tokenizer.
+        chat_template: a Jinja file, or "plain" for plain text; None: the model's own.
+        Raises ValueError if there is no such model, or it has no tokenizer or chat template.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -55,6 +69,13 @@ class Policy:
             raise ValueError(
                 f"Model {name_or_path!r} has no tokenizer. Save one beside it with "
                 f"tokenizer.save_pretrained({name_or_path!r})."
+            )
+        if chat_template is not None:
+            tokenizer.chat_template = _read_template(chat_template)
+        if tokenizer.chat_template is None:
+            raise ValueError(
+                f"Model {name_or_path!r} has no chat template, so its prompts have no form. Pass "
+                f"--chat-template FILE.jinja, or --chat-template plain for plain text."
             )
         try:
             model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
@@ -96,27 +117,45 @@ class Policy:
         """
         contents = [m["content"] for m in messages]
         if self._control_tokens is None or not any(map(self._control_tokens.search, contents)):
-            return self.tokenizer(self._render(messages), add_special_tokens=False).input_ids
-        marks = [
-            f"\N{SYMBOL FOR UNIT SEPARATOR}{i}\N{SYMBOL FOR UNIT SEPARATOR}"
-            for i in range(len(messages))
-        ]
+            return self._tokens(self._render(messages))
+        marks = [_MARK.format(i) for i in range(len(messages))]
         hidden = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
         ids: list[int] = []
         for piece in re.split(f"({'|'.join(marks)})", self._render(hidden)):
-            text = contents[marks.index(piece)] if piece in marks else piece
-            plain = piece in marks
-            ids += self.tokenizer(
-                text, add_special_tokens=False, split_special_tokens=plain
-            ).input_ids
+            if piece in marks:
+                ids += self._tokens(contents[marks.index(piece)], plain=True)
+            else:
+                ids += self._tokens(piece)
         return ids
 
+    def continuation(self, reply: Message) -> list[int]:
+        """What follows an answer in a conversation of several turns: the end of the policy's turn,
+        the reply, and the header of its next answer. What the policy wrote is never tokenised anew.
+
+        Taken from the chat template by rendering a short conversation with a marked answer. Begins
+        with the end-of-sequence token where the template ends a turn with it.
+        """
+        answer, content = _MARK.format("answer"), _MARK.format("reply")
+        conversation = [
+            {"role": "user", "content": "."},
+            {"role": "assistant", "content": answer},
+            {**reply, "content": content},
+        ]
+        head, tail = self._render(conversation).split(answer, 1)[1].split(content, 1)
+        return [
+            *self._tokens(head),
+            *self._tokens(reply["content"], plain=True),
+            *self._tokens(tail),
+        ]
+
     def _render(self, messages: Sequence[Message]) -> str:
-        if self.tokenizer.chat_template is None:  # a base model: plain text
-            return "\n\n".join(m["content"] for m in messages) + "\n"
         return self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True
         )
+
+    def _tokens(self, text: str, *, plain: bool = False) -> list[int]:
+        """Token ids of a text; control tokens in a plain one are nothing but text."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain).input_ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Response ids → answer text, without special tokens."""
@@ -127,32 +166,73 @@ class Policy:
         prompt: Tensor,
         prompt_mask: Tensor,
         response: Tensor,
-        mask: Tensor,
+        present: Tensor,
+        mask: Tensor | None = None,
         *,
         temperature: float = 1.0,
     ) -> TokenScores:
         """Scores of responses after prompts; shifting happens here and nowhere else.
 
-        prompt, prompt_mask: [B, P], padded left. response, mask: [B, T], padded right.
+        prompt, prompt_mask: [B, P], padded left. response, present: [B, T], padded right.
+        mask: [B, T], the tokens that are to be scored; None: all that are present.
         """
-        ids = torch.cat([prompt, response], 1)  # [B, P+T]
-        attention = torch.cat([prompt_mask, mask], 1)
         length = response.shape[1]
+        attention = torch.cat([prompt_mask, present], 1)
+        inputs = {
+            "input_ids": torch.cat([prompt, response], 1),  # [B, P+T]
+            "attention_mask": attention.long(),
+            "position_ids": (attention.cumsum(1) - 1).clamp(min=0),
+            "use_cache": False,
+        }
+        scored = present if mask is None else mask
+        before = slice(-length - 1, -1)  # the row before a token predicts it
+        if self._head_is_linear:
+            body, head = self._body_and_head
+            hidden = body(**inputs).last_hidden_state[:, before]
+            return TokenScores(
+                hidden, Head(head.weight, head.bias), response, scored, temperature=temperature
+            )
         extra = {"logits_to_keep": length + 1} if self._takes_logits_to_keep else {}
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=attention.long(),
-            position_ids=(attention.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            **extra,
-        ).logits
-        logits = logits[:, -length - 1 : -1]  # the row before a token predicts it
-        return TokenScores(logits / temperature if temperature != 1.0 else logits, response)
+        logits = self.model(**inputs, **extra).logits[:, before]
+        return TokenScores.from_logits(logits, response, scored, temperature=temperature)
+
+    @property
+    def _body_and_head(self) -> tuple[nn.Module, nn.Module]:
+        """The model up to its last hidden states, and its output embedding."""
+        model = self.model
+        if hasattr(model, "get_base_model"):  # peft's wrapper
+            model = model.get_base_model()
+        return model.base_model, model.get_output_embeddings()
+
+    @cached_property
+    def _head_is_linear(self) -> bool:
+        """Whether logits are the output embedding times the last hidden states and nothing more
+        (some models scale or cap them). Tried on two tokens rather than assumed."""
+        body, head = self._body_and_head
+        if type(head) is not nn.Linear or body is self.model:
+            return False
+        ids = torch.tensor([[0, 1]], device=self.device)
+        with torch.no_grad():
+            logits = self.model(input_ids=ids, use_cache=False).logits
+            mine = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+        return torch.allclose(logits.float(), mine.float(), rtol=1e-3, atol=1e-3)
 
     def frozen_copy(self) -> Policy:
         """A copy whose weights take no gradient."""
         model = copy.deepcopy(self.model).requires_grad_(False).eval()
         return Policy(model, self.tokenizer)
+
+    def approach(self, other: Policy, rate: float) -> None:
+        """θ ← (1−rate)·θ + rate·θ_other, in place."""
+        mine, theirs = list(self.model.parameters()), list(other.model.parameters())
+        torch._foreach_lerp_(mine, theirs, rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that this policy does not share with another."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -161,6 +241,18 @@ class Policy:
         """Write model and tokenizer so that transformers loads them."""
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+
+
+def _read_template(name: str) -> str:
+    if name == "plain":
+        return PLAIN
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The chat template {name!r} could not be read ({error}); expected a Jinja file or "
+            f"'plain'."
+        ) from error
 
 
 def _silence_progress_bars() -> None:

@@ -12,7 +12,7 @@ import torch
 from vpd_agent.policy import Policy
 from vpd_agent.types import Message, Rollout
 
-TeacherWeights = Literal["live", "ema", "frozen"]
+TeacherWeights = Literal["live", "ema", "frozen", "trust_region"]
 
 _THINKING = re.compile(r"<think>.*?(</think>\s*|\Z)", re.DOTALL)
 
@@ -132,27 +132,31 @@ class Teacher:
     """Whose weights answer the teacher's prompt.
 
     live: the student's own; ema: their moving average, θ_T ← (1−rate)·θ_T + rate·θ after each
-    training step; frozen: the initial ones. (SDPO, arXiv 2601.20802; OPSD, arXiv 2601.18734.)
+    training step; frozen: the initial ones; trust_region: initial and present ones, whose logits
+    are interpolated, (1−share)·frozen + share·student. (SDPO, arXiv 2601.20802; OPSD,
+    arXiv 2601.18734.)
+
+    student_share: of the student's logits in those of the teacher.
     """
 
-    def __init__(self, policy: Policy, weights: TeacherWeights, rate: float) -> None:
+    def __init__(
+        self, policy: Policy, weights: TeacherWeights, rate: float, trust_region: float = 0.1
+    ) -> None:
         self.weights = weights
         self.rate = rate
+        self.student_share = trust_region if weights == "trust_region" else 0.0
         self._student = policy
         self.policy = policy if weights == "live" else policy.frozen_copy()
 
     @torch.no_grad()
     def update(self) -> None:
         """Follow the student; to be called once after each training step."""
-        if self.weights != "ema":
-            return
-        mine = list(self.policy.model.parameters())
-        theirs = list(self._student.model.parameters())
-        torch._foreach_lerp_(mine, theirs, self.rate)
+        if self.weights == "ema":
+            self.policy.approach(self._student, self.rate)
 
     def state_dict(self) -> dict | None:
         """Weights that differ from the student's; None for a live teacher."""
-        return None if self.weights == "live" else self.policy.model.state_dict()
+        return None if self.weights == "live" else self.policy.state_dict()
 
     def load_state_dict(self, state: dict | None) -> None:
         if (state is None) != (self.weights == "live"):
@@ -160,4 +164,4 @@ class Teacher:
                 f"The checkpoint was written with another kind of teacher than {self.weights!r}."
             )
         if state is not None:
-            self.policy.model.load_state_dict(state)
+            self.policy.load_state_dict(state)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,19 +15,24 @@ Message = dict[str, str]  # {"role": ..., "content": ...}
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer to one problem, with what the environment said of it."""
+    """One episode at one problem, with what the environment said of it.
+
+    With several turns, `response_ids` holds everything after the first prompt: the policy's answers
+    and, between them, what the environment replied. `written` tells the policy's tokens.
+    """
 
     problem_id: str
     group: int  # rollouts of one problem in one batch share it
-    messages: list[Message]  # the prompt, as the environment gave it
+    messages: list[Message]  # the first prompt, as the environment gave it
     prompt_ids: list[int]
     response_ids: list[int]  # ends with the end-of-sequence token if finish == "stop"
-    logprobs: list[float]  # of response_ids, under the policy that sampled them
-    text: str  # the decoded response, what the environment judged
+    logprobs: list[float]  # of response_ids, as the engine that sampled them saw them
+    text: str  # the last answer, decoded: what the environment judged
     finish: str  # "stop" or "length"
     reward: float
     feedback: str
     status: str = ""  # the environment's word for the outcome, for reports only
+    written: list[bool] | None = None  # which of response_ids the policy sampled; None: all
 
 
 @dataclass(frozen=True)
@@ -33,28 +40,38 @@ class RolloutBatch:
     """B rollouts as tensors: prompts padded on the left, responses on the right.
 
     P, Q: lengths of the longest student and teacher prompt; T: of the longest response.
-    The last block of fields describes the *whole* batch and survives `split`, so that losses of
-    micro-batches add up to the loss of the batch and no gradient depends on how it was split.
+    The last block of fields describes the *whole* batch, of all processes, and survives `split`,
+    so that losses of micro-batches add up to the loss of the batch and no gradient depends on how
+    it was split.
     """
 
     prompt: Tensor  # [B, P] token ids
     prompt_mask: Tensor  # [B, P] True where there is a token
     response: Tensor  # [B, T] token ids
-    mask: Tensor  # [B, T] True where the loss applies
-    old_logprobs: Tensor  # [B, T] under the policy that sampled them
+    present: Tensor  # [B, T] True where there is a token
+    mask: Tensor  # [B, T] True where the policy sampled the token: where a loss applies
+    old_logprobs: Tensor  # [B, T] under the policy at the start of the training step
+    sampler_weight: Tensor  # [B, T] truncated π_old/π_sampler; 1 where they are the same
     rewards: Tensor  # [B]
     solved: Tensor  # [B] bool
+    group: Tensor  # [B] rollouts of one problem share it
     group_mean: Tensor  # [B] mean reward of the row's group
     group_std: Tensor  # [B] standard deviation (unbiased=False) of the row's group
+    group_solved: Tensor  # [B] share of the row's group that is solved
     teacher_prompt: Tensor  # [B, Q] token ids
     teacher_prompt_mask: Tensor  # [B, Q]
     has_teacher: Tensor  # [B] bool: there was feedback to build a teacher prompt from
 
-    num_rollouts: int
-    num_tokens: int  # response tokens
-    num_teacher_tokens: int  # response tokens of rows with a teacher
-    num_solved_with_teacher: int
-    num_failed_with_teacher: int
+    max_response_tokens: int  # what a response could have had
+    num_rollouts: float
+    num_tokens: float  # response tokens where the loss applies, as all below
+    num_solved: float  # rollouts
+    num_signal_rollouts: float  # rollouts of groups whose rewards differ
+    num_signal_tokens: float
+    num_solved_with_teacher: float  # rollouts
+    num_failed_with_teacher: float
+    num_solved_teacher_tokens: float
+    num_failed_teacher_tokens: float
 
     def __len__(self) -> int:
         return self.response.shape[0]
@@ -64,35 +81,89 @@ class RolloutBatch:
         """[B, T] True where a loss against the teacher applies."""
         return self.mask & self.has_teacher[:, None]
 
+    @property
+    def num_teacher_tokens(self) -> float:
+        return self.num_solved_teacher_tokens + self.num_failed_teacher_tokens
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] response tokens where the loss applies."""
+        return self.mask.sum(1)
+
+    @property
+    def share(self) -> float:
+        """This micro-batch's share of all rollouts: metrics that are the same for every rollout are
+        reported in shares, which add up."""
+        return float(self.mask.any(1).sum()) / self.num_rollouts
+
+    def totals(self) -> dict[str, float]:
+        """The numbers that describe the whole batch, as far as this process has it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
+
     def rows(self, index: slice | Tensor) -> RolloutBatch:
         """The same batch, these rows only; whole-batch numbers are kept."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[index] for k, v in tensors.items() if torch.is_tensor(v)})
+        return self._map(lambda tensor: tensor[index])
 
-    def split(self, size: int) -> Iterator[RolloutBatch]:
-        """Micro-batches of at most `size` rows, each without the padding it does not need."""
-        for start in range(0, len(self), size):
-            yield self.rows(slice(start, start + size)).trimmed()
+    def split(self, max_rows: int | None = None, max_tokens: int | None = None) -> Iterator[Self]:
+        """Micro-batches (see `parts`) without the padding they do not need."""
+        for part in self.parts(max_rows, max_tokens):
+            yield self.rows(part).trimmed()
+
+    def parts(self, max_rows: int | None = None, max_tokens: int | None = None) -> list[Tensor]:
+        """Row numbers of micro-batches.
+
+        max_rows: rows of each, at most. max_tokens: places of each, rows · (longest prompt +
+        longest response), at most, unless a single row has more; rows of similar length come
+        together.
+        """
+        size = max_rows or len(self)
+        if max_tokens is None:
+            return list(torch.arange(len(self), device=self.response.device).split(size))
+        prompts = torch.maximum(self.prompt_mask.sum(1), self.teacher_prompt_mask.sum(1)).tolist()
+        responses = _ends(self.present).tolist()
+        parts: list[list[int]] = [[]]
+        prompt = response = 0  # the longest of the part
+        for i in sorted(range(len(self)), key=lambda i: prompts[i] + responses[i]):
+            prompt, response = max(prompt, prompts[i]), max(response, responses[i])
+            full = (len(parts[-1]) + 1) * (prompt + response) > max_tokens
+            if parts[-1] and (full or len(parts[-1]) == size):
+                parts.append([])
+                prompt, response = prompts[i], responses[i]
+            parts[-1].append(i)
+        return [torch.tensor(part, device=self.response.device) for part in parts]
+
+    def silenced(self) -> RolloutBatch:
+        """The same rows, without a part in any loss: work that only keeps processes in step."""
+        return replace(
+            self,
+            mask=torch.zeros_like(self.mask),
+            has_teacher=torch.zeros_like(self.has_teacher),
+        )
 
     def trimmed(self) -> RolloutBatch:
         """Without columns that are padding in every row."""
         p = _leading_padding(self.prompt_mask)
         q = _leading_padding(self.teacher_prompt_mask)
-        t = max(int(self.mask.sum(1).max()), 1)
+        t = max(int(_ends(self.present).max()), 1)
         return replace(
             self,
             prompt=self.prompt[:, p:],
             prompt_mask=self.prompt_mask[:, p:],
             response=self.response[:, :t],
+            present=self.present[:, :t],
             mask=self.mask[:, :t],
             old_logprobs=self.old_logprobs[:, :t],
+            sampler_weight=self.sampler_weight[:, :t],
             teacher_prompt=self.teacher_prompt[:, q:],
             teacher_prompt_mask=self.teacher_prompt_mask[:, q:],
         )
 
     def to(self, device: torch.device | str) -> RolloutBatch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in tensors.items() if torch.is_tensor(v)})
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> RolloutBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: change(v) for k, v in values.items() if torch.is_tensor(v)})
 
     @classmethod
     def from_rollouts(
@@ -102,11 +173,14 @@ class RolloutBatch:
         *,
         success_reward: float = 1.0,
         pad_id: int = 0,
+        max_response_tokens: int | None = None,
     ) -> RolloutBatch:
         """Pad rollouts into a batch.
 
         teacher_prompts: token ids per rollout, None where there was no feedback.
         success_reward: a rollout counts as solved from this reward on.
+        max_response_tokens: what a response could have had; None: as many as the longest has.
+        `old_logprobs` are those of the rollouts.
         """
         if not rollouts:
             raise ValueError("A batch needs at least one rollout, got none.")
@@ -116,43 +190,71 @@ class RolloutBatch:
                 f"{len(rollouts)} rollouts, {len(teacher_prompts)} teacher prompts."
             )
         for rollout in rollouts:
-            if not rollout.response_ids:
-                raise ValueError(f"Rollout of problem {rollout.problem_id!r} has no tokens.")
-            if not torch.isfinite(torch.tensor(rollout.reward)):
-                raise ValueError(
-                    f"Reward of problem {rollout.problem_id!r} is {rollout.reward}; expected a "
-                    f"finite number. Drop rollouts that could not be judged before batching."
-                )
+            _check(rollout)
         prompt, prompt_mask = pad_left([r.prompt_ids for r in rollouts], pad_id)
-        response, mask = pad_right([r.response_ids for r in rollouts], pad_id)
-        old_logprobs = torch.zeros(mask.shape)
-        old_logprobs[mask] = torch.tensor([x for r in rollouts for x in r.logprobs])
+        response, present = pad_right([r.response_ids for r in rollouts], pad_id)
+        old_logprobs = torch.zeros(present.shape)
+        old_logprobs[present] = torch.tensor([x for r in rollouts for x in r.logprobs])
+        mask = present.clone()
+        if any(r.written is not None for r in rollouts):
+            written = [w for r in rollouts for w in r.written or [True] * len(r.response_ids)]
+            mask[present] = torch.tensor(written)
         # A row without feedback keeps its own prompt as a stand-in; has_teacher masks it out.
         stand_in = [t or r.prompt_ids for t, r in zip(teacher_prompts, rollouts, strict=True)]
         teacher_prompt, teacher_prompt_mask = pad_left(stand_in, pad_id)
         has_teacher = torch.tensor([t is not None for t in teacher_prompts])
         rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
-        group_mean, group_std = group_statistics(rewards, torch.tensor([r.group for r in rollouts]))
         solved = rewards >= success_reward
+        group = torch.tensor([r.group for r in rollouts])
+        group_mean, group_std = group_statistics(rewards, group)
+        group_solved, _ = group_statistics(solved.float(), group)
+        tokens, signal = mask.sum(1), group_std > 0
         return cls(
             prompt=prompt,
             prompt_mask=prompt_mask,
             response=response,
+            present=present,
             mask=mask,
-            old_logprobs=old_logprobs,
+            old_logprobs=old_logprobs * mask,
+            sampler_weight=torch.ones(mask.shape),
             rewards=rewards,
             solved=solved,
+            group=group,
             group_mean=group_mean,
             group_std=group_std,
+            group_solved=group_solved,
             teacher_prompt=teacher_prompt,
             teacher_prompt_mask=teacher_prompt_mask,
             has_teacher=has_teacher,
-            num_rollouts=len(rollouts),
-            num_tokens=int(mask.sum()),
-            num_teacher_tokens=int((mask & has_teacher[:, None]).sum()),
-            num_solved_with_teacher=int((solved & has_teacher).sum()),
-            num_failed_with_teacher=int((~solved & has_teacher).sum()),
+            max_response_tokens=max_response_tokens or response.shape[1],
+            num_rollouts=float(len(rollouts)),
+            num_tokens=float(tokens.sum()),
+            num_solved=float(solved.sum()),
+            num_signal_rollouts=float(signal.sum()),
+            num_signal_tokens=float(tokens[signal].sum()),
+            num_solved_with_teacher=float((solved & has_teacher).sum()),
+            num_failed_with_teacher=float((~solved & has_teacher).sum()),
+            num_solved_teacher_tokens=float(tokens[solved & has_teacher].sum()),
+            num_failed_teacher_tokens=float(tokens[~solved & has_teacher].sum()),
         )
+
+
+def _check(rollout: Rollout) -> None:
+    """Raise ValueError for a rollout that nothing can be learned from."""
+    where, count = f"of problem {rollout.problem_id!r}", len(rollout.response_ids)
+    if not math.isfinite(rollout.reward):
+        raise ValueError(
+            f"The reward {where} is {rollout.reward}; expected a finite number. Drop rollouts that "
+            f"could not be judged before batching."
+        )
+    if len(rollout.logprobs) != count or len(rollout.written or rollout.response_ids) != count:
+        raise ValueError(
+            f"The rollout {where} has {count} response tokens; expected as many log-probabilities "
+            f"and marks of what was written, got {len(rollout.logprobs)} and "
+            f"{len(rollout.written or rollout.response_ids)}."
+        )
+    if not count or not any(rollout.written or [True]):
+        raise ValueError(f"The rollout {where} has no tokens.")
 
 
 def group_statistics(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,6 +286,12 @@ def _pad(rows: Sequence[list[int]], pad_id: int, *, left: bool) -> tuple[Tensor,
         ids[i, place] = torch.tensor(row, dtype=torch.long)
         mask[i, place] = True
     return ids, mask
+
+
+def _ends(present: Tensor) -> Tensor:
+    """[B, T] → [B] one past the last True of each row."""
+    places = torch.arange(1, present.shape[1] + 1, device=present.device)
+    return (present * places).amax(1)
 
 
 def _leading_padding(mask: Tensor) -> int:

@@ -6,6 +6,7 @@ import ast
 import inspect
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -65,16 +66,11 @@ def gradients_of(algorithm, micro_batch_size=None, rollouts=None):
     batch = trainer.make_batch(rollouts or mixed_rollouts(trainer.policy))
     results = {}
     for loss in algorithm.losses(Step(0, 10)):
-        if loss.measure is not None:
-            with torch.no_grad():
-                parts = [loss.measure(inputs) for inputs in trainer._micro_batches(batch)]
-            sums = {k: sum(float(p[k]) for p in parts) for k in parts[0]}
-            trainer.state = loss.update(trainer.state, sums)
-        trainer.policy.model.zero_grad()
-        values = [trainer._backward(loss, inputs)["loss"]
-                  for inputs in trainer._micro_batches(batch)]  # fmt: skip
+        trainer.state, metrics = trainer.updater.gradient(
+            loss, partial(trainer.micro_batches, batch), trainer.state
+        )
         flat = torch.cat([p.grad.flatten() for p in trainer.policy.parameters()])
-        results[loss.name] = (float(sum(values)), flat)
+        results[loss.name] = (metrics["loss"], flat)
     return results
 
 
@@ -116,10 +112,12 @@ def test_gradients_on_a_real_model_equal_finite_differences(name):
 
         def value(loss=loss) -> float:
             with torch.no_grad():
-                return float(loss.compute(next(trainer._micro_batches(batch)))[0])
+                return float(loss.compute(next(trainer.micro_batches(batch)))[0])
 
         trainer.policy.model.zero_grad()
-        trainer._backward(loss, next(trainer._micro_batches(batch)))
+        trainer.state, _ = trainer.updater.gradient(
+            loss, partial(trainer.micro_batches, batch), trainer.state
+        )
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
             direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype)
@@ -170,12 +168,14 @@ def test_the_e_step_raises_solved_and_lowers_failed_responses_under_the_teacher_
 
     def likelihoods():
         with torch.no_grad():
-            inputs = next(trainer._micro_batches(batch))
+            inputs = next(trainer.micro_batches(batch))
             return (inputs.trained_teacher.logprobs * batch.mask).sum(1)
 
     before = likelihoods()
     for _ in range(20):
-        trainer._optimise(e_step, batch)
+        trainer.state, _ = trainer.updater.update(
+            e_step, partial(trainer.micro_batches, batch), trainer.state, 0
+        )
     change = likelihoods() - before
     assert change[batch.solved & batch.has_teacher].mean() > 0
     assert change[~batch.solved & batch.has_teacher].mean() < 0
@@ -199,7 +199,7 @@ def test_the_dynamic_prior_is_the_sampling_policy_and_the_fixed_one_the_initial(
         initial = trainer.policy.frozen_copy()
         perturb(trainer.policy)
         batch = trainer.make_batch(mixed_rollouts(trainer.policy))
-        inputs = next(trainer._micro_batches(batch))
+        inputs = next(trainer.micro_batches(batch))
         prior_logprobs = batch.old_logprobs if prior == "dynamic" else initial.score(
             batch.prompt, batch.prompt_mask, batch.response, batch.mask).logprobs  # fmt: skip
         expected = ((inputs.trained_teacher.logprobs - prior_logprobs) * batch.mask).sum(1)

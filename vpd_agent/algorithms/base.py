@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,18 +17,22 @@ from torch import Tensor
 from vpd_agent.losses import Metrics
 from vpd_agent.policy import Policy
 from vpd_agent.scores import TokenScores
-from vpd_agent.teacher import TeacherWeights
+from vpd_agent.teacher import Teacher, TeacherWeights
 from vpd_agent.types import RolloutBatch
+
+if TYPE_CHECKING:
+    from vpd_agent.gate import TrustGate
 
 State = dict[str, float]  # what an algorithm remembers between steps; saved in checkpoints
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where a run is. index counts from 0."""
+    """Where a run is. index counts from 0; update counts the passes over one batch from 0."""
 
     index: int
     total: int
+    update: int = 0
 
     @property
     def fraction(self) -> float:
@@ -62,13 +66,20 @@ class Algorithm:
     name: what the command line calls it.
     teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
     ema_rate: of teacher="ema".
+    trust_region: of teacher="trust_region".
     needs_reference: keep a frozen copy of the initial policy.
+    gate: how far the teacher is to be trusted, measured on its own answers; None: fully.
     """
 
     name: ClassVar[str]
     teacher: TeacherWeights | None = None
     ema_rate: float = 0.05
+    trust_region: float = 0.1
     needs_reference: bool = False
+
+    @property
+    def gate(self) -> TrustGate | None:
+        return None
 
     def losses(self, step: Step) -> Sequence[Loss]:
         raise NotImplementedError
@@ -82,7 +93,7 @@ class LossInputs:
         batch: RolloutBatch,
         *,
         policy: Policy,
-        teacher: Policy | None = None,
+        teacher: Teacher | None = None,
         reference: Policy | None = None,
         state: State | None = None,
         temperature: float = 1.0,
@@ -101,16 +112,20 @@ class LossInputs:
 
     @cached_property
     def trained_teacher(self) -> TokenScores:
-        """The policy on the teacher's prompt; carries gradient."""
+        """The policy on the teacher's prompt; carries gradient. Zero in rows without one."""
         return self._score(self._policy, teacher_prompt=True)
 
     @cached_property
     def teacher(self) -> TokenScores:
-        """The teacher's weights on the teacher's prompt; no gradient."""
+        """The teacher's weights on the teacher's prompt; no gradient. Zero in rows without one."""
         if self._teacher is None:
             raise ValueError("This loss asks for a teacher, but its algorithm's `teacher` is None.")
         with torch.no_grad():
-            return self._score(self._teacher, teacher_prompt=True)
+            scores = self._score(self._teacher.policy, teacher_prompt=True)
+            if self._teacher.student_share:
+                student = self._score(self._policy, teacher_prompt=True)
+                scores = scores.blend(student, self._teacher.student_share)
+            return scores
 
     @cached_property
     def reference(self) -> TokenScores:
@@ -130,7 +145,8 @@ class LossInputs:
             if teacher_prompt
             else (b.prompt, b.prompt_mask)
         )
-        return policy.score(*prompt, b.response, b.mask, temperature=self._temperature)
+        mask = b.teacher_mask if teacher_prompt else b.mask
+        return policy.score(*prompt, b.response, b.present, mask, temperature=self._temperature)
 
 
 def check(condition: bool, field: str, expected: str, value: object) -> None:
