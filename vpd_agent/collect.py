@@ -9,6 +9,7 @@ from functools import partial
 import gymnasium as gym
 import torch
 
+from sandbox import SandboxError
 from vpd_agent.engines import Engine, Generation
 from vpd_agent.policy import Policy
 from vpd_agent.types import Message, Rollout
@@ -49,8 +50,8 @@ def read_prompts(
     return [[{"role": "user", "content": text}] for text in observations]
 
 
-def judge(environment: gym.vector.VectorEnv, answers: Sequence[str | None]) -> list[Judged]:
-    """Step the environment with one answer per sub-environment; None where an episode is over."""
+def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Judged]:
+    """Step the environment with one answer per sub-environment."""
     replies, rewards, terminated, truncated, infos = environment.step(list(answers))
     n = len(answers)
     feedback, status = infos.get("feedback", [""] * n), infos.get("status", [""] * n)
@@ -61,7 +62,7 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str | None]) -> l
             reward=float(rewards[i]),
             feedback=str(feedback[i] or ""),
             status=str(status[i] or ""),
-            error=None if judged[i] or answers[i] is None else str(errors[i]),
+            error=None if judged[i] else str(errors[i]),
             over=bool(terminated[i] or truncated[i]),
             reply=str(replies[i] or ""),
         )
@@ -107,7 +108,11 @@ def collect(
         generations = sample([e.ids for e in open_episodes], max_tokens=limit)
         for episode, generation in zip(open_episodes, generations, strict=True):
             episode.answer(generation, policy)
-        _judge_open(environment, episodes)
+        try:
+            _judge_open(environment, episodes)
+        except SandboxError as error:  # of the last few; the others are judged
+            for episode in open_episodes:
+                episode.open, episode.error = False, str(error)
 
     collected = Collected([])
     for i, episode in enumerate(episodes):
@@ -219,7 +224,8 @@ class _Episode:
 
 
 def _judge_open(environment: gym.vector.VectorEnv, episodes: Sequence[_Episode]) -> None:
-    answers = [episode.text if episode.open else None for episode in episodes]
+    # The environment ignores the answers of episodes it has ended, not of those that we have.
+    answers = [episode.text if episode.open else "" for episode in episodes]
     for episode, judged in zip(episodes, judge(environment, answers), strict=True):
         if episode.open:
             episode.judged(judged)
