@@ -1,21 +1,26 @@
-"""Batched sampling in plain torch with a KV cache, for any causal LM of transformers."""
+"""Batched sampling in this process with a KV cache, for any causal LM of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 
 from vpd_agent.engines import Generation
+from vpd_agent.engines.decoder import Decoder, fastest_decoder
 from vpd_agent.policy import Policy
 from vpd_agent.types import pad_left
 
+STEPS_BETWEEN_LOOKS = 8  # on a GPU: to ask whether all rows have ended waits for its queue
+
 
 class HFEngine:
-    """Samples with the policy's own weights.
+    """Samples with the policy's own weights, read anew at every call.
 
-    Each prompt is prefilled once and its cache repeated for its samples; rows that have ended
-    leave the batch as soon as they are a quarter of it, and sampling stops when none is left.
+    Each prompt is prefilled once for all of its samples; rows that have ended leave the batch as
+    soon as they are a quarter of it, and sampling stops when none is left. The cache grows with
+    what is really sampled: at most max_batch rows of the longest response, and each prompt once.
     """
 
     exact = True
@@ -25,6 +30,8 @@ class HFEngine:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}.")
         self.policy = policy
         self.max_batch = max_batch  # sequences that are decoded side by side
+        self._decoder_kind: type[Decoder] | None = None
+        self._chosen_for: nn.Module | None = None
 
     def sync(self, policy: Policy) -> None:
         """Nothing to do for the policy it samples from; the weights of another are copied."""
@@ -50,7 +57,8 @@ class HFEngine:
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
         was_training = self.policy.model.training
-        self.policy.model.eval()
+        if was_training:
+            self.policy.model.eval()
         # Prompts of similar length share a batch, so that little of it is padding.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         results: list[list[Generation]] = [[] for _ in prompts]
@@ -58,13 +66,15 @@ class HFEngine:
         try:
             for start in range(0, len(order), width):
                 chosen = order[start : start + width]
-                generations = self._sample(
-                    [prompts[i] for i in chosen], samples, max_tokens, temperature, generator
-                )
-                for k, i in enumerate(chosen):
-                    results[i] = generations[k * samples : (k + 1) * samples]
+                batch = [prompts[i] for i in chosen]
+                for done in range(0, samples, self.max_batch):
+                    share = min(samples - done, self.max_batch)
+                    generations = self._sample(batch, share, max_tokens, temperature, generator)
+                    for k, i in enumerate(chosen):
+                        results[i] += generations[k * share : (k + 1) * share]
         finally:
-            self.policy.model.train(was_training)
+            if was_training:
+                self.policy.model.train()
         return [generation for row in results for generation in row]
 
     @torch.inference_mode()
@@ -76,69 +86,67 @@ class HFEngine:
         temperature: float,
         generator: torch.Generator | None,
     ) -> list[Generation]:
-        from transformers import DynamicCache
-
-        model, device = self.policy.model, self.policy.device
+        device = self.policy.device
         prompt, mask = pad_left(prompts, self.policy.pad_id)
-        prompt, mask = prompt.to(device), mask.to(device).long()
-        cache = DynamicCache(config=model.config)
-        logits = model(
-            input_ids=prompt,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            **self.policy.last_logits_only,
-        ).logits[:, -1]
-        cache.batch_repeat_interleave(samples)
-        logits = logits.repeat_interleave(samples, 0)  # [R, V], R rows still sampling
-        mask = mask.repeat_interleave(samples, 0)
-        position = mask.sum(1, keepdim=True)  # [R, 1] of the next token
+        decoder = self._decoder(max_tokens)
+        logits = decoder.prefill(prompt.to(device), mask.to(device), samples)  # [R, V]
 
         total = len(prompts) * samples
         tokens = torch.full((total, max_tokens), self.policy.pad_id, device=device)
         logprobs = torch.zeros((total, max_tokens), device=device)
-        length = torch.full((total,), max_tokens, device=device)
-        ended = torch.zeros(total, dtype=torch.bool, device=device)
-        rows = torch.arange(total, device=device)  # which row of the output each live row is
-        eos = torch.tensor(sorted(self.policy.eos_ids), device=device, dtype=torch.long)
+        ends = torch.zeros(logits.shape[-1], dtype=torch.bool, device=device)
+        ends[[i for i in self.policy.eos_ids if i < len(ends)]] = True  # [V]
+        rows = torch.arange(total, device=device)  # which row of the output each of the R rows is
+        ended = torch.zeros(total, dtype=torch.bool, device=device)  # [R]
+        look_every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
 
         for t in range(max_tokens):
             logp = (logits.float() / temperature).log_softmax(-1)
-            token = _gumbel_argmax(logp, generator)  # [R]
+            token = _draw(logp, generator)  # [R]
             tokens[rows, t] = token
             logprobs[rows, t] = logp.gather(1, token[:, None])[:, 0]
-            stops = torch.isin(token, eos) & ~ended[rows]
-            length[rows[stops]] = t + 1
-            ended[rows] |= stops
-            live = ~ended[rows]
-            num_live = int(live.sum())
-            if num_live == 0 or t + 1 == max_tokens:
+            ended |= ends[token]
+            if t + 1 == max_tokens:
                 break
-            if num_live <= 0.75 * len(rows):
-                keep = live.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                rows, token = rows[keep], token[keep]
-                mask, position = mask[keep], position[keep]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            logits = model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            position = position + 1
+            if (t + 1) % look_every == 0:
+                num_live = len(rows) - int(ended.sum())
+                if num_live == 0:
+                    break
+                if num_live <= 0.75 * len(rows):
+                    keep = (~ended).nonzero()[:, 0]
+                    decoder.keep(keep)
+                    rows, token, ended = rows[keep], token[keep], ended[keep]
+            logits = decoder.step(token)
 
+        if not logprobs.isfinite().all():
+            raise FloatingPointError(
+                "The model's logits are not finite numbers, so no token can be sampled from them. "
+                "Its weights have diverged: go back to an earlier checkpoint."
+            )
+        is_end = ends[tokens]  # [total, max_tokens]; what follows the first one does not count
+        stopped = is_end.any(1)
+        length = torch.where(stopped, is_end.int().argmax(1) + 1, max_tokens)
         return [
-            Generation(ids[:n], logp[:n], "stop" if stopped else "length")
-            for ids, logp, n, stopped in zip(
-                tokens.tolist(), logprobs.tolist(), length.tolist(), ended.tolist(), strict=True
+            Generation(ids[:n], logp[:n], "stop" if stop else "length")
+            for ids, logp, n, stop in zip(
+                tokens.tolist(), logprobs.tolist(), length.tolist(), stopped.tolist(), strict=True
             )
         ]
 
+    def _decoder(self, max_tokens: int) -> Decoder:
+        if self._chosen_for is not self.policy.model:
+            self._decoder_kind = fastest_decoder(self.policy)
+            self._chosen_for = self.policy.model
+        return self._decoder_kind(self.policy, max_tokens)
 
-def _gumbel_argmax(logp: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """A sample from each row: argmax(log p + Gumbel noise), the noise being −log Exp(1)."""
-    noise = torch.empty_like(logp).exponential_(generator=generator).log_()
-    return (logp - noise).argmax(-1)
+
+def _draw(logp: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A token [R] of each row of log-probabilities [R, V]: the first whose cumulative probability
+    exceeds a uniform number. One random number per row costs far less than one per token of the
+    vocabulary; in float64, where rounding moves no probability by more than 1e-12."""
+    cumulative = logp.exp().cumsum(-1, dtype=torch.float64)
+    uniform = torch.rand(
+        (len(logp), 1), dtype=torch.float64, device=logp.device, generator=generator
+    )
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+    return chosen.clamp_(max=logp.shape[-1] - 1)

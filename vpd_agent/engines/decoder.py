@@ -1,0 +1,310 @@
+"""Decoding with a KV cache: prompts go in once, then one token per row and step.
+
+Two decoders with one interface. `TransformersDecoder` calls the model as it is and suits every
+causal language model. `PlainDecoder` is for those of Llama's build: transformers spends much of a
+step on what a row of one token does not need (masks, cache objects, copies of the cache), so there
+the decoder calls the model's own modules (projections, norms, MLPs: adapters and quantised layers
+included) and does only the attention between them itself.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vpd_agent.policy import Policy
+
+BLOCK = 128  # tokens by which the cache grows: what is allocated follows what is sampled
+SMALL_PRODUCT = 400  # multiplications below which torch's bmm on a CPU is several times slower
+
+
+class Decoder(Protocol):
+    """R rows decoded side by side, those of one prompt next to each other."""
+
+    def __init__(self, policy: Policy, max_tokens: int) -> None: ...
+
+    def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
+        """Logits [R, V] of the first tokens, R = B·samples.
+
+        prompt, mask: [B, P], padded on the left; mask is True where there is a token.
+        """
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits [R, V] of what follows after tokens [R]."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only: ascending indices into the present ones."""
+        ...
+
+
+@torch.inference_mode()
+def fastest_decoder(policy: Policy) -> type[Decoder]:
+    """`PlainDecoder` where it computes what the model does, else `TransformersDecoder`.
+
+    Decided by the classes the model is made of, and by comparing both on two short prompts.
+    """
+    if not _has_llama_build(policy.model):
+        return TransformersDecoder
+    highest = min(policy.model.config.vocab_size, 1000)
+    prompt = torch.arange(10, device=policy.device).view(2, 5) * 37 % highest
+    mask = torch.ones_like(prompt, dtype=torch.bool)
+    mask[0, :2] = False
+    ours, theirs = (kind(policy, max_tokens=2) for kind in (PlainDecoder, TransformersDecoder))
+    for decoder in (ours, theirs):
+        decoder.prefill(prompt, mask, samples=2)
+    for tokens in (prompt[:, :2].flatten(), prompt[:, 2:4].flatten()):
+        expected, got = theirs.step(tokens), ours.step(tokens)
+        tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 5e-2
+        if not (got - expected).abs().max() <= tolerance * (1 + expected.abs().max()):
+            return TransformersDecoder
+    return PlainDecoder
+
+
+class TransformersDecoder:
+    """Any causal language model of transformers, with the cache it asks for."""
+
+    def __init__(self, policy: Policy, max_tokens: int) -> None:
+        self.policy = policy
+
+    def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
+        logits, self.cache = _prefill(self.policy, prompt, mask)
+        self.cache.batch_repeat_interleave(samples)
+        self.mask = mask.long().repeat_interleave(samples, 0)  # [R, P and what was sampled]
+        return logits.repeat_interleave(samples, 0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        position = self.mask.sum(1, keepdim=True)  # [R, 1]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        return self.policy.model(
+            input_ids=tokens[:, None],
+            attention_mask=self.mask,
+            position_ids=position,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+    def keep(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+
+
+class PlainDecoder:
+    """Models of Llama's build: Llama, Mistral, Qwen2, Qwen3; sliding windows and adapters too.
+
+    x += o_proj(attention(norm(x))); x += mlp(norm(x)), with the model's own modules. The keys and
+    values of a prompt exist once, for all of its samples: attention to them is one product of
+    matrices per prompt rather than one of a vector per row.
+    """
+
+    def __init__(self, policy: Policy, max_tokens: int) -> None:
+        self.policy = policy
+        self.model = _without_adapter(policy.model)
+        self.max_tokens = max_tokens
+
+    def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
+        logits, cache = _prefill(self.policy, prompt, mask)
+        self.groups = _Groups(torch.arange(len(prompt), device=prompt.device), samples)
+        self.position = mask.sum(1).repeat_interleave(samples, 0)[:, None]  # [R, 1] of the next
+        padding = None if mask.all() else ~mask
+        self.caches = [
+            _LayerCache(layer, padding, samples, min(self.max_tokens, BLOCK))
+            for layer in cache.layers
+        ]
+        return logits.repeat_interleave(samples, 0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        body = self.model.model
+        x = body.embed_tokens(tokens)  # [R, D]
+        cos, sin = body.rotary_emb(x, self.position)  # [R, 1, d]
+        sin = torch.cat([-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]], -1)
+        for layer, cache in zip(body.layers, self.caches, strict=True):
+            x = x + self._attention(layer.self_attn, layer.input_layernorm(x), cache, cos, sin)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        self.position = self.position + 1
+        return self.model.lm_head(body.norm(x))
+
+    def _attention(
+        self, attention: nn.Module, x: Tensor, cache: _LayerCache, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        split = (len(x), -1, attention.head_dim)
+        q = attention.q_proj(x).view(split)  # [R, query heads, d]
+        k = attention.k_proj(x).view(split)  # [R, H, d]
+        v = attention.v_proj(x).view(split)
+        if hasattr(attention, "q_norm"):
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = _rotate(torch.cat([q, k], 1), cos, sin).split([q.shape[1], k.shape[1]], 1)
+        cache.append(k, v)
+        return attention.o_proj(cache.attend(q, self.groups, attention.scaling))
+
+    def keep(self, rows: Tensor) -> None:
+        prompts = self.groups.keep(rows)
+        self.position = self.position[rows]
+        for cache in self.caches:
+            cache.keep(rows, prompts)
+
+
+class _Groups:
+    """Which rows continue the same prompt: B prompts with at most `size` rows each.
+
+    Tensors of rows [R, H, G, x] and of prompts [B, H, size·G, x] are turned into each other. Once
+    rows have left, prompts have unequal numbers of them, and some of the places are empty.
+    """
+
+    def __init__(self, prompts: Tensor, samples: int) -> None:
+        self.prompt = prompts.repeat_interleave(samples)  # [R]
+        self.num_prompts, self.size = len(prompts), samples
+        self.place: Tensor | None = None  # [R] of B·size; None: all are taken, in order
+
+    def by_prompt(self, x: Tensor) -> Tensor:
+        places = x
+        if self.place is not None:
+            places = x.new_zeros(self.num_prompts * self.size, *x.shape[1:])
+            places[self.place] = x
+        grouped = places.view(self.num_prompts, self.size, *x.shape[1:])
+        return grouped.transpose(1, 2).flatten(2, 3)
+
+    def by_row(self, x: Tensor) -> Tensor:
+        grouped = x.unflatten(2, (self.size, -1)).transpose(1, 2).flatten(0, 1)
+        return grouped if self.place is None else grouped[self.place]
+
+    def keep(self, rows: Tensor) -> Tensor | None:
+        """The prompts that are left, as indices into the present ones; None: all of them."""
+        left, self.prompt, count = self.prompt[rows].unique_consecutive(
+            return_inverse=True, return_counts=True
+        )
+        everyone = len(left) == self.num_prompts
+        self.num_prompts, self.size = len(left), int(count.max())
+        first = (count.cumsum(0) - count)[self.prompt]  # row at which the row's prompt begins
+        rank = torch.arange(len(rows), device=rows.device) - first
+        self.place = self.prompt * self.size + rank
+        return None if everyone else left
+
+
+class _LayerCache:
+    """Keys and values of one layer: each prompt's once, and what the rows have sampled.
+
+    H heads of width d; P prompt tokens, of which a sliding window may have left a few; columns of
+    the rows' tensors beyond `length` are room to grow.
+    """
+
+    def __init__(self, filled, padding: Tensor | None, samples: int, room: int) -> None:
+        """filled: the layer of transformers' cache; padding: [B, P] True where nothing is."""
+        self.prompt_keys, self.prompt_values = filled.keys, filled.values  # [B, H, P, d]
+        self.window = getattr(filled, "sliding_window", None)
+        self.bias = None  # [B, 1, 1, P], −∞ where there is padding
+        if padding is not None:
+            zeros = torch.zeros(padding.shape, device=padding.device)
+            bias = zeros.masked_fill_(padding, float("-inf"))[:, -filled.keys.shape[2] :]
+            self.bias = bias[:, None, None]
+        prompts, heads, _, width = filled.keys.shape
+        shape = (prompts * samples, heads, room, width)
+        self.keys, self.values = filled.keys.new_empty(shape), filled.values.new_empty(shape)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> None:
+        """k, v: [R, H, d] of one token per row."""
+        if self.length == self.keys.shape[2]:
+            rows, heads, _, width = self.keys.shape
+            room = (rows, heads, BLOCK, width)
+            self.keys = torch.cat([self.keys, self.keys.new_empty(room)], 2)
+            self.values = torch.cat([self.values, self.values.new_empty(room)], 2)
+        self.keys[:, :, self.length] = k
+        self.values[:, :, self.length] = v
+        self.length += 1
+
+    def attend(self, q: Tensor, groups: _Groups, scaling: float) -> Tensor:
+        """softmax(scaling · q·keys) · values of each head [R, query heads · d]; q: [R, heads, d]"""
+        rows, heads = self.keys.shape[:2]
+        own, of_prompt = self._in_window()
+        q = q.reshape(rows, heads, -1, q.shape[-1])  # [R, H, G, d]: G queries share a key
+        scores = [_products(q, self.keys[:, :, own])]  # [R, H, G, T]
+        if of_prompt is not None:
+            of_prompts = _products(groups.by_prompt(q), self.prompt_keys[:, :, of_prompt])
+            if self.bias is not None:
+                of_prompts += self.bias[..., of_prompt]
+            scores.append(groups.by_row(of_prompts))  # [R, H, G, P]
+        weights = torch.cat(scores, -1).mul_(scaling).softmax(-1).to(q.dtype)
+        split = scores[0].shape[-1]
+        output = _weighted_sum(weights[..., :split], self.values[:, :, own])
+        if of_prompt is not None:
+            weights = groups.by_prompt(weights[..., split:])
+            output += groups.by_row(weights @ self.prompt_values[:, :, of_prompt])
+        return output.flatten(1)
+
+    def _in_window(self) -> tuple[slice, slice | None]:
+        """The columns that the newest token attends to: of the rows, of the prompts if any."""
+        if self.window is None:
+            return slice(self.length), slice(None)
+        if self.length >= self.window:
+            return slice(self.length - self.window, self.length), None
+        return slice(self.length), slice(self.length - self.window, None)
+
+    def keep(self, rows: Tensor, prompts: Tensor | None) -> None:
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        if prompts is not None:
+            self.prompt_keys = self.prompt_keys[prompts]
+            self.prompt_values = self.prompt_values[prompts]
+            self.bias = None if self.bias is None else self.bias[prompts]
+
+
+def _prefill(policy: Policy, prompt: Tensor, mask: Tensor):
+    """Logits [B, V] after the prompts, and transformers' cache of them."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=policy.model.config)
+    logits = policy.model(
+        input_ids=prompt,
+        attention_mask=mask.long(),
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        **policy.last_logits_only,
+    ).logits[:, -1]
+    return logits, cache
+
+
+def _products(q: Tensor, keys: Tensor) -> Tensor:
+    """q·keys [..., queries, keys], in float32 for the softmax that follows."""
+    return (q @ keys.mT).float()
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """weights [R, H, G, T] @ values [R, H, T, d]."""
+    size = weights.shape[-2] * values.shape[-2] * values.shape[-1]
+    if size < SMALL_PRODUCT:
+        return (weights[..., None] * values[:, :, None]).sum(-2)
+    return weights @ values
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x [R, heads, d]; cos, sin: [R, 1, d], the first half of sin negated."""
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
+
+
+_LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
+
+
+def _has_llama_build(model: nn.Module) -> bool:
+    """Whether its layers are of a known class, and calling their parts skips nothing.
+
+    Wrappers that shard or move weights (FSDP, accelerate's device maps) hook into whole layers:
+    they change the class, register hooks, or replace `forward`.
+    """
+    inner = _without_adapter(model)
+    layers = getattr(getattr(inner, "model", None), "layers", [])
+    if not layers or not {type(layer).__name__ for layer in layers} <= _LAYERS:
+        return False
+    skipped = [model, inner, inner.model, *layers, *(layer.self_attn for layer in layers)]
+    return not any(
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        for module in skipped
+    )
+
+
+def _without_adapter(model: nn.Module) -> nn.Module:
+    """The model inside a PeftModel: the adapter's layers are modules of it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
