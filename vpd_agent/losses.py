@@ -32,8 +32,8 @@ def token_weights(
     mask: Tensor,
     normaliser: Normaliser,
     *,
-    num_tokens: int,
-    num_rollouts: int,
+    num_tokens: float,
+    num_rollouts: float,
     max_response_tokens: int,
 ) -> Tensor:
     """What each token counts in a mean over the whole batch; 0 outside the mask. [B, T] → [B, T].
@@ -74,9 +74,9 @@ def hybrid_advantages(
 
     The hybrid of SDPO, arXiv 2601.20802: the second term is the advantage of its sampled-token
     form, 0 where there is no teacher.
-    advantages, has_teacher: [B]; logprobs, teacher_logprobs: [B, T].
+    advantages: [B]; logprobs, teacher_logprobs, has_teacher: [B, T].
     """
-    gap = (teacher_logprobs - logprobs).detach() * has_teacher[:, None]
+    gap = (teacher_logprobs - logprobs).detach() * has_teacher
     return reward_weight * advantages[:, None] + (1 - reward_weight) * gap
 
 
@@ -170,9 +170,12 @@ def _ratio_metrics(ratio: Tensor, is_clipped: Tensor, mask: Tensor, num_tokens: 
     }
 
 
-def imitation(logprobs: Tensor, mask: Tensor, num_tokens: float) -> Tensor:
-    """L = −Σ log π_θ / num_tokens: maximum likelihood of the responses. logprobs, mask: [B, T]."""
-    return -masked_mean(logprobs, mask, num_tokens)
+def imitation(logprobs: Tensor, weights: Tensor, total_weight: float) -> Tensor:
+    """L = −Σ w·log π_θ / Σ w: maximum likelihood of responses; 0 where nothing has a weight.
+
+    logprobs, weights: [B, T]; total_weight: Σ w of the whole batch.
+    """
+    return -(logprobs * weights).sum() / (total_weight or 1.0)
 
 
 def divergence(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpd_agent.algorithms import GRPO, SDPG, SDPO, VPD, Algorithm
+from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, Algorithm
 from vpd_agent.config import TrainConfig
 from vpd_agent.teacher import TeacherTemplate
 
@@ -74,9 +74,14 @@ LAPTOP = Setting(
             reference_weight=0.0,
             teacher="ema",
         ),
+        # F = 2, β = 1, reverse KL, gate 0.15, EMA 0.05: its defaults, which were found here.
+        VPDPG(e_step_learning_rate=1e-4, e_step_optimizer="own"),
+        OPSD(alpha=0.5),
+        SDAR(teacher="ema"),
         GRPO(),
+        RFT(),
     ),
-    learning_rates={"grpo": 2e-4},
+    learning_rates={"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4},
 )
 
 TINY = Setting(
@@ -99,7 +104,11 @@ TINY = Setting(
         VPD(e_step_learning_rate=1e-5, e_step_optimizer="own", teacher="ema"),
         SDPO(),
         SDPG(),
+        VPDPG(e_step_learning_rate=1e-5, e_step_optimizer="own"),
+        OPSD(),
+        SDAR(),
         GRPO(),
+        RFT(),
     ),
     learning_rates={},
 )
@@ -112,7 +121,11 @@ CODE = Setting(
         VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=20),
         SDPO(alpha=1.0, top_k=20, teacher="ema", ema_rate=0.05),
         SDPG(),
+        VPDPG(e_step_every=5, beta=0.1, top_k=20),  # the E-step as published for long answers
+        OPSD(top_k=20),
+        SDAR(),
         GRPO(),
+        RFT(),
     ),
     learning_rates={},
 )
@@ -125,9 +138,13 @@ SCIENCE = Setting(
         VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=100),
         SDPO(alpha=0.5, top_k=100, tail="bucket", teacher="ema", ema_rate=0.05),
         SDPG(),
+        VPDPG(e_step_every=5, beta=0.1, top_k=100),
+        OPSD(top_k=100),
+        SDAR(),
         GRPO(),
+        RFT(),
     ),
-    learning_rates={"grpo": 1e-6, "sdpg": 1e-6},
+    learning_rates=dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rft"), 1e-6),
 )
 
 SETTINGS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}

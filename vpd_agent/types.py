@@ -258,13 +258,18 @@ def _check(rollout: Rollout) -> None:
 
 
 def group_statistics(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) standard deviation of each row's group. rewards, group: [B] → [B], [B]."""
+    """Mean and (biased) standard deviation of each row's group. rewards, group: [B] → [B], [B].
+
+    In float64: rounding must not make a group of equal rewards look as if they differed.
+    """
     _, index = group.unique(return_inverse=True)
-    count = torch.zeros(int(index.max()) + 1).index_add_(0, index, torch.ones_like(rewards))
-    mean = torch.zeros_like(count).index_add_(0, index, rewards) / count
-    deviation = (rewards - mean[index]).square()
+    exact = rewards.double()
+    count = torch.zeros(int(index.max()) + 1).double().index_add_(0, index, torch.ones_like(exact))
+    mean = torch.zeros_like(count).index_add_(0, index, exact) / count
+    deviation = (exact - mean[index]).square()
     variance = torch.zeros_like(count).index_add_(0, index, deviation) / count
-    return mean[index], variance.sqrt()[index]
+    std = variance.sqrt()
+    return mean[index].to(rewards.dtype), std.where(std > 1e-9, 0)[index].to(rewards.dtype)
 
 
 def pad_left(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agent.helpers import mixed_rollouts, rollout, small_policy
-from vpd_agent.types import RolloutBatch
+from vpd_agent.types import RolloutBatch, group_statistics
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,10 @@ def test_an_empty_batch_or_response_is_refused(policy):
     empty = replace(rollout(policy=policy), response_ids=[], logprobs=[])
     with pytest.raises(ValueError, match="no tokens"):
         RolloutBatch.from_rollouts([empty], [None])
+
+
+def test_a_group_of_equal_rewards_has_no_deviation():
+    rewards = torch.full((8,), 0.7)
+    mean, std = group_statistics(rewards, torch.zeros(8, dtype=torch.long))
+    torch.testing.assert_close(mean, rewards)
+    assert std.tolist() == [0.0] * 8

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, State, Step, check
-from vpd_agent.algorithms.sdpo import check_distillation, distillation
-from vpd_agent.losses import Metrics, Tail, binary_classifier, implicit_rewards
-from vpd_agent.teacher import TeacherWeights
+from vpd_agent.algorithms.base import Loss, LossInputs, State, Step, check
+from vpd_agent.algorithms.distillation import Distillation, distillation
+from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
+from vpd_agent.losses import Metrics, binary_classifier, implicit_rewards
 
 
 @dataclass(frozen=True)
-class VPD(Algorithm):
+class VPD(Distillation, PolicyGradient):
     """Variational EM over one network.
 
     E-step, every `e_step_every` steps: the feedback-conditioned policy learns to tell solved from
     failed responses (`losses.binary_classifier` on `losses.implicit_rewards`).
-    M-step, every step: L_M = Σ_t KL(π_θ(·|x, y_<t) ‖ sg[q(·|x, c, y_<t)]) on the same rollouts.
+    M-step, every step: L_M = Σ_t KL(π_θ(·|x, y_<t) ‖ sg[q(·|x, c, y_<t)]) on the same rollouts,
+    with `reward_weight` times the clipped policy gradient beside it.
     """
 
     name: ClassVar[str] = "vpd"
@@ -30,41 +32,36 @@ class VPD(Algorithm):
     """Scale of the implicit reward, a log-ratio *summed* over tokens: short answers want more."""
     prior: Literal["dynamic", "fixed"] = "dynamic"
     """What the teacher is compared with: the current student, or the initial policy."""
+    balance: float = 0.5
+    """Share of the E-step's loss that solved responses have, however many they are."""
     delta_momentum: float = 0.9
     """Of the moving average δ of ½(mean r̃ of solved + mean r̃ of failed)."""
     e_step_learning_rate: float | None = None
     """None: the run's learning rate."""
     e_step_optimizer: Literal["own", "shared"] = "shared"
     """Whether the E-step has optimiser moments of its own (more memory)."""
-    alpha: float = 1.0
-    """Divergence of the M-step, as in SDPO; 1: KL(student‖teacher)."""
-    top_k: int | None = None
-    """Compare on the student's k most likely tokens; None: on the full vocabulary."""
-    tail: Tail = "bucket"
-    """With top_k, keep the rest of the mass in one entry, or renormalise without it."""
-    importance_clip: float | None = None
-    """Truncate the importance weights of the M-step, which the E-step made slightly off-policy,
-    at this; None: no weights."""
-    teacher: TeacherWeights = "live"
-    """Whose weights answer the teacher's prompt in the M-step."""
-    ema_rate: float = 0.05
-    """θ_T ← (1−rate)·θ_T + rate·θ after each step, for teacher="ema"."""
+    reward_weight: float = 0.0
+    """Weight of the reward's clipped policy gradient in the M-step; 0: feedback alone."""
 
     def __post_init__(self) -> None:
-        check_distillation(self)
+        Distillation.__post_init__(self)
+        PolicyGradient.__post_init__(self)
         check(self.e_step_every >= 1, "e_step_every", "at least 1", self.e_step_every)
         check(self.beta > 0, "beta", "positive", self.beta)
+        check(0 <= self.balance <= 1, "balance", "between 0 and 1", self.balance)
         check(0 <= self.delta_momentum < 1, "delta_momentum", "in [0, 1)", self.delta_momentum)
         rate = self.e_step_learning_rate
         check(rate is None or rate > 0, "e_step_learning_rate", "positive", rate)
+        check(self.reward_weight >= 0, "reward_weight", "at least 0", self.reward_weight)
 
     @property
     def needs_reference(self) -> bool:
         return self.prior == "fixed"
 
     def losses(self, step: Step) -> list[Loss]:
-        m_step = Loss("m_step", self.m_step)
-        if step.index % self.e_step_every:
+        m_step = Loss("m_step", partial(self.m_step, weight=self.weight(step)))
+        # Only in the first pass over a batch is the student the one that sampled it.
+        if step.update or step.index % self.e_step_every:
             return [m_step]
         e_step = Loss(
             "e_step",
@@ -76,6 +73,10 @@ class VPD(Algorithm):
         )
         return [e_step, m_step]
 
+    def weight(self, step: Step) -> float:
+        """Of the divergence in the M-step."""
+        return 1.0
+
     def e_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         batch, delta = inputs.batch, inputs.state.get("delta", 0.0)
         loss, metrics = binary_classifier(
@@ -85,21 +86,24 @@ class VPD(Algorithm):
             delta,
             batch.num_solved_with_teacher,
             batch.num_failed_with_teacher,
+            solved_weight=2 * self.balance,
+            failed_weight=2 * (1 - self.balance),
         )
-        metrics["delta"] = loss.new_tensor(delta * len(batch) / batch.num_rollouts)
+        metrics["delta"] = loss.new_tensor(delta * batch.share)
         return loss, metrics
 
     def implicit_reward(self, inputs: LossInputs) -> Tensor:
-        """r̃ [B]. The E-step comes first in a step, so the student frozen at its start is the
-        policy that sampled the rollouts: its log-likelihoods are `old_logprobs`."""
+        """r̃ [B], 0 in rows without a teacher. The E-step comes first in a step, so the student
+        frozen at its start is the policy of `old_logprobs`."""
         batch = inputs.batch
         fixed = self.prior == "fixed"
         prior = inputs.reference.logprobs if fixed else batch.old_logprobs
-        return implicit_rewards(inputs.trained_teacher.logprobs, prior, batch.mask, self.beta)
+        teacher = inputs.trained_teacher.logprobs
+        return implicit_rewards(teacher, prior, batch.teacher_mask, self.beta)
 
     def measure(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Sums and counts of r̃ by outcome."""
-        batch, reward = inputs.batch, self.implicit_reward(inputs)
+        batch, reward = inputs.batch, self.implicit_reward(inputs).detach()
         solved, failed = batch.solved & batch.has_teacher, ~batch.solved & batch.has_teacher
         return {
             "solved_sum": (reward * solved).sum(),
@@ -122,5 +126,9 @@ class VPD(Algorithm):
         old = state.get("delta", midpoint)
         return state | {"delta": self.delta_momentum * old + (1 - self.delta_momentum) * midpoint}
 
-    def m_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-        return distillation(inputs, self)
+    def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
+        if not self.reward_weight:
+            return distillation(inputs, self, scale=weight)
+        distil, metrics = distillation(inputs, self, scale=weight) if weight else (0.0, {})
+        loss, more = policy_gradient(inputs, self)
+        return self.reward_weight * loss + distil, metrics | more

@@ -1,0 +1,154 @@
+"""The teacher's term that algorithms share: the student moves towards a teacher with feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from vpd_agent.algorithms.base import Algorithm, LossInputs, Step, check
+from vpd_agent.gate import TrustGate
+from vpd_agent.losses import (
+    Metrics,
+    Tail,
+    importance_weights,
+    masked_mean,
+    sampled_token_divergence,
+)
+from vpd_agent.teacher import TeacherWeights
+from vpd_agent.types import RolloutBatch
+
+
+@dataclass(frozen=True)
+class WithTeacher(Algorithm):
+    """The fields of every algorithm whose student listens to a teacher."""
+
+    teacher: TeacherWeights = "live"
+    """Whose weights answer the teacher's prompt: the student's own, their moving average, the
+    initial ones, or initial and present ones together (logits interpolated)."""
+    ema_rate: float = 0.05
+    """θ_T ← (1−rate)·θ_T + rate·θ after each step, for teacher="ema"."""
+    trust_region: float = 0.1
+    """The student's share in the interpolated logits, for teacher="trust_region"."""
+    distil_on: Literal["all", "failed", "solved"] = "all"
+    """Which rollouts the teacher speaks on, of those with feedback."""
+    gate_width: float | None = None
+    """Trust the teacher as far as it solves what the student did not: its say is
+    clip(advantage / gate_width, 0, 1), measured during the run. None: trust it fully."""
+    gate_every: int = 2
+    """Steps between measurements of the gate."""
+    gate_rows: int = 16
+    """Failed rollouts per measurement of the gate, at most."""
+    gate_momentum: float = 0.9
+    """Of the gate's moving average."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.ema_rate <= 1, "ema_rate", "above 0 and at most 1", self.ema_rate)
+        check(0 <= self.trust_region <= 1, "trust_region", "between 0 and 1", self.trust_region)
+        self.gate  # checks its fields  # noqa: B018
+
+    @property
+    def gate(self) -> TrustGate | None:
+        if self.gate_width is None:
+            return None
+        return TrustGate(self.gate_width, self.gate_every, self.gate_rows, self.gate_momentum)
+
+
+@dataclass(frozen=True)
+class Distillation(WithTeacher):
+    """The fields of every algorithm with a divergence from a teacher, read by `distillation`."""
+
+    alpha: float = 1.0
+    """0: KL(teacher‖student); 1: KL(student‖teacher); in between: generalised JSD."""
+    top_k: int | None = None
+    """Compare on the student's k most likely tokens; None: on the full vocabulary."""
+    tail: Tail = "bucket"
+    """With top_k, keep the rest of the mass in one entry, or renormalise without it."""
+    sampled_token: bool = False
+    """Compare on the sampled token alone: an unbiased but noisy gradient of the KL of alpha=1."""
+    importance_clip: float | None = None
+    """Truncate the importance weights π_θ/π_old of the distillation at this; None: no weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.alpha <= 1, "alpha", "between 0 and 1", self.alpha)
+        check(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
+        positive = self.importance_clip is None or self.importance_clip > 0
+        check(positive, "importance_clip", "positive", self.importance_clip)
+        if self.sampled_token:
+            check(self.alpha == 1, "alpha", "1 with sampled_token", self.alpha)
+            check(self.top_k is None, "top_k", "None with sampled_token", self.top_k)
+
+
+def distillation(
+    inputs: LossInputs,
+    algorithm: Distillation,
+    *,
+    scale: float = 1.0,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Metrics]:
+    """scale · the mean over tokens with a teacher of w_t · D(student_t, sg[teacher_t]).
+
+    D is the algorithm's divergence, w_t its importance weight and the sampler's. Where the
+    algorithm has a gate, it weighs the mean too. Where a loss has a policy gradient as well, this
+    comes first: the pass over the vocabulary leaves what that needs.
+    rows: [B], True where the loss applies; the mean is over all rows all the same.
+    """
+    a, batch, student, teacher = algorithm, inputs.batch, inputs.student, inputs.teacher
+    mask, count = taught_tokens(batch, a)
+    scale *= trust(inputs, a)
+    weight = mask * batch.sampler_weight * scale / max(count, 1)  # [B, T]
+    if rows is not None:
+        weight = weight * rows[:, None]
+    if a.importance_clip is not None:
+        ratio = importance_weights(student.logprobs, batch.old_logprobs, a.importance_clip)
+        weight = weight * ratio
+    if a.sampled_token:
+        per_token = sampled_token_divergence(student.logprobs, teacher.logprobs)
+        return (weight * per_token).sum(), teacher_metrics(inputs, mask, count)
+    result = student.divergence(teacher, weight, alpha=a.alpha, top_k=a.top_k, tail=a.tail)
+    # After it: what the metrics need is a by-product of its pass over the vocabulary.
+    metrics = teacher_metrics(inputs, mask, count)
+    if scale:  # it is not computed where it does not count
+        metrics["divergence"] = masked_mean(result.per_token, mask, count)
+    return result.total, metrics
+
+
+def taught_tokens(batch: RolloutBatch, algorithm: WithTeacher) -> tuple[Tensor, float]:
+    """Where the teacher speaks, [B, T], and how many tokens that is in the whole batch."""
+    if algorithm.distil_on == "solved":
+        return batch.teacher_mask & batch.solved[:, None], batch.num_solved_teacher_tokens
+    if algorithm.distil_on == "failed":
+        return batch.teacher_mask & ~batch.solved[:, None], batch.num_failed_teacher_tokens
+    return batch.teacher_mask, batch.num_teacher_tokens
+
+
+def trust(inputs: LossInputs, algorithm: WithTeacher) -> float:
+    """What the gate makes of the teacher's term; 1 without a gate."""
+    return 1.0 if algorithm.gate is None else algorithm.gate.weight(inputs.state)
+
+
+def teacher_metrics(inputs: LossInputs, mask: Tensor, count: float) -> Metrics:
+    """Means over the `count` tokens under `mask`: how student and teacher differ there.
+
+    teacher_gap: log q − log π of the sampled token; teacher_agrees: share of tokens where it is
+    positive, that is, where the teacher likes the student's token more than the student does;
+    mask_fraction: share of the response tokens that have a teacher.
+    """
+    batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
+    gap = (teacher.logprobs - student.logprobs).detach()
+    return {
+        "teacher_gap": masked_mean(gap, mask, count),
+        "teacher_agrees": masked_mean((gap > 0).float(), mask, count),
+        "teacher_entropy": masked_mean(teacher.entropy, mask, count),
+        "entropy": masked_mean(student.entropy, batch.mask, batch.num_tokens),
+        "mask_fraction": mask.sum() / max(batch.num_tokens, 1),
+    }
+
+
+def scheduled(step: Step, *, warmup_fraction: float, decay_fraction: float) -> float:
+    """Rises linearly from 0 to 1 over the first part of the run and falls to 0 over the last."""
+    rise = step.fraction / warmup_fraction if warmup_fraction else 1.0
+    fall = (1 - step.fraction) / decay_fraction if decay_fraction else 1.0
+    return min(rise, fall, 1.0)

@@ -1,0 +1,32 @@
+"""On-policy self-distillation, arXiv 2601.18734: the teacher keeps its initial weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vpd_agent.algorithms.base import Loss, LossInputs, Step
+from vpd_agent.algorithms.distillation import Distillation, distillation
+from vpd_agent.losses import Metrics
+from vpd_agent.teacher import TeacherWeights
+
+
+@dataclass(frozen=True)
+class OPSD(Distillation):
+    """L = Σ_t D(π_θ(·|x, y_<t), q_0(·|x, c, y_<t)) with the initial policy q_0 as the teacher.
+
+    The paper's privileged context c is the reference solution; here it is whatever the environment
+    says (`--feedback`). Positive samples only: distil_on="solved".
+    """
+
+    name: ClassVar[str] = "opsd"
+
+    teacher: TeacherWeights = "frozen"
+
+    def losses(self, step: Step) -> list[Loss]:
+        return [Loss("distil", self.distil)]
+
+    def distil(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        return distillation(inputs, self)

@@ -1,0 +1,51 @@
+"""Self-distilled agentic reinforcement learning, arXiv 2605.15155: each token has its own gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
+from vpd_agent.algorithms.distillation import WithTeacher, taught_tokens, teacher_metrics, trust
+from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
+from vpd_agent.losses import Metrics, TokenGate, gated_gap, masked_mean, token_gate
+
+
+@dataclass(frozen=True)
+class SDAR(WithTeacher, PolicyGradient):
+    """L = L_GRPO + λ · mean_t g_t·Δ_t with Δ_t = sg[log q(y_t)] − log π_θ(y_t), g_t = sg[σ(b·Δ_t)].
+
+    For agents of several turns: the mean is over the tokens of every turn that the policy wrote.
+    """
+
+    name: ClassVar[str] = "sdar"
+
+    distill_weight: float = 0.1
+    """λ: weight of the gated term."""
+    token_gate: TokenGate = "gap"
+    """What opens a token's gate: the gap Δ_t, the student's entropy, or their product."""
+    sharpness: float = 5.0
+    """b: how fast a token's gate opens."""
+
+    def __post_init__(self) -> None:
+        WithTeacher.__post_init__(self)
+        PolicyGradient.__post_init__(self)
+        check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
+        check(self.sharpness > 0, "sharpness", "positive", self.sharpness)
+
+    def losses(self, step: Step) -> list[Loss]:
+        return [Loss("policy", self.joint_loss)]
+
+    def joint_loss(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
+        loss, metrics = policy_gradient(inputs, self)
+        mask, count = taught_tokens(batch, self)
+        gap = teacher.logprobs - student.logprobs  # [B, T]
+        gate = token_gate(gap, student.entropy, self.token_gate, self.sharpness)
+        gated = gated_gap(student.logprobs, teacher.logprobs, gate)
+        distil = masked_mean(gated * batch.sampler_weight, mask, count)
+        loss = loss + self.distill_weight * trust(inputs, self) * distil
+        metrics |= teacher_metrics(inputs, mask, count)
+        return loss, metrics | {"token_gate": masked_mean(gate, mask, count)}

@@ -1,0 +1,63 @@
+"""VPD-PG: a trained teacher beside the reward, heard as far as it can be trusted. Our own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vpd_agent.algorithms.base import LossInputs, Step, check
+from vpd_agent.algorithms.distillation import scheduled, trust
+from vpd_agent.algorithms.vpd import VPD
+from vpd_agent.losses import Metrics
+from vpd_agent.teacher import TeacherWeights
+
+
+@dataclass(frozen=True)
+class VPDPG(VPD):
+    """VPD's E-step every `e_step_every` steps; M-step L_clip(GRPO) + w(k) · KL(π_θ ‖ sg[q]).
+
+    w is distill_weight times the trust gate, or, without a gate, falls linearly to 0. The verifier
+    corrects what the teacher gets wrong; the E-step keeps the teacher worth listening to.
+    """
+
+    name: ClassVar[str] = "vpd-pg"
+
+    e_step_every: int = 2
+    beta: float = 1.0
+    reward_weight: float = 1.0
+    teacher: TeacherWeights = "ema"
+    gate_width: float | None = 0.15
+    gate_e_step: bool = False
+    """Take E-steps only while the gate is open."""
+    distill_weight: float = 1.0
+    """w at its highest."""
+    decay_fraction: float | None = None
+    """Share of the run, at its end, over which w falls to 0; None: all of it without a gate, none
+    of it with one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
+        decay = self.decay_fraction
+        check(decay is None or 0 <= decay <= 1, "decay_fraction", "between 0 and 1", decay)
+        gated = self.gate_width is not None or not self.gate_e_step
+        check(gated, "gate_e_step", "False without gate_width", self.gate_e_step)
+
+    def weight(self, step: Step) -> float:
+        decay = self.decay_fraction
+        if decay is None:
+            decay = 1.0 if self.gate is None else 0.0
+        return self.distill_weight * scheduled(step, warmup_fraction=0.0, decay_fraction=decay)
+
+    def e_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().e_step(inputs)
+        if self.gate_e_step and not trust(inputs, self):
+            loss = 0 * loss
+        return loss, metrics
+
+    def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().m_step(inputs, weight=weight)
+        share = weight * trust(inputs, self) * inputs.batch.share
+        return loss, metrics | {"distill_weight": loss.new_tensor(share)}

@@ -1,0 +1,66 @@
+"""How far a teacher is to be trusted: by whether it solves what the student did not.
+
+The trainer samples the teacher on a few failed rollouts and says how many it solved; what follows
+from that is here, and is arithmetic only. From our own measurements; no paper has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRUST = "trust"  # its key in an algorithm's state
+
+
+@dataclass(frozen=True)
+class TrustGate:
+    """Weight of what the teacher says: clip(a / width, 0, 1).
+
+    a is the moving average of the teacher's success rate on failed rollouts less the pass rate of
+    their own groups, which is what the student would reach there by trying again. A teacher that
+    cannot read its feedback gets no say; one that has nothing left to add fades out by itself.
+    """
+
+    width: float = 0.15
+    """The advantage from which the teacher is trusted fully."""
+    every: int = 2
+    """Steps between measurements; the first is at step 0."""
+    rows: int = 16
+    """Failed rollouts per measurement, at most."""
+    momentum: float = 0.9
+    """Of the moving average."""
+
+    def __post_init__(self) -> None:
+        for name, value, fits, expected in (
+            ("width", self.width, self.width > 0, "positive"),
+            ("every", self.every, self.every >= 1, "at least 1"),
+            ("rows", self.rows, self.rows >= 1, "at least 1"),
+            ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
+        ):
+            if not fits:
+                raise ValueError(f"gate_{name} must be {expected}, got {value!r}.")
+
+    def due(self, step: int) -> bool:
+        """Whether the step with this index, from 0, is to measure."""
+        return step % self.every == 0
+
+    def update(
+        self,
+        state: dict[str, float],
+        teacher_solved_sum: float,
+        student_rate_sum: float,
+        rows: float,
+    ) -> dict[str, float]:
+        """The state after a measurement; as it was if nothing was left to measure on.
+
+        teacher_solved_sum: rows that the teacher solved. student_rate_sum: sum over the same rows
+        of their groups' pass rates. The first measurement sets the average.
+        """
+        if not rows:
+            return state
+        advantage = (teacher_solved_sum - student_rate_sum) / rows
+        average = state.get(TRUST, advantage)
+        return state | {TRUST: self.momentum * average + (1 - self.momentum) * advantage}
+
+    def weight(self, state: dict[str, float]) -> float:
+        """Between 0 and 1; 0 before any measurement."""
+        return min(max(state.get(TRUST, 0.0) / self.width, 0.0), 1.0)
