@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,11 +10,13 @@ from dataclasses import asdict, dataclass, field
 import gymnasium as gym
 import torch
 
-from vpd_agent.collect import collect, judge, read_prompts
+from vpd_agent.answer_file import AnswerFile
+from vpd_agent.collect import answer, collect
 from vpd_agent.engines import Engine
 from vpd_agent.policy import Policy
+from vpd_agent.statistics import Interval, pass_at_k
 from vpd_agent.teacher import TeacherTemplate, teacher_prompt
-from vpd_agent.types import Message
+from vpd_agent.types import Message, Rollout
 
 OnProgress = Callable[[int, int], None]  # answers judged so far, answers in all
 
@@ -38,11 +41,22 @@ class Evaluation:
     failures: list[Failure] = field(default_factory=list)
     dropped: int = 0
 
+    def add(self, problem_id: str, *, solved: bool, status: str) -> None:
+        self.judged[problem_id] = self.judged.get(problem_id, 0) + 1
+        self.solved[problem_id] = self.solved.get(problem_id, 0) + solved
+        self.statuses[status] += 1
+
     @property
     def pass_at_1(self) -> float:
-        """Mean over problems of the share of answers that solved it; NaN if none was judged."""
-        shares = [self.solved[p] / n for p, n in self.judged.items() if n]
-        return sum(shares) / len(shares) if shares else float("nan")
+        """Mean over problems of the share of answers that solved it, which is also avg@k of k
+        answers each; NaN if none was judged."""
+        return self.pass_at(1).mean
+
+    def pass_at(self, k: int) -> Interval:
+        """Unbiased pass@k, over the problems of which at least k answers were judged."""
+        return Interval.of(
+            [pass_at_k(n, self.solved[p], k) for p, n in self.judged.items() if n >= k]
+        )
 
 
 def evaluate_student(
@@ -53,6 +67,7 @@ def evaluate_student(
     *,
     samples: int = 1,
     max_response_tokens: int,
+    max_turn_tokens: int | None = None,
     temperature: float = 1.0,
     success_reward: float = 1.0,
     generator: torch.Generator | None = None,
@@ -61,24 +76,22 @@ def evaluate_student(
     """`samples` answers to each problem, in chunks of as many as the environment takes."""
     result = Evaluation()
     answers = [p for p in problem_ids for _ in range(samples)]
-    for chunk, padding in _chunks(answers, environment.num_envs):
-        collected = collect(
+    for start in range(0, len(answers), environment.num_envs):
+        chunk = answers[start : start + environment.num_envs]
+        rollouts, errors = _answered(
             policy,
             engine,
             environment,
-            chunk + chunk[:1] * padding,
-            group_size=1,
+            chunk,
             max_response_tokens=max_response_tokens,
+            max_turn_tokens=max_turn_tokens,
             temperature=temperature,
             generator=generator,
         )
-        rollouts = [r for r in collected.rollouts if r.group < len(chunk)]
-        result.dropped += len(chunk) - len(rollouts)
-        for r in rollouts:
+        result.dropped += len(errors)
+        for r in rollouts.values():
             solved = r.reward >= success_reward
-            result.judged[r.problem_id] = result.judged.get(r.problem_id, 0) + 1
-            result.solved[r.problem_id] = result.solved.get(r.problem_id, 0) + solved
-            result.statuses[r.status] += 1
+            result.add(r.problem_id, solved=solved, status=r.status)
             if not solved:
                 result.failures.append(Failure(r.problem_id, r.messages, r.text, r.feedback))
         if on_progress is not None:
@@ -114,20 +127,80 @@ def evaluate_teacher(
         for f in failures
     ]
     repairable = [(f, p) for f, p in zip(failures, prompts, strict=True) if p is not None]
-    outcomes: list[bool] = []
-    for chunk, padding in _chunks(repairable, environment.num_envs):
-        generations = engine.generate(
-            [p for _, p in chunk],
-            max_tokens=max_response_tokens,
-            temperature=temperature,
-            generator=generator,
-        )
-        ids = [f.problem_id for f, _ in chunk]
-        read_prompts(environment, ids + ids[:1] * padding)
-        texts = [policy.decode(g.ids) for g in generations]
-        judged = judge(environment, texts + [""] * padding)[: len(chunk)]
-        outcomes += [j.reward >= success_reward for j in judged if j.error is None]
+    judged = answer(
+        policy,
+        engine,
+        environment,
+        [f.problem_id for f, _ in repairable],
+        [p for _, p in repairable],
+        max_response_tokens=max_response_tokens,
+        temperature=temperature,
+        generator=generator,
+    )
+    outcomes = [j.reward >= success_reward for j in judged if j.error is None]
     return sum(outcomes) / len(outcomes) if outcomes else float("nan")
+
+
+def fill(
+    file: AnswerFile,
+    policy: Policy,
+    engine: Engine,
+    environment: gym.vector.VectorEnv,
+    problem_ids: Sequence[str],
+    *,
+    samples: int,
+    seed: int,
+    max_response_tokens: int,
+    max_turn_tokens: int | None = None,
+    temperature: float = 1.0,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Add the answers that a file lacks, `samples` to each problem: those that no one has given
+    yet, and those that could not be judged.
+
+    The answers are given in calls of as many as the environment takes, first one to each problem,
+    then a second one, so that a part of them says something already. What a call is and what its
+    generator is seeded with depend on nothing that is in the file: a call that was cut short is
+    made again and gives the same answers, wherever it was cut.
+    """
+    wanted = [(p, sample) for sample in range(samples) for p in problem_ids]
+    for start in range(0, len(wanted), environment.num_envs):
+        call = wanted[start : start + environment.num_envs]
+        if any(key not in file.judged for key in call):
+            rollouts, errors = _answered(
+                policy,
+                engine,
+                environment,
+                [p for p, _ in call],
+                max_response_tokens=max_response_tokens,
+                max_turn_tokens=max_turn_tokens,
+                temperature=temperature,
+                generator=_generator(policy.device, seed, call),
+            )
+            rows = [
+                {"problem_id": p, "sample": sample, **_row(rollouts.get(i), errors.get(i))}
+                for i, (p, sample) in enumerate(call)
+                if (p, sample) not in file.judged
+            ]
+            file.append(rows)
+        if on_progress is not None:
+            on_progress(start + len(call), len(wanted))
+
+
+def summed_up(
+    file: AnswerFile, problem_ids: Sequence[str], samples: int, success_reward: float = 1.0
+) -> Evaluation:
+    """What a file says of `samples` answers to each problem; dropped are those it lacks."""
+    result = Evaluation()
+    for problem_id in problem_ids:
+        for sample in range(samples):
+            row = file.judged.get((problem_id, sample))
+            if row is None:
+                result.dropped += 1
+                continue
+            solved = row["reward"] >= success_reward
+            result.add(problem_id, solved=solved, status=row["status"])
+    return result
 
 
 def failure_to_json(failure: Failure) -> dict:
@@ -138,7 +211,55 @@ def failure_from_json(data: dict) -> Failure:
     return Failure(**data)
 
 
-def _chunks(rows: list, size: int) -> list[tuple[list, int]]:
-    """Rows in chunks of `size`, and how many rows each chunk lacks."""
-    chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return [(chunk, size - len(chunk)) for chunk in chunks]
+def _answered(
+    policy: Policy,
+    engine: Engine,
+    environment: gym.vector.VectorEnv,
+    problem_ids: list[str],
+    *,
+    max_response_tokens: int,
+    max_turn_tokens: int | None,
+    temperature: float,
+    generator: torch.Generator | None,
+) -> tuple[dict[int, Rollout], dict[int, str]]:
+    """An answer to each problem, of which there are no more than the environment takes; by the
+    place in the list, and the errors of those that could not be judged."""
+    padding = environment.num_envs - len(problem_ids)
+    collected = collect(
+        policy,
+        engine,
+        environment,
+        problem_ids + problem_ids[:1] * padding,
+        group_size=1,
+        max_response_tokens=max_response_tokens,
+        max_turn_tokens=max_turn_tokens,
+        temperature=temperature,
+        generator=generator,
+    )
+    rollouts = {r.group: r for r in collected.rollouts}
+    lost = (i for i in range(environment.num_envs) if i not in rollouts)
+    errors = dict(zip(lost, collected.dropped, strict=True))
+    count = len(problem_ids)
+    return (
+        {i: r for i, r in rollouts.items() if i < count},
+        {i: error for i, error in errors.items() if i < count},
+    )
+
+
+def _row(rollout: Rollout | None, error: str | None) -> dict:
+    if rollout is None:
+        return {"error": error}
+    return {
+        "reward": rollout.reward,
+        "status": rollout.status,
+        "finish": rollout.finish,
+        "tokens": len(rollout.response_ids),
+        "answer": rollout.text,
+        "feedback": rollout.feedback,
+    }
+
+
+def _generator(device: torch.device, seed: int, call: Sequence[tuple[str, int]]) -> torch.Generator:
+    """Of random numbers that belong to these samples of these problems."""
+    digest = hashlib.sha256(repr((seed, list(call))).encode("utf-8", "surrogatepass")).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))

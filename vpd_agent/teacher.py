@@ -30,12 +30,16 @@ class TeacherTemplate:
         "{prompt}\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
         "{feedback}\n\nCorrectly solve the original question.\n"
     )
+    """The teacher's user turn after an attempt that failed."""
     solved: str = (
         "{prompt}\n\nThe following is feedback from your successful earlier attempt:\n\n"
         "{feedback}\n\nCorrectly solve the original question.\n"
     )
+    """The teacher's user turn after an attempt that solved the problem."""
     max_feedback_chars: int = 4000
+    """Longer feedback loses its middle."""
     max_attempt_chars: int = 4000
+    """Longer attempts lose their middle."""
 
     def __post_init__(self) -> None:
         for name in ("failed", "solved"):

@@ -177,9 +177,11 @@ def make(
         raise ValueError(f"Environment {name} does not take these options: {error}") from error
 
 
-def parsed_options(settings: Iterable[str]) -> dict[str, Any]:
+def parsed_options(settings: Iterable[str], **flags: Any) -> dict[str, Any]:
     """Options of an environment as a person types them, `KEY=VALUE` each. A value is JSON, or else
     the text that it is: `max_turns=3`, `dataset=gsm8k`, `parameters={"min_terms": 2}`.
+
+    flags: those that have a flag of their own, such as data; None where it was not given.
 
     Raises ValueError for anything without a `=`.
     """
@@ -192,7 +194,7 @@ def parsed_options(settings: Iterable[str]) -> dict[str, Any]:
             options[key] = json.loads(value)
         except ValueError:
             options[key] = value
-    return options
+    return options | {key: value for key, value in flags.items() if value is not None}
 
 
 def import_from_here(module: str) -> None:

@@ -127,9 +127,7 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def opened(options: argparse.Namespace) -> Iterator[TextEnv]:
     """The environment of the options; closed at the end."""
-    kwargs = parsed_options(options.set)
-    given = {"data": options.data, "sandbox": options.sandbox}
-    kwargs |= {name: value for name, value in given.items() if value is not None}
+    kwargs = parsed_options(options.set, data=options.data, sandbox=options.sandbox)
     with closing(make(options.env, **kwargs).unwrapped) as env:
         if not isinstance(env, TextEnv):
             raise ValueError(f"{options.env} is no environment of texts (vpd_envs.TextEnv).")

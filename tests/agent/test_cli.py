@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agent.helpers import small_policy
+from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli import main
 from vpd_agent.settings import SETTINGS, choose
 from vpd_agent.tiny import tiny_policy
+from vpd_envs.feedback import SOURCES
 
 PROBLEMS = Path(__file__).parent.parent / "fixtures" / "problems.jsonl"
 
@@ -82,15 +89,79 @@ def test_a_stopped_run_resumes(tmp_path, model):
 
 
 def test_eval_counts_every_answer(tmp_path, model, capsys):
-    out = tmp_path / "eval.json"
     code = run("eval", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                "--problems", 5, "--samples", 3, "--max-response-tokens", 4,
-               "--out", out)  # fmt: skip
+               "--out", tmp_path / "eval.jsonl")  # fmt: skip
     assert code == 0
-    outcome = json.loads(out.read_text())
+    outcome = json.loads((tmp_path / "eval.json").read_text())
     assert len(outcome["problems"]) == 5
     assert sum(outcome["statuses"].values()) == 15
-    assert f"pass@1 {outcome['pass@1']:.4f}" in capsys.readouterr().out
+    assert "pass@1 = avg@3" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_ends_with_130_and_goes_on_with_resume(tmp_path, model):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "vpd_agent.cli", "train", "grpo", "--out", str(out)]
+    first = subprocess.Popen(
+        [*command, "--env", "vpd/MiniChoice-v0", "--model", model, "--steps", "100000",
+         "--prompts-per-step", "2", "--group-size", "2", "--eval-every", "0", "--save-every", "0",
+         "--quiet"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate(timeout=120)
+    assert first.returncode == 130
+    done = rows(metrics)[-1]["step"]
+    assert f"Stopped after step {done} of 100000" in " ".join(told.split())
+    assert run("train", "grpo", "--out", out, "--resume", "--steps", done + 1) == 0
+    assert rows(metrics)[-1]["step"] == done + 1
+
+
+def test_a_collapsed_run_ends_with_1_and_says_so(tmp_path, model, capsys):
+    code = run("train", "grpo", "--env", "vpd/MiniChoice-v0", "--model", model, "--steps", 50,
+               "--prompts-per-step", 2, "--group-size", 2, "--eval-every", 0, "--quiet",
+               "--min-entropy", 100, "--collapse-patience", 1, "--stop-on-collapse",
+               "--out", tmp_path / "run")  # fmt: skip
+    assert code == 1
+    assert "of 50: training has collapsed" in " ".join(capsys.readouterr().err.split())
+    assert len(rows(tmp_path / "run/metrics.jsonl")) < 50
+
+
+def test_help_names_every_algorithm(capsys):
+    assert run("--help") == 0
+    listed = capsys.readouterr().out.split("algorithms:")[1]
+    assert {word.strip() for word in listed.split(",")} == set(ALGORITHMS)
+    assert run() == 2
+
+
+def test_help_explains_every_source_of_feedback(capsys):
+    assert run("train", "vpd", *MINI, "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(f"{name}: {source.meaning}" in text for name, source in SOURCES.items())
+
+
+def test_a_log_has_plain_lines_and_only_the_first_process_writes_them(model, monkeypatch, capsys):
+    command = ("eval", "--env", "vpd/MiniChoice-v0", "--model", model, "--problems", 4,
+               "--max-response-tokens", 2)  # fmt: skip
+    assert run(*command) == 0
+    first = capsys.readouterr()
+    assert "pass@1" in first.out
+    assert "eval  4/4  pass@1" in first.err
+    assert not set(map(chr, range(32))) & set((first.out + first.err).replace("\n", ""))
+    monkeypatch.setenv("RANK", "1")
+    assert run(*command) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_of_any_process_is_told_with_its_rank(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "3")
+    assert run("train", "vpq") == 2
+    assert capsys.readouterr().err.startswith("[rank 3] vpd train: Unknown algorithm 'vpq'")
 
 
 def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
@@ -121,11 +192,14 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
     ("arguments", "said"),
     [
         (["trian"], "Did you mean 'train'?"),
-        (["train", "vpq", *MINI], "choose from vpd, sdpo, sdpg, grpo"),
+        (["train", "vpq", *MINI], f"choose from {', '.join(ALGORITHMS)}"),
         (["train", "vpd", "--env", "vpd/MiniCod-v0", "--model", "tiny"],
          "Did you mean 'vpd/MiniCode-v0'?"),
         (["train", "vpd", "--env", "nosuch:Env-v0", "--model", "tiny"], "no module 'nosuch'"),
-        (["train", "vpd", *MINI, "--betta", "1"], "Perhaps you meant"),
+        (["train", "vpd", *MINI, "--betta", "1"], "Perhaps you meant: --beta FLOAT"),
+        (["train", "vpd", *MINI, "--lerning-rate", "1"], "Perhaps you meant: --learning-rate"),
+        (["train", "vpd", *MINI, "--engine", "vlm"], "Did you mean 'vllm'?"),
+        (["train", "vpd", *MINI, "--resume"], "There is nothing to resume in out"),
         (["train", "vpd", *MINI, "--beta", "-1"], "beta must be positive"),
         (["train", "vpd", *MINI, "--max-prompt-tokens", "2"], "No problem is left"),
         (["train", "vpd", *MINI, "--setting", "lapto"], "Did you mean 'laptop'?"),

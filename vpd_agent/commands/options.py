@@ -1,0 +1,152 @@
+"""Options that several commands share, and how a command's flags are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vpd_agent.console import bars, is_main_process
+from vpd_envs.feedback import SOURCES
+
+if TYPE_CHECKING:
+    from vpd_agent.environment import EnvironmentSpec
+    from vpd_agent.policy import Policy
+
+FEEDBACK_HELP = (
+    "Sources of feedback, from the innermost to the outermost, joined by '+', such as "
+    "status+siblings+noisy:drop=0.2. "
+) + "; ".join(f"{name}: {source.meaning}" for name, source in SOURCES.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemOptions:
+    env: str
+    """Gymnasium id, e.g. vpd/MiniCode-v0; your own as module:Name-v0."""
+    data: str | None = None
+    """Data file or folder, for environments that read one."""
+    sandbox: str | None = None
+    """Cage of untrusted programs: docker, bubblewrap, local; default: the strongest that works."""
+    set: tuple[str, ...] = ()
+    """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half."""
+
+    def spec(self, feedback: str = "environment") -> EnvironmentSpec:
+        from vpd_agent.environment import EnvironmentSpec
+        from vpd_envs.catalogue import parsed_options
+
+        kwargs = parsed_options(self.set, data=self.data, sandbox=self.sandbox)
+        return EnvironmentSpec(self.env, feedback, kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentOptions(ProblemOptions):
+    feedback: Annotated[str, tyro.conf.arg(help=FEEDBACK_HELP)] = "environment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    model: str
+    """A folder, a model of the Hugging Face hub, or one of the tiny preset: 'tiny' (random
+    weights), 'tiny-warm' (for vpd/MiniCode-v0), 'tiny-code' (writes short programs)."""
+    engine: str = "hf"
+    """What samples the answers: hf (transformers, in this process), vllm (in this process too), or
+    the address of a vLLM server, such as http://127.0.0.1:8000."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the weights; auto: as they are stored."""
+    threads: int | None = None
+    """Torch's threads; default: torch's."""
+
+    def load(self, quiet: bool) -> Policy:
+        import torch
+
+        from vpd_agent.policy import Policy
+        from vpd_agent.tiny import tiny_policy
+        from vpd_agent.warmup import RECIPES
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"--threads must be at least 1, got {self.threads}.")
+            torch.set_num_threads(self.threads)
+        if self.model == "tiny":
+            policy = tiny_policy()
+        elif self.model in RECIPES:
+            policy = warm_policy(self.model, quiet)
+        else:
+            policy = Policy.load(self.model, dtype=self.dtype)
+        try:
+            policy.model.to(self.chosen_device)
+        except RuntimeError as error:
+            raise ValueError(f"--device {self.device} cannot be used: {error}") from error
+        return policy
+
+    @property
+    def chosen_device(self) -> str:
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def warm_policy(name: str, quiet: bool) -> Policy:
+    """A warm-started tiny model; a bar is drawn while it has to be made."""
+    from vpd_agent.warmup import RECIPES, cache_folder, warm_policy
+
+    recipe = RECIPES[name]
+    if cache_folder(recipe).exists():
+        return warm_policy(recipe)
+    with bars(quiet=quiet) as progress:
+        progress.add(name, recipe.steps)
+        return warm_policy(recipe, on_step=lambda step, _: progress.show(name, step))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataclass whose fields are flags. Without a default, those that lack one are required.
+
+    prefix: before the names of its flags, as in --template.failed.
+    """
+
+    kind: type
+    default: Any = None
+    prefix: str = ""
+
+
+def parse(prog: str, arguments: Sequence[str], *, description: str = "", **parts: Part) -> Any:
+    """The parts, as attributes of one object. The last of a repeated flag counts.
+
+    Exits with code 2 on a bad flag, with 0 after --help.
+    """
+    fields = []
+    for name, part in parts.items():
+        kind = Annotated[part.kind, tyro.conf.arg(name=part.prefix)]
+        given = {} if part.default is None else {"default": part.default}
+        fields.append((name, kind, field(**given)))
+    return tyro.cli(
+        make_dataclass("Arguments", fields, frozen=True),
+        prog=prog,
+        description=description,
+        args=list(arguments),
+        console_outputs=is_main_process(),
+    )
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """What to say of a name that is none of those known."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {what} {name!r}; choose from {', '.join(known)}.{hint}"
+
+
+def open_sandbox(environment: Any) -> str | None:
+    """Open what a sandboxed environment would open at its first answer; its name, None without.
+
+    Raises SandboxError where none works, and says which it is, before any work.
+    """
+    sandbox = getattr(getattr(environment.unwrapped, "env", None), "sandbox", None)
+    return sandbox.name if sandbox is not None else None

@@ -1,0 +1,116 @@
+"""Metrics for people who watch runs elsewhere: TensorBoard, W&B, trackio, through accelerate."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+FOLDER = "trackers"  # of a run's folder
+PACKAGES = {"comet_ml": "comet-ml"}  # where the package has another name than its tracker
+
+
+class Trackers:
+    """Open trackers; a run's metrics go to all of them.
+
+    Made by `open_trackers`. `log` takes a row of metrics, as the trainer's on_step gives it.
+    """
+
+    def __init__(self, trackers: Sequence[GeneralTracker]) -> None:
+        self._trackers = list(trackers)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        values = {k: v for k, v in row.items() if k != "step" and isinstance(v, (int, float, str))}
+        for tracker in self._trackers:
+            tracker.log(values, step=row["step"])
+
+    def close(self) -> None:
+        """Let each send and write what it still has. May be called more than once."""
+        while self._trackers:
+            self._trackers.pop().finish()
+
+
+def open_trackers(
+    names: Sequence[str], out: Path, run_name: str, config: Mapping[str, Any]
+) -> Trackers:
+    """Trackers by accelerate's names, with their files in the folder `trackers` of a run.
+
+    config: the run's configuration, nested or flat; it is stored with the run.
+    W&B and trackio keep all runs under a project, which is `vpd` unless WANDB_PROJECT or
+    TRACKIO_PROJECT names another. Without a network W&B works with WANDB_MODE=offline.
+
+    To be called after the processes of a run have joined, by the one that reports. Raises
+    ValueError for an unknown name, ModuleNotFoundError where a package is missing.
+    """
+    check_trackers(names)
+    if not names:
+        return Trackers([])
+    from accelerate import PartialState
+
+    PartialState()  # some trackers log through accelerate, which wants to know its processes
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = dict(_flat(config))
+    opened: list[GeneralTracker] = []
+    for name in dict.fromkeys(names):
+        tracker = _start(name, folder.absolute(), run_name)
+        tracker.store_init_configuration(flat)
+        opened.append(tracker)
+    return Trackers(opened)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for an unknown name, and for one whose package is not installed."""
+    if not names:
+        return
+    if find_spec("accelerate") is None:
+        raise ValueError("--trackers needs accelerate: pip install accelerate")
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+    available = set(map(str, get_available_trackers()))
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"Unknown tracker {name!r}; choose from {', '.join(known)}.{hint}")
+        if name not in available:
+            raise ValueError(
+                f"The tracker {name!r} needs a package that is not installed: "
+                f"pip install {PACKAGES.get(name, name)}"
+            )
+
+
+def _start(name: str, folder: Path, run_name: str) -> GeneralTracker:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    if name == "wandb":
+        project = os.environ.get("WANDB_PROJECT", "vpd")
+        tracker = kind(project, name=run_name, dir=folder)
+    elif name == "trackio":
+        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))  # read when it is imported
+        project = os.environ.get("TRACKIO_PROJECT", "vpd")
+        tracker = kind(project, name=run_name)
+    elif kind.requires_logging_directory:
+        tracker = kind(run_name, folder / name)
+    else:
+        tracker = kind(run_name)
+    tracker.start()
+    return tracker
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values under names joined by dots; what is no number, truth or text becomes text."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            plain = isinstance(value, (bool, int, float, str))
+            yield f"{prefix}{name}", value if plain else str(value)
