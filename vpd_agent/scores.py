@@ -1,7 +1,7 @@
-"""What a model thinks of given responses: log-probabilities, entropies, distributions, divergences.
+"""What a model thinks of given responses: log-probabilities, entropies, distances from a teacher.
 
-A model is held as its hidden states and its output embedding. Where the table of logits [B, T, V] is
-small it is made once, plainly; where it is large it never exists (`vocabulary.py`).
+A model is held as its hidden states and its output embedding. Where the table of logits [B, T, V]
+is small it is made once, plainly; where it is large it never exists (`vocabulary.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpd_agent import losses, vocabulary
 from vpd_agent.losses import Tail
-from vpd_agent.vocabulary import Blend, Linear, Logits, Table
+from vpd_agent.vocabulary import Blend, Linear, Logits, Table, TokenStatistics
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ class Divergence(NamedTuple):
 class TokenScores:
     """What a model thinks of given responses. Row t scores response[:, t].
 
-    Nothing is computed where `mask` is False, and every quantity is 0 there. Numbers are float32,
-    or float64 if the logits are; the logits themselves are computed in the dtype of `hidden`.
-    Whether gradients flow is decided where the scores are made: under `torch.no_grad` they never do.
+    Nothing is computed where `mask` is False, and every quantity is 0 there. The logits are
+    computed in the dtype of `hidden` (under autocast, in autocast's), everything after them in
+    float32, or float64 if they are. Whether there are gradients is decided where the scores are
+    made, not where they are read: those made under `torch.no_grad` have none.
+
+    On large tables each first reading of `logprobs` or `entropy` is a pass over the vocabulary.
+    `divergence` leaves both behind, for student and teacher, so read them after it.
     """
 
     def __init__(
@@ -59,33 +63,32 @@ class TokenScores:
                 f"hidden must be [B, T, H] for a response [B, T] and a head [V, H], got "
                 f"{list(hidden.shape)}, {list(response.shape)} and {list(head.weight.shape)}."
             )
-        dtype = _compute_dtype(hidden)
-        bias = None if head.bias is None else head.bias.to(dtype)
-        rows = hidden.flatten(0, 1).to(dtype)
-        source = Linear(*_with_gradient(rows, head.weight.to(dtype), bias), temperature)
-        self._set(source, response, mask)
+        dtype = _dtype_of_product(hidden)
+        tensors = (hidden.flatten(0, 1), head.weight, head.bias)
+        tensors = (None if x is None else x.to(dtype) for x in _with_gradient(*tensors))
+        self._set(Linear(*tensors, temperature), response, mask)
 
     @classmethod
     def from_logits(
         cls, logits: Tensor, response: Tensor, mask: Tensor, *, temperature: float = 1.0
     ) -> TokenScores:
         """From logits [B, T, V] that exist: of models whose head is not a plain linear layer."""
-        if logits.shape[:2] != response.shape:
+        if logits.dim() != 3 or logits.shape[:2] != response.shape:
             raise ValueError(
                 f"logits must be [B, T, V] for a response [B, T], got {list(logits.shape)} and "
                 f"{list(response.shape)}."
             )
-        rows = logits.flatten(0, 1)
-        return cls._of(Table(*_with_gradient(rows), temperature), response, mask)
+        source = Table(*_with_gradient(logits.flatten(0, 1)), temperature)
+        return cls._from_source(source, response, mask)
 
     def blend(self, other: TokenScores, weight: float) -> TokenScores:
         """Scores by the logits (1 − weight) · self + weight · other, without gradient."""
         self._check_alike(other)
         source = Blend(self._source, other._source, weight)
-        return self._of(source, self.response, self.mask & other.mask)
+        return self._from_source(source, self.response, self.mask & other.mask)
 
     @classmethod
-    def _of(cls, source: Logits, response: Tensor, mask: Tensor) -> TokenScores:
+    def _from_source(cls, source: Logits, response: Tensor, mask: Tensor) -> TokenScores:
         scores = cls.__new__(cls)
         scores._set(source, response, mask)
         return scores
@@ -93,44 +96,42 @@ class TokenScores:
     def _set(self, source: Logits, response: Tensor, mask: Tensor) -> None:
         if mask.shape != response.shape or mask.dtype != torch.bool:
             raise ValueError(
-                f"mask must be bool and {list(response.shape)} like the response, got "
-                f"{mask.dtype} and {list(mask.shape)}."
+                f"mask must be boolean and like the response {list(response.shape)}, got "
+                f"{mask.dtype} {list(mask.shape)}."
             )
         self.response, self.mask = response, mask
-        self._source = source
+        self._source = source  # [B·T] rows
         self._tokens = response.flatten()
-        self._positions = mask.flatten().nonzero()[:, 0]  # [N] of the B·T rows
-        # By-products of passes over the vocabulary [B·T], and where they are not known yet.
-        self._values = source.empty(2, mask.numel()).zero_()
-        self._unknown = mask.flatten().clone()
+        self._positions = mask.flatten().nonzero()[:, 0]  # [N], where the mask is True
+        # Of large tables: log-probabilities and entropies [2, B·T], and where they are known.
+        self._statistics = source.empty(2, mask.numel()).zero_()
+        self._known = ~mask.flatten()
 
     @cached_property
     def logprobs(self) -> Tensor:
         """[B, T] log-probability of each response token."""
         response = self._tokens[self._positions]
-        with torch.enable_grad():  # first asked for without gradient, it may be needed with one
+        with torch.enable_grad():  # if first read without gradient, it may be needed with one
             if self._is_small:
                 values = self._table.gather(1, response[:, None])[:, 0]
             else:
-                self._complete()
-                known = self._values[0, self._positions]
+                known = self._complete_statistics()[0, self._positions]
                 values = vocabulary.chosen_logprobs(self._source, self._positions, response, known)
-            return self._spread(values)
+            return self._spread(values, self._positions)
 
     @cached_property
     def entropy(self) -> Tensor:
         """[B, T] entropy of the distribution in nats, without gradient."""
-        if self._is_small:
-            logp = self._table.detach()
-            return self._spread(-(logp.exp() * logp).sum(-1))
-        self._complete()
-        return self._values[1].view(self.mask.shape)
+        if not self._is_small:
+            return self._complete_statistics()[1].unflatten(0, self.mask.shape).clone()
+        logp = self._table.detach()
+        return self._spread(-(logp.exp() * logp).sum(-1), self._positions)
 
     @cached_property
     def distribution(self) -> Tensor:
-        """[B, T, V] log-probabilities over the vocabulary. The whole table: for inspection."""
+        """[B, T, V] log-probabilities over the vocabulary, however large: to look at."""
         with torch.enable_grad():
-            return self._spread(self._table)
+            return self._spread(self._table, self._positions)
 
     def divergence(
         self,
@@ -141,22 +142,26 @@ class TokenScores:
         top_k: int | None = None,
         tail: Tail = "bucket",
     ) -> Divergence:
-        """Σ weight · D(self, sg[teacher]) with D of `losses.divergence`, after
+        """Σ weight · D with D = `losses.divergence` of self and sg[teacher], after
         `losses.top_k_support` if top_k is given.
 
-        weight: [B, T], taken as constants; nothing is computed where it is 0. What else the result
-        is multiplied with belongs in here, too: the gradient is ready when this returns, and
-        scaling it takes time.
+        weight: [B, T], constants; nothing is computed where they are 0. Constant factors of the
+        loss belong in them: on large tables the gradient is ready when this returns, and scaling
+        it afterwards takes time.
         """
         self._check_alike(teacher)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be between 0 and 1, got {alpha}.")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        if weight.shape != self.mask.shape:
+            raise ValueError(
+                f"weight must be like the response {list(self.mask.shape)}, got "
+                f"{list(weight.shape)}."
+            )
         weight = weight.detach().flatten()
-        positions = (self.mask & teacher.mask).flatten().logical_and(weight != 0).nonzero()[:, 0]
-        weight = weight[positions].to(self._values.dtype)
-        response = self._tokens[positions]
+        positions = ((self.mask & teacher.mask).flatten() & (weight != 0)).nonzero()[:, 0]
+        weight = weight[positions].to(self._statistics.dtype)
         if self._is_small and teacher._is_small:
             pair = self._table_at(positions), teacher._table_at(positions).detach()
             if top_k is not None:
@@ -164,13 +169,18 @@ class TokenScores:
             per_token = losses.divergence(*pair, alpha)
             total = (weight * per_token).sum()
         else:
-            result = vocabulary.weighted_divergence(
-                self._source, teacher._source, positions, response, weight,
-                alpha=alpha, top_k=top_k, tail=tail,
-            )  # fmt: skip
-            total, per_token = result.total, result.per_token
-            self._learn(positions, result.student)
-            teacher._learn(positions, result.teacher)
+            total, per_token, mine, theirs = vocabulary.weighted_divergence(
+                self._source,
+                teacher._source,
+                positions,
+                self._tokens[positions],
+                weight,
+                alpha=alpha,
+                top_k=top_k,
+                tail=tail,
+            )
+            self._learn(positions, mine)
+            teacher._learn(positions, theirs)
         return Divergence(total, self._spread(per_token.detach(), positions))
 
     @property
@@ -184,46 +194,47 @@ class TokenScores:
             return self._source.rows(self._positions).log_softmax(-1)
 
     def _table_at(self, positions: Tensor) -> Tensor:
+        """[n, V] of `_table`, for positions where the mask is True."""
         if len(positions) == len(self._positions):
             return self._table
-        place = self.mask.flatten().cumsum(0) - 1  # of a position among `_positions`
-        return self._table.index_select(0, place[positions])
+        rank = self.mask.flatten().cumsum(0) - 1  # of a position among `_positions`
+        return self._table.index_select(0, rank[positions])
 
-    def _complete(self) -> None:
-        """Compute the by-products that no pass has left yet."""
-        positions = self._unknown.nonzero()[:, 0]
-        if len(positions):
-            tokens = self._tokens[positions]
-            self._learn(positions, vocabulary.statistics(self._source, positions, tokens))
+    def _complete_statistics(self) -> Tensor:
+        """`_statistics`, after a pass over the vocabulary where they are not known."""
+        missing = (~self._known).nonzero()[:, 0]
+        if len(missing):
+            response = self._tokens[missing]
+            self._learn(missing, vocabulary.statistics(self._source, missing, response))
+        return self._statistics
 
-    def _learn(self, positions: Tensor, found: vocabulary.TokenStatistics) -> None:
-        self._values[:, positions] = torch.stack(found)
-        self._unknown[positions] = False
+    def _learn(self, positions: Tensor, found: TokenStatistics) -> None:
+        self._statistics[:, positions] = torch.stack(found).to(self._statistics.dtype)
+        self._known[positions] = True
 
-    def _spread(self, values: Tensor, positions: Tensor | None = None) -> Tensor:
-        """[N, ...] at positions → [B, T, ...], 0 elsewhere."""
-        positions = self._positions if positions is None else positions
-        spread = values.new_zeros(self.mask.numel(), *values.shape[1:])
-        return spread.index_copy(0, positions, values).unflatten(0, self.mask.shape)
+    def _spread(self, values: Tensor, positions: Tensor) -> Tensor:
+        """values [n, ...] of n positions → [B, T, ...], 0 elsewhere."""
+        everywhere = values.new_zeros(self.mask.numel(), *values.shape[1:])
+        return everywhere.index_copy(0, positions, values).unflatten(0, self.mask.shape)
 
     def _check_alike(self, other: TokenScores) -> None:
-        mine = (*self.response.shape, self._source.size)
-        theirs = (*other.response.shape, other._source.size)
+        mine = [*self.response.shape, self._source.size]
+        theirs = [*other.response.shape, other._source.size]
         if mine != theirs:
             raise ValueError(
-                f"Two scores of the same responses are expected, over the same vocabulary: got "
-                f"[B, T, V] = {list(mine)} and {list(theirs)}."
+                f"Both scores must be of the same responses and vocabulary, got [B, T, V] = {mine} "
+                f"and {theirs}."
             )
 
 
 def _with_gradient(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Detached under `torch.no_grad`, so that what is computed from them later has no gradient."""
+    """Detached under `torch.no_grad`: what is computed of them later has no gradient, either."""
     if torch.is_grad_enabled():
         return list(tensors)
     return [None if x is None else x.detach() for x in tensors]
 
 
-def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """Of the product with the head: under autocast what a linear layer would use there."""
+def _dtype_of_product(hidden: Tensor) -> torch.dtype:
+    """In which a linear layer would compute the logits."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

@@ -1,28 +1,43 @@
-"""Logits over a large vocabulary, a few tokens at a time, so that [tokens, V] never exists.
+"""Sums over a large vocabulary, a few tokens at a time, so that no table [tokens, V] ever exists.
 
-N tokens have a row each in a source of logits; `positions` [n] names some of them. What is written
-here by hand, gradients included, is what `scores.py` writes plainly where the table is small.
+A source of logits has N rows, one for each token of a batch; `positions` [n] names some of them.
+What `scores.py` leaves to autograd where the table is small is written here by hand: values and
+gradients while a chunk of the table is there, and then the next chunk in its place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vpd_agent.losses import Tail, divergence, top_k_support
 
-CHUNK_ELEMENTS = 1 << 24  # entries of a [tokens, V] table that exist at a time, by measurement:
-# 64 MB in float32, 110 tokens of Qwen3's vocabulary. With fewer the weight is read too often.
+# Entries of a chunk: 128 MB in float32, 220 tokens of Qwen3's vocabulary. The head is read once
+# per chunk: half as many cost 9 % more time on a CPU, twice as many gain 4 %.
+CHUNK_ELEMENTS = 1 << 25
+# Entries for what is done entry by entry: intermediate results stay in the cache of a CPU. A GPU
+# takes eight times as many, to be busy.
+BLOCK_ELEMENTS = 1 << 21
+
+Gradients = Sequence[Tensor | None]  # None where it is not wanted
+
+
+class TokenStatistics(NamedTuple):
+    """Of n tokens, without gradient: the log-probability of each, and the entropy there (nats)."""
+
+    logprobs: Tensor
+    entropy: Tensor
 
 
 class Logits(Protocol):
-    """Where the logits [N, V] of N tokens come from."""
+    """Where the logits [N, V] come from."""
 
     @property
     def size(self) -> int:
@@ -33,24 +48,29 @@ class Logits(Protocol):
         """The tensors they are computed from, to which gradients go."""
 
     def empty(self, *shape: int) -> Tensor:
-        """On the device of the logits, in the dtype of the numbers made of them: float32 or wider."""
+        """On their device, in the dtype of what is computed from them: float32 or wider."""
 
     def rows(self, positions: Tensor) -> Tensor:
         """[n, V] logits / temperature, differentiable in `inputs`."""
 
-    def rows_into(self, positions: Tensor, out: Tensor) -> Tensor:
-        """The same without gradient, written to the first n rows of `out`."""
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        """The same without gradient, in the first n rows of `table`."""
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        """What `add_gradient` adds to, one for each of `inputs`."""
 
     def add_gradient(
-        self, gradients: list[Tensor | None], positions: Tensor, by_logits: Tensor, scale: Tensor
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
-        """Add to the gradients by `inputs` (None: not wanted) what reaches the logits at
-        `positions`, which is by_logits [n, V] · scale [n, 1]."""
+        """Add the gradient of a loss whose gradient by `rows(positions)` is by_rows · scale.
+
+        by_rows: [n, V]; scale: [n, 1]. No position comes twice.
+        """
 
 
 @dataclass(frozen=True)
 class Linear:
-    """(hidden @ weight.T + bias) / temperature. The product is in the dtype of hidden."""
+    """(hidden @ weight.T + bias) / temperature, the product in the dtype of hidden and weight."""
 
     hidden: Tensor  # [N, H]
     weight: Tensor  # [V, H]
@@ -66,45 +86,57 @@ class Linear:
         return self.hidden, self.weight, self.bias
 
     def empty(self, *shape: int) -> Tensor:
-        return _empty_like(self.hidden, shape)
+        return _empty(self.hidden, shape)
 
     def rows(self, positions: Tensor) -> Tensor:
         hidden = self.hidden.index_select(0, positions)
-        logits = torch.nn.functional.linear(hidden, self.weight, self.bias)
-        return _tempered(at_least_float32(logits), self.temperature)
+        logits = _at_least_float32(F.linear(hidden, self.weight, self.bias))
+        return logits if self.temperature == 1 else logits / self.temperature
 
-    def rows_into(self, positions: Tensor, out: Tensor) -> Tensor:
-        out = out[: len(positions)]
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        table = table[: len(positions)]
         hidden = self.hidden.index_select(0, positions)
-        if hidden.dtype != out.dtype:
-            out.copy_(torch.nn.functional.linear(hidden, self.weight, self.bias))
+        if hidden.dtype != table.dtype:
+            table.copy_(F.linear(hidden, self.weight, self.bias))
         elif self.bias is None:
-            torch.mm(hidden, self.weight.T, out=out)
+            torch.mm(hidden, self.weight.T, out=table)
         else:
-            torch.addmm(self.bias, hidden, self.weight.T, out=out)
-        return out if self.temperature == 1 else out.div_(self.temperature)
+            torch.addmm(self.bias, hidden, self.weight.T, out=table)
+        return table if self.temperature == 1 else table.div_(self.temperature)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        """Those of weight and bias are sums over chunks, in float32 even where the head is not:
+        rounded to bfloat16 after each of 64 chunks their error is a sixth larger than that of one
+        product, after each of 256 more than half."""
+        wide = self.empty(0).dtype
+        return [
+            torch.zeros_like(x, dtype=dtype) if w else None
+            for x, dtype, w in zip(self.inputs, (None, wide, wide), wanted, strict=True)
+        ]
 
     def add_gradient(
-        self, gradients: list[Tensor | None], positions: Tensor, by_logits: Tensor, scale: Tensor
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
         by_hidden, by_weight, by_bias = gradients
         dtype, scale = self.hidden.dtype, scale / self.temperature
-        table = by_logits.to(dtype)
         if by_hidden is not None:
-            rows = (table @ self.weight).to(scale.dtype) * scale
-            by_hidden.index_copy_(0, positions, rows.to(dtype))
+            by_hidden[positions] = ((by_rows.to(dtype) @ self.weight) * scale).to(dtype)
         if by_weight is not None:
-            hidden = (self.hidden.index_select(0, positions) * scale).to(dtype)
-            by_weight.addmm_(table.T, hidden)
+            hidden = self.hidden.index_select(0, positions) * scale
+            if by_weight.is_cuda and by_weight.dtype != dtype:  # one product, summed in float32
+                factors = by_rows.T.to(dtype), hidden.to(dtype)
+                torch.addmm(by_weight, *factors, out_dtype=by_weight.dtype, out=by_weight)
+            else:
+                by_weight.addmm_(by_rows.T, hidden)
         if by_bias is not None:
-            by_bias += (by_logits.T @ scale)[:, 0].to(dtype)
+            by_bias.addmv_(by_rows.T, scale[:, 0])
 
 
 @dataclass(frozen=True)
 class Table:
-    """Logits that exist already, [N, V]."""
+    """logits / temperature, of logits that exist."""
 
-    logits: Tensor
+    logits: Tensor  # [N, V]
     temperature: float
 
     @property
@@ -116,22 +148,24 @@ class Table:
         return (self.logits,)
 
     def empty(self, *shape: int) -> Tensor:
-        return _empty_like(self.logits, shape)
+        return _empty(self.logits, shape)
 
     def rows(self, positions: Tensor) -> Tensor:
-        rows = at_least_float32(self.logits.index_select(0, positions))
-        return _tempered(rows, self.temperature)
+        logits = _at_least_float32(self.logits.index_select(0, positions))
+        return logits if self.temperature == 1 else logits / self.temperature
 
-    def rows_into(self, positions: Tensor, out: Tensor) -> Tensor:
-        out = out[: len(positions)]
-        out.copy_(self.logits.index_select(0, positions))
-        return out if self.temperature == 1 else out.div_(self.temperature)
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        table = table[: len(positions)].copy_(self.logits.index_select(0, positions))
+        return table if self.temperature == 1 else table.div_(self.temperature)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        return [torch.zeros_like(self.logits) if wanted[0] else None]
 
     def add_gradient(
-        self, gradients: list[Tensor | None], positions: Tensor, by_logits: Tensor, scale: Tensor
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
-        rows = by_logits * (scale / self.temperature)
-        gradients[0].index_copy_(0, positions, rows.to(self.logits.dtype))
+        (by_logits,) = gradients
+        by_logits[positions] = (by_rows * (scale / self.temperature)).to(by_logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -157,75 +191,78 @@ class Blend:
     def rows(self, positions: Tensor) -> Tensor:
         return self.first.rows(positions).lerp(self.second.rows(positions), self.weight)
 
-    def rows_into(self, positions: Tensor, out: Tensor) -> Tensor:
-        out = self.first.rows_into(positions, out)
-        return out.lerp_(self.second.rows(positions).to(out.dtype), self.weight)
+    @torch.no_grad()
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        second = self.second.rows(positions)
+        return self.first.rows_into(table, positions).lerp_(second, self.weight)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        return []
 
     def add_gradient(
-        self, gradients: list[Tensor | None], positions: Tensor, by_logits: Tensor, scale: Tensor
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
-        """No gradient reaches a blend."""
-
-
-class TokenStatistics(NamedTuple):
-    """Of some tokens, without gradient: the log-probability of each, and the entropy there."""
-
-    logprobs: Tensor  # [n]
-    entropy: Tensor  # [n], nats
+        """There is nothing to add to."""
 
 
 def fits(tokens: int, vocabulary: int) -> bool:
-    """Whether a table is small enough to be made at once."""
-    return tokens * vocabulary <= CHUNK_ELEMENTS
+    """Whether a table is so small that chunks of it gain neither time nor much memory."""
+    return tokens * vocabulary <= CHUNK_ELEMENTS // 2
 
 
 @torch.no_grad()
 def statistics(source: Logits, positions: Tensor, response: Tensor) -> TokenStatistics:
-    """response: [n] token ids, at `positions` [n]."""
-    table = _buffer(source, positions)
-    pieces = []
-    for place in _chunks(positions, source.size):
-        logp = _log_softmax_(source.rows_into(positions[place], table))
-        chosen = logp.gather(1, response[place, None])[:, 0]
-        pieces.append((chosen, -_dot(logp.exp(), logp)))
-    return TokenStatistics(*map(torch.cat, zip(*pieces, strict=True)))
+    """Of the tokens response [n] at `positions` [n]."""
+    found = source.empty(2, len(positions))
+    table, scratch = _table(source, positions), _scratch(source, 2)
+    for chunk in _chunks(len(positions), source.size):
+        logp = _log_softmax_(source.rows_into(table, positions[chunk]))
+        for block in _blocks(logp):
+            tokens = response[chunk][block]
+            p, product = scratch[:, : len(tokens)]
+            torch.exp(logp[block], out=p)
+            _statistics_into(found[:, chunk][:, block], logp[block], p, tokens, product)
+    return TokenStatistics(*found)
 
 
-def chosen_logprobs(source: Logits, positions: Tensor, response: Tensor, values: Tensor) -> Tensor:
-    """`values` [n], which `statistics` gave, as a function of source.inputs.
+def chosen_logprobs(source: Logits, positions: Tensor, response: Tensor, known: Tensor) -> Tensor:
+    """log π(response) at `positions`, differentiable in source.inputs. All: [n].
 
-    The backward pass makes the logits again: one product more than if they had been kept.
+    known: their values, which `statistics` gave. The backward pass makes the logits again: one
+    product with the head more than if they had been kept.
     """
-    return _ChosenLogprobs.apply(source, positions, response, values, *source.inputs)
+    return _ChosenLogprobs.apply(source, positions, response, known, *source.inputs)
 
 
 class _ChosenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, source, positions, response, values, *inputs):
+    def forward(ctx, source, positions, response, known, *inputs):
         ctx.source = source
-        ctx.save_for_backward(positions, response)
-        return values.clone()
+        ctx.save_for_backward(positions, response, *inputs)
+        return known.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_values):
+    def backward(ctx, by_logprobs):
         source = ctx.source
-        positions, response = ctx.saved_tensors
-        gradients = _zeros(source.inputs, ctx.needs_input_grad[4:])
-        table = _buffer(source, positions)
-        for place in _chunks(positions, source.size):
-            by_logits = _log_softmax_(source.rows_into(positions[place], table)).exp_().neg_()
-            one = torch.ones_like(by_logits[:, :1])
-            by_logits.scatter_add_(1, response[place, None], one)
-            source.add_gradient(gradients, positions[place], by_logits, by_values[place, None])
-        return None, None, None, None, *gradients
+        # Autograd refuses to unpack them if the inputs were changed since the forward pass.
+        positions, response, *_ = ctx.saved_tensors
+        gradients = source.zero_gradients(ctx.needs_input_grad[4:])
+        table = _table(source, positions)
+        for chunk in _chunks(len(positions), source.size):
+            rows = source.rows_into(table, positions[chunk])
+            by_rows = torch.softmax(rows, -1, out=rows).neg_()
+            by_rows.scatter_add_(1, response[chunk, None], torch.ones_like(by_rows[:, :1]))
+            source.add_gradient(gradients, positions[chunk], by_rows, by_logprobs[chunk, None])
+        return None, None, None, None, *_like(source.inputs, gradients)
 
 
 class DivergencePass(NamedTuple):
-    """What one pass over the vocabulary of student and teacher gives. All but total: no gradient."""
+    """total: Σ weight · D, differentiable in the student's inputs. The rest, without gradient, is
+    D [n] and what the pass over the vocabulary gave besides."""
 
-    total: Tensor  # scalar
-    per_token: Tensor  # [n]
+    total: Tensor
+    per_token: Tensor
     student: TokenStatistics
     teacher: TokenStatistics
 
@@ -241,43 +278,26 @@ def weighted_divergence(
     top_k: int | None,
     tail: Tail,
 ) -> DivergencePass:
-    """Σ weight · D at `positions`. weight: [n], constants. Differentiable in student.inputs.
+    """Divergences at `positions`, where the tokens are response; both [n], and so is weight.
 
-    The weights are known and the result is a scalar, so the gradient is computed beside the value,
-    while the logits exist: no logits are made twice, and four products with the vocabulary do.
+    Weights are constants and their sum a scalar, so its gradient is computed beside it while the
+    logits are there: four products with the head in all, as many as without chunks.
     """
-    total, per_token, *by_products = _WeightedDivergence.apply(
-        student, teacher, positions, response, weight, alpha, top_k, tail, *student.inputs
+    total, *rest = _WeightedDivergence.apply(
+        student, teacher, positions, response, weight, (alpha, top_k, tail), *student.inputs
     )
-    return DivergencePass(
-        total, per_token, TokenStatistics(*by_products[:2]), TokenStatistics(*by_products[2:])
-    )
+    return DivergencePass(total, rest[0], TokenStatistics(*rest[1:3]), TokenStatistics(*rest[3:]))
 
 
 class _WeightedDivergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher, positions, response, weight, alpha, top_k, tail, *inputs):
-        gradients = _zeros(student.inputs, ctx.needs_input_grad[8:])
-        wanted = any(g is not None for g in gradients)
-        tables = _buffer(student, positions), _buffer(teacher, positions)
-        pieces = []
-        for place in _chunks(positions, student.size):
-            here = positions[place]
-            logp = _log_softmax_(student.rows_into(here, tables[0]))
-            logq = _log_softmax_(teacher.rows_into(here, tables[1]))
-            chosen = response[place, None]
-            chosen_p, chosen_q = logp.gather(1, chosen)[:, 0], logq.gather(1, chosen)[:, 0]
-            p = logp.exp()
-            entropies = -_dot(p, logp), -_dot(logq.exp(), logq)
-            if top_k is not None and top_k < student.size:
-                per_token, by_logits = _top_k_divergence(logp, logq, p, alpha, top_k, tail)
-            else:
-                per_token, by_logits = _full_divergence(logp, logq, p, alpha)
-            if wanted:
-                student.add_gradient(gradients, here, by_logits, weight[place, None])
-            pieces.append((per_token, chosen_p, entropies[0], chosen_q, entropies[1]))
-        per_token, *by_products = map(torch.cat, zip(*pieces, strict=True))
-        ctx.save_for_backward(*gradients)
+    def forward(ctx, student, teacher, positions, response, weight, form, *inputs):
+        gradients = student.zero_gradients(ctx.needs_input_grad[6:])
+        per_token, *by_products = _divergence_pass(
+            student, teacher, positions, response, weight, form, gradients
+        )
+        ctx.save_for_backward(*_like(inputs, gradients))
+        ctx.handed_out = False
         ctx.mark_non_differentiable(per_token, *by_products)
         return (weight * per_token).sum(), per_token, *by_products
 
@@ -285,86 +305,153 @@ class _WeightedDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, by_total, *_):
         gradients = ctx.saved_tensors
-        if by_total != 1:
-            gradients = [None if g is None else g * by_total.to(g.dtype) for g in gradients]
-        return *(None,) * 8, *gradients
+        if by_total != 1:  # in place unless somebody has them: one is as large as the head
+            multiply = torch.mul if ctx.handed_out else Tensor.mul_
+            gradients = [None if g is None else multiply(g, by_total) for g in gradients]
+        ctx.handed_out = True
+        return None, None, None, None, None, None, *gradients
 
 
-def _full_divergence(logp: Tensor, logq: Tensor, p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """D [n] and its gradient by the student's logits [n, V]; overwrites all three [n, V].
+def _divergence_pass(
+    student: Logits,
+    teacher: Logits,
+    positions: Tensor,
+    response: Tensor,
+    weight: Tensor,
+    form: tuple[float, int | None, Tail],
+    gradients: Gradients,
+) -> tuple[Tensor, ...]:
+    """Per token: D, log-probability and entropy of the student, and of the teacher. Adds to the
+    gradients."""
+    alpha, top_k, tail = form
+    found = student.empty(5, len(positions))
+    tables, scratch = [_table(student, positions) for _ in "pq"], _scratch(student, 4)
+    for chunk in _chunks(len(positions), student.size):
+        here = positions[chunk]
+        logp = _log_softmax_(student.rows_into(tables[0], here))  # [n, V]
+        logq = _log_softmax_(teacher.rows_into(tables[1], here))
+        for block in _blocks(logp):
+            pair, tokens = (logp[block], logq[block]), response[chunk][block]
+            into = found[:, chunk][:, block]  # [5, n]
+            p, q, *room = scratch[:, : len(tokens)]
+            torch.exp(pair[0], out=p)
+            torch.exp(pair[1], out=q)
+            _statistics_into(into[1:3], pair[0], p, tokens, room[0])
+            _statistics_into(into[3:5], pair[1], q, tokens, room[0])
+            if top_k is None or top_k >= student.size:
+                into[0] = _full_divergence(*pair, p, q, *room, alpha)
+            else:
+                into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
+        if any(g is not None for g in gradients):
+            by_rows = logp  # the divergences have overwritten it
+            student.add_gradient(gradients, here, by_rows, weight[chunk, None])
+    return tuple(found)
 
-    The gradient of f(log p) by the logits is f' − p · Σ f'. With m the mixture,
-    KL(p‖q): p · (log(p/q) − KL(p‖q)).  KL(q‖p): p − q.  JSD: (1−α) · p · (log(p/m) − KL(p‖m)).
+
+def _full_divergence(
+    logp: Tensor, logq: Tensor, p: Tensor, q: Tensor, log_m: Tensor, product: Tensor, alpha: float
+) -> Tensor:
+    """`losses.divergence` [n]. Its gradient by the student's logits overwrites logp; the others,
+    of which log_m and product are only room, are lost. All: [n, V].
+
+    The gradient of f(log p) by the logits is f′ − p · Σ f′. So with m = (1−α)·p + α·q that of
+    KL(p‖q) is p · (log p/q − KL(p‖q)), of KL(q‖p) it is p − q, and of the generalised
+    Jensen–Shannon divergence (1−α) · p · (log p/m − KL(p‖m)).
     """
     if alpha == 0:
-        q = logq.exp()
-        return _dot(q, logq.sub_(logp)), p.sub_(q)
+        kl = _dot(q, logq.sub_(logp), product)
+        torch.sub(p, q, out=logp)
+        return kl
     if alpha == 1:
         ratio = logp.sub_(logq)
-        kl = _dot(p, ratio)
-        return kl, p.mul_(ratio.sub_(kl[:, None]))
-    q = logq.exp()
-    tiny = torch.finfo(p.dtype).tiny  # where both are 0, so that 0 · log(0/0) is 0
-    log_m = p.lerp(q, alpha).clamp_(min=tiny).log_()
-    student_ratio = logp.sub_(log_m)
-    student_kl = _dot(p, student_ratio)
-    teacher_kl = _dot(q, logq.sub_(log_m))
-    by_logits = p.mul_(student_ratio.sub_(student_kl[:, None])).mul_(1 - alpha)
-    return (1 - alpha) * student_kl + alpha * teacher_kl, by_logits
+        kl = _dot(p, ratio, product)
+        ratio.sub_(kl[:, None]).mul_(p)
+        return kl
+    smallest = torch.finfo(p.dtype).tiny  # where p = q = 0: they count for nothing, log 0 for NaN
+    torch.lerp(p, q, alpha, out=log_m).clamp_(min=smallest).log_()
+    ratio = logp.sub_(log_m)
+    student_kl, teacher_kl = _dot(p, ratio, product), _dot(q, logq.sub_(log_m), product)
+    ratio.sub_(student_kl[:, None]).mul_(p).mul_(1 - alpha)
+    return (1 - alpha) * student_kl + alpha * teacher_kl
 
 
 def _top_k_divergence(
     logp: Tensor, logq: Tensor, p: Tensor, alpha: float, top_k: int, tail: Tail
-) -> tuple[Tensor, Tensor]:
-    """The same on the student's most likely tokens. By autograd, which touches only those."""
+) -> Tensor:
+    """The same after `losses.top_k_support`, by autograd on the few entries that are kept."""
+    index = logp.topk(top_k, dim=-1).indices  # [n, K]
     with torch.enable_grad():
-        logp.requires_grad_()
-        per_token = divergence(*top_k_support(logp, logq, top_k, tail), alpha)
-        (by_logp,) = torch.autograd.grad(per_token.sum(), logp)
-    logp.requires_grad_(False)
-    return per_token.detach(), by_logp.addcmul_(p, by_logp.sum(1, keepdim=True), value=-1)
+        kept = logp.gather(1, index).requires_grad_()
+        # With one more entry, of no probability, these are the K most likely of all there are.
+        pair = (F.pad(x, (0, 1), value=-math.inf) for x in (kept, logq.gather(1, index)))
+        per_token = divergence(*top_k_support(*pair, top_k, tail), alpha)
+        (by_kept,) = torch.autograd.grad(per_token.sum(), kept)
+    torch.mul(p, -by_kept.sum(1, keepdim=True), out=logp).scatter_add_(1, index, by_kept)
+    return per_token.detach()
 
 
-def _chunks(positions: Tensor, vocabulary: int) -> Iterator[slice]:
-    """Slices of `positions`, alike in size, whose tables have at most CHUNK_ELEMENTS entries."""
-    count = len(positions)
-    size = _chunk_size(count, vocabulary)
-    for start in range(0, max(count, 1), size):
+def _statistics_into(
+    found: Tensor, logp: Tensor, p: Tensor, response: Tensor, product: Tensor
+) -> None:
+    """Log-probabilities and entropies to found [2, n]; product [n, V] is room."""
+    found[0] = logp.gather(1, response[:, None])[:, 0]
+    found[1] = -_dot(p, logp, product)
+
+
+def _dot(x: Tensor, y: Tensor, product: Tensor) -> Tensor:
+    """Σ_v x · y, [n, V] → [n]. In a cache this is faster than a batch of matrix products, its error
+    is a fiftieth of theirs, and autocast leaves it alone."""
+    return torch.mul(x, y, out=product).sum(1)
+
+
+def _chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
+    """At least one; alike in size, and of at most CHUNK_ELEMENTS entries."""
+    size = _chunk_size(tokens, vocabulary)
+    for start in range(0, max(tokens, 1), size):
         yield slice(start, start + size)
 
 
-def _chunk_size(count: int, vocabulary: int) -> int:
-    pieces = math.ceil(count / max(CHUNK_ELEMENTS // vocabulary, 1))
-    return max(math.ceil(count / max(pieces, 1)), 1)
+def _chunk_size(tokens: int, vocabulary: int) -> int:
+    count = math.ceil(tokens / max(CHUNK_ELEMENTS // vocabulary, 1))
+    return math.ceil(tokens / count) if count else 1
 
 
-def _buffer(source: Logits, positions: Tensor) -> Tensor:
-    """For `rows_into`: one table, used again and again, is cheaper than a new one each time."""
+def _table(source: Logits, positions: Tensor) -> Tensor:
+    """Room for one chunk. All chunks use it: fresh memory takes a CPU longer than filling it, and
+    freed memory is not always used again."""
     return source.empty(_chunk_size(len(positions), source.size), source.size)
 
 
-def _empty_like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return torch.empty(shape, dtype=dtype, device=x.device)
+def _scratch(source: Logits, count: int) -> Tensor:
+    """Room for intermediate results, for each of them one block [n, V]."""
+    table = source.empty(0, source.size)
+    return source.empty(count, _block_size(table), source.size)
 
 
-def _zeros(inputs: tuple[Tensor | None, ...], wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    return [torch.zeros_like(x) if w else None for x, w in zip(inputs, wanted, strict=True)]
+def _blocks(table: Tensor) -> Iterator[slice]:
+    size = _block_size(table)
+    for start in range(0, max(len(table), 1), size):
+        yield slice(start, start + size)
+
+
+def _block_size(table: Tensor) -> int:
+    return max(BLOCK_ELEMENTS * (1 if table.is_cpu else 8) // table.shape[1], 1)
 
 
 def _log_softmax_(logits: Tensor) -> Tensor:
-    """In place."""
     return torch.log_softmax(logits, -1, out=logits)
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Σ_v x y, [n, V] → [n], without a table of products."""
-    return torch.bmm(x[:, None], y[:, :, None])[:, 0, 0]
+def _like(inputs: Sequence[Tensor | None], gradients: Gradients) -> Iterator[Tensor | None]:
+    """Gradients in the dtype of what they belong to."""
+    for x, gradient in zip(inputs, gradients, strict=True):
+        yield None if gradient is None else gradient.to(x.dtype)
 
 
-def _tempered(logits: Tensor, temperature: float) -> Tensor:
-    return logits if temperature == 1 else logits / temperature
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
-def at_least_float32(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()

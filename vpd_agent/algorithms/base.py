@@ -48,6 +48,7 @@ class Loss:
     measure: run without gradient over all micro-batches before any is computed; its sums go to
         `update`, which returns what the state becomes. For whole-batch quantities that a loss
         needs, such as a moving average.
+    when: whether the loss is taken at all, by the state; None: it is.
     optimizer: losses that name the same one share its moments. Each name has its own.
     learning_rate: None for the run's.
     """
@@ -56,6 +57,7 @@ class Loss:
     compute: Callable[[LossInputs], tuple[Tensor, Metrics]]
     measure: Callable[[LossInputs], dict[str, Tensor]] | None = None
     update: Callable[[State, dict[str, float]], State] | None = None
+    when: Callable[[State], bool] | None = None
     optimizer: str = "policy"
     learning_rate: float | None = None
 

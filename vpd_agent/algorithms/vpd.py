@@ -68,6 +68,7 @@ class VPD(Distillation, PolicyGradient):
             self.e_step,
             measure=self.measure,
             update=self.update_delta,
+            when=self.takes_e_step,
             optimizer="teacher" if self.e_step_optimizer == "own" else "policy",
             learning_rate=self.e_step_learning_rate,
         )
@@ -76,6 +77,10 @@ class VPD(Distillation, PolicyGradient):
     def weight(self, step: Step) -> float:
         """Of the divergence in the M-step."""
         return 1.0
+
+    def takes_e_step(self, state: State) -> bool:
+        """Whether an E-step that is due is taken."""
+        return True
 
     def e_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         batch, delta = inputs.batch, inputs.state.get("delta", 0.0)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import LossInputs, Step, check
+from vpd_agent.algorithms.base import LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import scheduled, trust
 from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.losses import Metrics
@@ -51,11 +51,8 @@ class VPDPG(VPD):
             decay = 1.0 if self.gate is None else 0.0
         return self.distill_weight * scheduled(step, warmup_fraction=0.0, decay_fraction=decay)
 
-    def e_step(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-        loss, metrics = super().e_step(inputs)
-        if self.gate_e_step and not trust(inputs, self):
-            loss = 0 * loss
-        return loss, metrics
+    def takes_e_step(self, state: State) -> bool:
+        return not self.gate_e_step or self.gate.weight(state) > 0
 
     def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
         loss, metrics = super().m_step(inputs, weight=weight)
