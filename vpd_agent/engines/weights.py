@@ -1,0 +1,103 @@
+"""A policy as a checkpoint would hold it: what engines with a model of their own take from it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from vpd_agent.policy import Policy
+
+
+def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights as `save_pretrained` would write them; tied weights come under each name.
+
+    Adapters of peft are merged, each layer in a copy and only when its turn comes: the policy's own
+    weights are not touched (adding and subtracting an update would round them), and no second model
+    is ever in memory. Without adapters nothing is copied, so use the weights before the next step.
+    Not for sharded policies.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    model = policy.model
+    adapted = _adapted_layers(model)
+    inside = tuple(f"{name}." for name in adapted)
+    plain = {
+        name: weight for name, weight in model.state_dict().items() if not name.startswith(inside)
+    }
+    turns = {**revert_weight_conversion(model, plain), **adapted}
+    for name in sorted(turns, key=_place):  # vLLM finishes a layer when it has all its weights
+        if name in adapted:
+            merged = _merged(policy, adapted[name]).state_dict(prefix=f"{name}.")
+            yield from revert_weight_conversion(model, merged).items()
+        else:
+            yield name, turns[name]
+
+
+def save_weights(policy: Policy, folder: Path | None) -> None:
+    """Write what a running server is to load.
+
+    Of a sharded policy all processes must ask: the first with a folder, the others with None.
+    """
+    policy.save(folder)
+    if folder is not None:
+        _write_tied(policy.model, folder)
+
+
+def save_config(policy: Policy, folder: Path) -> None:
+    """Write `config.json`. Generation settings stay behind: how to sample is the caller's word."""
+    config = copy.deepcopy(policy.model.config)
+    config.architectures = [type(policy.model).__name__]
+    config.dtype = policy.model.dtype
+    config.save_pretrained(folder)
+
+
+def _write_tied(model: PreTrainedModel, folder: Path) -> None:
+    """Write tied weights under their other names too, in a file of their own: a vLLM 0.32 that
+    reloads a checkpoint without an output layer keeps the old one."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    index_path = folder / "model.safetensors.index.json"
+    index = json.loads(index_path.read_text()) if index_path.exists() else None
+    tied: dict[str, Tensor] = {}
+    for name, source in model.all_tied_weights_keys.items():
+        file = index["weight_map"][source] if index else "model.safetensors"
+        with safe_open(folder / file, "pt") as weights:
+            tied[name] = weights.get_tensor(source)
+    if tied:
+        save_file(tied, folder / "tied.safetensors", metadata={"format": "pt"})
+    if tied and index:
+        index["weight_map"] |= dict.fromkeys(tied, "tied.safetensors")
+        index_path.write_text(json.dumps(index))
+
+
+def _place(name: str) -> list[tuple[int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that peft has put adapters around, by name."""
+    if "peft" not in sys.modules:
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+
+
+def _merged(policy: Policy, layer: nn.Module) -> nn.Module:
+    """The layer as it is without peft, the policy's adapter being part of its weights."""
+    merged = copy.deepcopy(layer)
+    with policy.active(), torch.autocast(policy.device.type, enabled=False):
+        merged.merge()
+    return merged.get_base_layer()
