@@ -23,8 +23,11 @@ class TrainConfig:
     learning_rate_decay: float = 0.0
     """Share of the run, at its end, over which the learning rate falls linearly to 0."""
     adam_beta1: float = 0.9
+    """Of AdamW: decay of the moving average of gradients."""
     adam_beta2: float = 0.999
+    """Of AdamW: decay of the moving average of squared gradients."""
     weight_decay: float = 0.0
+    """Of AdamW, decoupled: weights shrink by learning rate · weight_decay in each step."""
     max_grad_norm: float = 1.0
     """The gradient of each optimiser step is scaled down to this norm."""
     updates_per_batch: int = 1
@@ -33,6 +36,9 @@ class TrainConfig:
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
     micro_batch_tokens: int | None = None
     """Places per pass, rows · (longest prompt + longest response); None: no such limit."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """With several processes: each holds all of the model, or its share of every weight, gradient
+    and optimiser state (FSDP2)."""
     sampler_correction: Literal["none", "token", "sequence"] = "token"
     """How rollouts count that an engine of other arithmetic or older weights has sampled: by
     truncated importance weights π_θ/π_sampler of each token, or of the whole response."""
@@ -62,10 +68,26 @@ class TrainConfig:
     eval_failures: int = 128
     """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
     save_every: int = 50
-    """Steps between checkpoints; 0: none but the final model."""
+    """Steps between checkpoints; 0: none but the final model, and where a run is interrupted."""
+    keep_checkpoints: int = 2
+    """The newest ones, that many; besides them the best model by held-out pass@1."""
     samples_every: int = 10
     """Steps between samples of prompts, answers, feedback and teacher prompts; 0: none."""
+    max_skipped_steps: int = 3
+    """Batches of a run that may be skipped because their loss or its gradient is not finite."""
+    collapse_ratio: float = 0.5
+    """A run has collapsed when held-out pass@1 (without evaluation: the mean reward of ten steps)
+    stays below this share of its best; 0: never."""
+    min_entropy: float | None = None
+    """… or when the policy's entropy, in nats per token over ten steps, stays below this."""
+    max_entropy: float | None = None
+    """… or above this."""
+    collapse_patience: int = 3
+    """Evaluations, or tens of steps, in a row that make a collapse."""
+    stop_on_collapse: bool = False
+    """End a run that has collapsed; otherwise it is warned of."""
     seed: int = 0
+    """Of the order of problems, the sampling and what is drawn beside it."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -76,6 +98,8 @@ class TrainConfig:
             "max_teacher_prompt_tokens",
             "max_response_tokens",
             "eval_samples",
+            "keep_checkpoints",
+            "collapse_patience",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -88,6 +112,7 @@ class TrainConfig:
             "eval_failures",
             "save_every",
             "samples_every",
+            "max_skipped_steps",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
@@ -97,6 +122,10 @@ class TrainConfig:
         if not 0 <= self.learning_rate_decay <= 1:
             raise ValueError(
                 f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
+            )
+        if not 0 <= self.collapse_ratio < 1:
+            raise ValueError(
+                f"collapse_ratio must be at least 0 and below 1, got {self.collapse_ratio}."
             )
         for name in ("micro_batch_size", "micro_batch_tokens", "max_turn_tokens"):
             value = getattr(self, name)

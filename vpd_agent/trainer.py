@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import gymnasium as gym
 import torch
 
+from sandbox import SandboxError
+from vpd_agent import checkpoint
 from vpd_agent.algorithms.base import Algorithm, LossInputs, State, Step
 from vpd_agent.collect import Collected, answer, collect, read_prompts
 from vpd_agent.config import TrainConfig
 from vpd_agent.correction import sampler_correction
 from vpd_agent.engines import Engine
 from vpd_agent.engines.hf import HFEngine
+from vpd_agent.environment import critics
 from vpd_agent.evaluate import (
+    Evaluation,
     Failure,
     evaluate_student,
     evaluate_teacher,
-    failure_from_json,
     failure_to_json,
 )
+from vpd_agent.interruption import Interruption
+from vpd_agent.monitor import PASS_1, CollapseMonitor, describe
 from vpd_agent.policy import Policy
 from vpd_agent.processes import Processes
-from vpd_agent.run_folder import FAILURES, METRICS, SAMPLES, RunFolder
+from vpd_agent.run_folder import BAD_BATCHES, BEST_METRICS, FAILURES, METRICS, SAMPLES, RunFolder
 from vpd_agent.teacher import Teacher, TeacherTemplate, teacher_prompts
 from vpd_agent.types import Rollout, RolloutBatch
 from vpd_agent.update import Updater
 
 if TYPE_CHECKING:
     from vpd_agent.gate import TrustGate
+
+Ending = Literal["done", "interrupted", "collapsed"]
+Result = TypeVar("Result")
 
 
 class Trainer:
@@ -51,8 +61,8 @@ class Trainer:
     evaluation: the same with any number of sub-environments, over held-out problems.
     engine: samples the rollouts; None: HFEngine.
     processes: those of the run; None: this one alone.
-    out: a RunFolder; None keeps everything in memory.
-    on_step: called with the metrics of each step.
+    out: a RunFolder (in every process, made with the same `processes`); None writes nothing.
+    on_step: called with the metrics of each step, in the first process.
     """
 
     def __init__(
@@ -82,6 +92,12 @@ class Trainer:
                 f"The environment must have {mine * config.group_size} sub-environments "
                 f"(prompts_per_step · group_size / processes), it has {environment.num_envs}."
             )
+        if config.overlap and critics(environment):
+            raise ValueError(
+                "overlap cannot be used with feedback by self-critique: the critic would read "
+                "weights while they change. Leave one of both away."
+            )
+        _check_weights(policy)
         self.policy = policy
         self.algorithm = algorithm
         self.environment = environment
@@ -99,16 +115,36 @@ class Trainer:
             if algorithm.teacher
             else None
         )
-        self.reference = policy.frozen_copy() if algorithm.needs_reference else None
+        self.reference = policy.reference() if algorithm.needs_reference else None
+        if config.sharding == "fsdp":
+            self._shard()
         self.updater = Updater(policy, config, self.processes)
+        self.monitor = CollapseMonitor(
+            config.collapse_ratio, config.collapse_patience, config.min_entropy, config.max_entropy
+        )
         self.state: State = {}
-        self.step = 0
-        self.generator = torch.Generator(policy.device).manual_seed(self._seed("rollouts"))
+        self.step = 0  # finished ones
+        self.row: dict[str, Any] | None = {"step": 0}  # of the last one, until it is reported
+        self.skipped = 0  # steps
+        self.failures: list[Failure] | None = None  # of the first evaluation
         self.seconds: dict[str, float] = defaultdict(float)
-        self._ahead: Collected | None = None  # rollouts of the next step, with config.overlap
-        self._failures: list[Failure] | None = None
+        # With config.overlap: rollouts of the step of that number, or why there are none.
+        self._ahead: tuple[int, Collected] | None = None
+        self._failed_ahead: Exception | None = None
+        self._saved_step: int | None = None
         self._warned_of_no_teacher = False
         self.problem_ids = self._usable_problems()
+
+    def _shard(self) -> None:
+        from vpd_agent.sharding import shard
+
+        if self.processes.size == 1:
+            raise ValueError(
+                "sharding = 'fsdp' divides a model among processes, and this is the only one. "
+                "Start several with torchrun, or leave it away."
+            )
+        copies = [self.teacher.policy if self.teacher else None, self.reference]
+        shard([self.policy, *(copy for copy in copies if copy is not None)])
 
     # --- one step --------------------------------------------------------------------------------
 
@@ -117,12 +153,15 @@ class Trainer:
     ) -> dict[str, float]:
         """Every loss of the step, each with its optimiser step; metrics of the whole batch.
 
-        meanwhile: done in a thread while the losses are; the engine takes the new weights when both
-        have ended.
+        meanwhile: done in a thread while the losses are, and keeps what goes wrong there to itself;
+        the engine takes the new weights when both have ended.
+
+        Raises FloatingPointError where log-probabilities, a loss or its gradient are not finite.
         """
+        self._check_logprobs(rollouts)
         prompts = self._teacher_prompts(rollouts)
         batch = self._batch(rollouts, prompts)
-        metrics = _describe(batch, self.processes)
+        metrics = describe(batch, rollouts, self.processes)
         if not self.engine.exact or self.config.overlap:
             batch, gap = self._corrected(batch)
             metrics |= gap
@@ -132,6 +171,8 @@ class Trainer:
         with _beside(meanwhile):
             for update in range(self.config.updates_per_batch):
                 for loss in self.algorithm.losses(Step(self.step, self.config.steps, update)):
+                    if loss.when is not None and not loss.when(self.state):
+                        continue
                     with self._timed(loss.name):
                         self.state, more = self.updater.update(
                             loss, partial(self.micro_batches, batch), self.state, self.step
@@ -184,9 +225,11 @@ class Trainer:
         """Log-probabilities of the policy as it is, and the weights that make up for a sampler with
         other ones."""
         old_logprobs = torch.zeros_like(batch.old_logprobs)
-        limits = self.config.micro_batch_size, self.config.micro_batch_tokens
+        parts = batch.parts(self.config.micro_batch_size, self.config.micro_batch_tokens)
+        # Processes that share a model's weights make as many passes as each other.
+        parts += parts[-1:] * (self.processes.most(len(parts)) - len(parts))
         with self._timed("correct"):
-            for rows in batch.parts(*limits):
+            for rows in parts:
                 scored = self._inputs(batch.rows(rows).trimmed()).student.logprobs
                 old_logprobs[rows, : scored.shape[1]] = scored.float()
         weights, metrics = sampler_correction(
@@ -209,8 +252,9 @@ class Trainer:
         """Where it is due, ask the teacher for answers to failed rollouts; the gate's metrics."""
         metrics: dict[str, float] = {}
         if gate.due(self.step):
-            with self._timed("gate"):
-                sums = self.processes.sum(self._ask_teacher(gate, rollouts, prompts))
+            with self._timed("gate"), self.teacher.policy.gathered():
+                asked = self._together(partial(self._ask_teacher, gate, rollouts, prompts))
+            sums = self.processes.sum(asked)
             self.state = gate.update(
                 self.state, sums["teacher"], sums["student"], int(sums["rows"])
             )
@@ -281,31 +325,112 @@ class Trainer:
 
     # --- a run -----------------------------------------------------------------------------------
 
-    def train(self) -> None:
-        """All steps that are left, with evaluations, metrics, samples and checkpoints."""
-        config = self.config
-        if self.step == 0 and self._evaluates:
-            self._report({"step": 0, **self.evaluate()})
-        while self.step < config.steps:
-            self.seconds.clear()
-            with self._timed("step"):
-                collected, self._ahead = self._ahead or self.collect(), None
-                metrics = self.train_step(collected.rollouts, meanwhile=self._look_ahead())
-            self._write_samples(collected)
-            row = {"step": self.step, "dropped": len(collected.dropped), **metrics}
-            due = config.eval_every and self.step % config.eval_every == 0
-            if self._evaluates and (due or self.step == config.steps):
-                with self._timed("evaluate"):
-                    row |= self.evaluate()
-            row |= {f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()}
-            self._report(row)
-            if self.out is not None and config.save_every and self.step % config.save_every == 0:
-                self.save()
+    def train(self) -> Ending:
+        """All steps that are left, with evaluations, metrics, samples and checkpoints.
+
+        Returns "done", or "interrupted": a SIGINT or SIGTERM lets the step end and saves (a second
+        one raises KeyboardInterrupt at once); or, with config.stop_on_collapse, "collapsed".
+        What fails while rollouts are collected or judged is raised once the last finished step is
+        saved. Raises FloatingPointError where more steps than config.max_skipped_steps would have
+        to be skipped, and SaveError where the run's folder cannot be written to.
+        """
+        with Interruption(self.warn) as interruption:
+            while self.row is not None or self.step < self.config.steps:
+                if self.row is None:
+                    self._take_step()
+                self._finish_step()
+                if self.monitor.collapsed and self.config.stop_on_collapse:
+                    self._save_once()
+                    return "collapsed"
+                # A signal may have reached one of the processes only.
+                if self.processes.most(int(interruption.asked)) and self.step < self.config.steps:
+                    self._save_once()
+                    return "interrupted"
         if self.out is not None:
             self.out.save_model(self.policy.save)
+        return "done"
+
+    def _take_step(self) -> None:
+        """Collect, train, and begin the step's row of metrics."""
+        self.seconds.clear()
+        with self._timed("step"):
+            with self.policy.gathered():
+                collected = self._together(self._next_rollouts)
+            try:
+                metrics = self.train_step(collected.rollouts, meanwhile=self._look_ahead())
+            except FloatingPointError as error:
+                metrics = self._skip(collected, str(error))
+        dropped = self.processes.sum({"dropped": float(len(collected.dropped))})["dropped"]
+        self.row = {"step": self.step, "dropped": int(dropped), **metrics}
+        if "rollouts" in metrics:
+            tokens = metrics["rollouts"] * metrics["response_tokens"]
+            self.row["tokens_per_second"] = round(tokens / self.seconds["step"], 1)
+        self._write_samples(collected)
+
+    def _finish_step(self) -> None:
+        """Evaluate and save if it is time, and report the step's row."""
+        config, row = self.config, self.row
+        due = config.eval_every and self.step % config.eval_every == 0
+        if self._evaluates and (due or self.step == config.steps):
+            with self._timed("evaluate"):
+                row = row | self.evaluate()
+        row = row | {f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()}
+        if len(row) > 1:  # there is nothing to say of step 0 without an evaluation
+            self._report(row)
+        self.row = self._saved_step = None
+        for message in self.monitor.observe(row):
+            self.warn(message)
+        if self.out is None or self.step == 0:
+            return
+        if self.step == self.monitor.best_step:
+            self.out.save_best(partial(self._write_best, row))
+        if config.save_every and self.step % config.save_every == 0:
+            self.save()
+
+    def _next_rollouts(self) -> Collected:
+        """Those of this step. Raises where there are none, or none that can be used."""
+        error, self._failed_ahead = self._failed_ahead, None
+        if error is not None:
+            raise error
+        collected = self.rollouts_ahead or self.collect()
+        if not collected.rollouts:
+            reason = f" The first reason: {collected.dropped[0]}" if collected.dropped else ""
+            raise SandboxError(f"No rollout of step {self.step + 1} could be judged.{reason}")
+        for rollout in collected.rollouts:
+            if not math.isfinite(rollout.reward):
+                raise ValueError(
+                    f"The environment gave an answer to problem {rollout.problem_id!r} the reward "
+                    f"{rollout.reward}; expected a finite number. For an answer that cannot be "
+                    f"judged set infos['judged'] to False."
+                )
+        return collected
+
+    @property
+    def rollouts_ahead(self) -> Collected | None:
+        """This step's rollouts, if they were collected while the last one trained."""
+        return self._ahead[1] if self._ahead and self._ahead[0] == self.step else None
+
+    @rollouts_ahead.setter
+    def rollouts_ahead(self, collected: Collected) -> None:
+        self._ahead = self.step, collected
+
+    def _look_ahead(self) -> Callable[[], None] | None:
+        """What collects the next step's rollouts, if that is to be done while this one trains."""
+        if not self.config.overlap or self.step + 1 >= self.config.steps:
+            return None
+        step = self.step + 1
+
+        def look_ahead() -> None:
+            try:
+                self._ahead = step, self.collect(step)
+            except Exception as error:
+                self._failed_ahead = error
+
+        return look_ahead
 
     def collect(self, step: int | None = None) -> Collected:
-        """The rollouts of a step; None: of the current one."""
+        """The rollouts of a step; None: of the current one. Their random numbers are the step's
+        own, so a step that is taken again after a crash is the same."""
         step = self.step if step is None else step
         with self._timed("collect"):
             collected = collect(
@@ -317,7 +442,9 @@ class Trainer:
                 max_response_tokens=self.config.max_response_tokens,
                 max_turn_tokens=self.config.max_turn_tokens,
                 temperature=self.config.temperature,
-                generator=self.generator,
+                generator=torch.Generator(self.policy.device).manual_seed(
+                    self._seed("rollouts", step)
+                ),
             )
         if collected.dropped:
             self.warn(
@@ -326,16 +453,47 @@ class Trainer:
             )
         return collected
 
-    def _look_ahead(self) -> Callable[[], None] | None:
-        """What collects the next step's rollouts, if that is to be done while this one trains."""
-        if not self.config.overlap or self.step + 1 >= self.config.steps:
-            return None
-        step = self.step + 1
+    def _together(self, work: Callable[[], Result]) -> Result:
+        """Work before any weight of a step changes. If it fails in one process it fails in all,
+        and what was finished before is saved."""
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as failure:
+            error = failure
+        if self.processes.most(int(error is not None)):
+            self._save_once()
+            raise error or SandboxError("Another process failed; its message says why.")
+        return result
 
-        def look_ahead() -> None:
-            self._ahead = self.collect(step)
+    def _skip(self, collected: Collected, reason: str) -> dict[str, float]:
+        """Leave what is left of a step whose numbers are not finite; its batch is written down."""
+        self.skipped += 1
+        if self.out is not None:
+            rollouts = self.processes.gather([asdict(r) for r in collected.rollouts])
+            batch = [rollout for some in rollouts for rollout in some]
+            row = {"step": self.step + 1, "reason": reason, "rollouts": batch}
+            self.out.append(BAD_BATCHES, [row])
+        allowed, where = self.config.max_skipped_steps, self.out and self.out.path / BAD_BATCHES
+        seen = f" The rollouts are in {where}." if where else ""
+        if self.skipped > allowed:
+            raise FloatingPointError(
+                f"Step {self.step + 1}: {reason}.{seen} {allowed} steps were skipped for such a "
+                f"reason already (max_skipped_steps). Lower the learning rate, or look at the data."
+            )
+        self.warn(f"Step {self.step + 1} is skipped: {reason}.{seen}")
+        self.engine.sync(self.policy)  # an earlier loss of the step may have changed weights
+        self.step += 1
+        return {"skipped": self.skipped}
 
-        return look_ahead
+    def _check_logprobs(self, rollouts: Sequence[Rollout]) -> None:
+        """Raise FloatingPointError, in all processes, for rollouts nobody can have sampled."""
+        bad = next((r for r in rollouts if not torch.tensor(r.logprobs).isfinite().all()), None)
+        if self.processes.most(int(bad is not None)):
+            whose = f"an answer to problem {bad.problem_id!r}" if bad else "an answer"
+            raise FloatingPointError(
+                f"The engine gave tokens of {whose} a log-probability that is not finite"
+            )
 
     def problems_of_step(self, index: int) -> list[str]:
         """Each problem once per epoch, in an order that seed and epoch decide."""
@@ -352,10 +510,9 @@ class Trainer:
         return self.evaluation is not None and self.config.eval_every > 0
 
     def evaluate(self) -> dict[str, float]:
-        """Student and teacher on held-out problems. Its random numbers are its own, so how often
-        one looks does not change what is learned."""
+        """Student and teacher on held-out problems, shared out to the processes. Its random numbers
+        are its own, so how often one looks does not change what is learned."""
         config = self.config
-        generator = torch.Generator(self.policy.device).manual_seed(config.seed + 1)
         ids = sorted(self.evaluation.unwrapped.problem_ids)
         if len(ids) > config.eval_problems:
             ids = random.Random(config.seed).sample(ids, config.eval_problems)
@@ -363,42 +520,51 @@ class Trainer:
             "max_response_tokens": config.max_response_tokens,
             "temperature": config.temperature,
             "success_reward": config.success_reward,
-            "generator": generator,
+            "generator": torch.Generator(self.policy.device).manual_seed(self._seed("evaluation")),
         }
-        student = evaluate_student(
-            self.policy, self.engine, self.evaluation, ids, samples=config.eval_samples, **common
-        )
-        if self._failures is None:
-            self._failures = self._first_failures(student.failures)
-        repaired = evaluate_teacher(
-            self.policy,
-            self.engine,
-            self.evaluation,
-            self._failures,
-            self.template,
-            max_prompt_tokens=self.max_teacher_prompt_tokens,
-            **common,
-        )
+        with self.policy.gathered():
+            student = self._together(
+                lambda: evaluate_student(
+                    self.policy,
+                    self.engine,
+                    self.evaluation,
+                    ids[self.processes.rank :: self.processes.size],
+                    samples=config.eval_samples,
+                    max_turn_tokens=config.max_turn_tokens,
+                    **common,
+                )
+            )
+            student = _merged(self.processes.gather(student))
+            if self.failures is None:
+                self._keep_failures(student.failures)
+            failures = self.failures[self.processes.rank :: self.processes.size]
+            repaired = self._together(
+                lambda: evaluate_teacher(
+                    self.policy,
+                    self.engine,
+                    self.evaluation,
+                    failures,
+                    self.template,
+                    max_prompt_tokens=self.max_teacher_prompt_tokens,
+                    **common,
+                )
+            )
         statuses = {
             f"eval/status/{name}": count / max(student.statuses.total(), 1)
             for name, count in sorted(student.statuses.items())
         }
         return {
-            "eval/student_pass@1": student.pass_at_1,
-            "eval/teacher_repair": repaired,
+            PASS_1: student.pass_at_1,
+            "eval/teacher_repair": _mean_rate(self.processes.gather((repaired, len(failures)))),
             "eval/dropped": student.dropped,
             **statuses,
         }
 
-    def _first_failures(self, failures: list[Failure]) -> list[Failure]:
-        """The failures of the run's first evaluation, kept so that all later ones compare."""
-        if self.out is None:
-            return failures[: self.config.eval_failures]
-        stored = [failure_from_json(row) for row in self.out.read(FAILURES)]
-        if not stored:
-            stored = failures[: self.config.eval_failures]
-            self.out.append(FAILURES, map(failure_to_json, stored))
-        return stored
+    def _keep_failures(self, failures: list[Failure]) -> None:
+        """The failures of the run's first evaluation are kept so that all later ones compare."""
+        self.failures = failures[: self.config.eval_failures]
+        if self.out is not None:
+            self.out.append(FAILURES, map(failure_to_json, self.failures))
 
     def _usable_problems(self) -> list[str]:
         """Problems whose prompts fit."""
@@ -438,14 +604,16 @@ class Trainer:
     def _report(self, row: dict[str, Any]) -> None:
         if self.out is not None:
             self.out.append(METRICS, [row])
-        if self.on_step is not None:
+        if self.on_step is not None and self.processes.is_first:
             self.on_step(row)
 
-    def _write_samples(self, collected: Collected, count: int = 2) -> None:
+    def _write_samples(self, collected: Collected) -> None:
+        """The worst and the best rollout of the first process, every so often."""
         every = self.config.samples_every
         if self.out is None or not every or (self.step - 1) % every:
             return
-        shown = sorted(collected.rollouts, key=lambda r: r.reward)[:count]
+        by_reward = sorted(collected.rollouts, key=lambda r: r.reward)
+        shown = [by_reward[0], by_reward[-1]] if len(by_reward) > 1 else by_reward
         prompts = teacher_prompts(
             self.policy,
             self.template,
@@ -461,7 +629,9 @@ class Trainer:
                     "step": self.step,
                     "problem_id": r.problem_id,
                     "prompt": decode(r.prompt_ids),
-                    "response": r.text,
+                    # Everything after the prompt: of several turns, replies and all.
+                    "response": r.text if r.written is None else decode(r.response_ids),
+                    "answer": r.text,
                     "finish": r.finish,
                     "reward": r.reward,
                     "status": r.status,
@@ -476,40 +646,22 @@ class Trainer:
         """Write a checkpoint: everything that `load` needs to go on."""
         if self.out is None:
             raise ValueError("This trainer has no output folder to save to.")
-        self.out.save_checkpoint(self.step, self._write_checkpoint)
+        checkpoint.save(self)
+        self._saved_step = self.step
 
-    def _write_checkpoint(self, path: Path) -> None:
-        self.policy.save(path / "model")
-        state = {
-            "step": self.step,
-            "algorithm": self.algorithm.name,
-            "optimizers": self.updater.state_dict(),
-            "teacher": self.teacher.state_dict() if self.teacher else None,
-            "reference": self.reference.state_dict() if self.reference else None,
-            "state": self.state,
-            "generator": self.generator.get_state(),
-        }
-        torch.save(state, path / "trainer.pt")
+    def _save_once(self) -> None:
+        """Save the last finished step, if there is where to and it has not been."""
+        if self.out is not None and self._saved_step != self.step:
+            self.save()
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. The policy must have been loaded from its `model` folder."""
-        saved = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
-        if saved["algorithm"] != self.algorithm.name:
-            raise ValueError(
-                f"The checkpoint {path} is of {saved['algorithm']!r}, this run is of "
-                f"{self.algorithm.name!r}. Resume with the same algorithm."
-            )
-        self.step = saved["step"]
-        self.state = saved["state"]
-        self.generator.set_state(saved["generator"])
-        self.updater.load_state_dict(saved["optimizers"])
-        if self.teacher is not None:
-            self.teacher.load_state_dict(saved["teacher"])
-        if self.reference is not None:
-            self.reference.load_state_dict(saved["reference"])
-        if self.out is not None:
-            for name in (METRICS, SAMPLES):
-                self.out.truncate(name, lambda row: row["step"] <= self.step)
+        """Go on from a checkpoint; see `checkpoint.load`."""
+        checkpoint.load(self, path)
+
+    def _write_best(self, row: dict[str, Any], path: Path | None) -> None:
+        self.policy.save(path)
+        if path is not None:
+            (path / BEST_METRICS).write_text(json.dumps(row, indent=2) + "\n")
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -522,24 +674,44 @@ class Trainer:
 
 @contextmanager
 def _beside(work: Callable[[], None] | None) -> Iterator[None]:
-    """Do some work in a thread while the body runs; its error is raised after the body."""
+    """Do some work in a thread while the body runs, and wait for it, unless a person is in a
+    hurry."""
     if work is None:
         yield
         return
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
+    thread = Thread(target=work, name="rollouts ahead", daemon=True)
+    thread.start()
+    try:
         yield
-        future.result()
+    except Exception:
+        thread.join()
+        raise
+    thread.join()
 
 
-def _describe(batch: RolloutBatch, processes: Processes) -> dict[str, float]:
-    """What the batch itself says, whatever the algorithm."""
-    rewards = processes.sum({"sum": float(batch.rewards.sum())})["sum"]
-    with_teacher = batch.num_solved_with_teacher + batch.num_failed_with_teacher
-    return {
-        "reward": rewards / batch.num_rollouts,
-        "solved": batch.num_solved / batch.num_rollouts,
-        "response_tokens": batch.num_tokens / batch.num_rollouts,
-        "teacher_fraction": with_teacher / batch.num_rollouts,
-        "groups_with_signal": batch.num_signal_rollouts / batch.num_rollouts,
-    }
+def _check_weights(policy: Policy) -> None:
+    for name, weight in policy.model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"The model's weight {name} holds numbers that are not finite: nothing can be "
+                f"learned from here. Load another checkpoint of it."
+            )
+
+
+def _merged(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluations of different problems as one."""
+    whole = Evaluation(statuses=Counter())
+    for part in parts:
+        whole.solved |= part.solved
+        whole.judged |= part.judged
+        whole.statuses += part.statuses
+        whole.failures += part.failures
+        whole.dropped += part.dropped
+    return whole
+
+
+def _mean_rate(rates: Sequence[tuple[float, int]]) -> float:
+    """The mean of (rate, weight); NaN if all weights are 0."""
+    known = [(rate, weight) for rate, weight in rates if not math.isnan(rate)]
+    total = sum(weight for _, weight in known)
+    return sum(rate * weight for rate, weight in known) / total if total else float("nan")

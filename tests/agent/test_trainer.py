@@ -11,7 +11,8 @@ import torch
 from agent.helpers import SecretLetter, small_policy
 from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPD
-from vpd_agent.collect import collect
+from vpd_agent.algorithms.base import Loss
+from vpd_agent.collect import Collected, collect
 from vpd_agent.config import TrainConfig
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluate import evaluate_student, evaluate_teacher
@@ -19,6 +20,7 @@ from vpd_agent.policy import Policy
 from vpd_agent.run_folder import RunFolder
 from vpd_agent.teacher import TeacherTemplate
 from vpd_agent.trainer import Trainer
+from vpd_envs import Status, Verdict
 
 CONFIG = TrainConfig(
     steps=6,
@@ -100,8 +102,7 @@ def test_the_learning_rate_rises_and_falls_linearly():
                            learning_rate_decay=0.5)  # fmt: skip
     rates = []
     for step in range(10):
-        trainer.step = step
-        rates.append(trainer._learning_rate(GRPO().losses(None)[0]))
+        rates.append(trainer.updater.learning_rate(GRPO().losses(None)[0], step))
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
@@ -214,20 +215,207 @@ def test_a_run_without_any_feedback_warns():
     assert "no row has a teacher" in said[0]
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_change():
+class Derailed(GRPO):
+    """GRPO whose loss goes wrong at its second step."""
+
+    def losses(self, step):
+        return [Loss("policy", self.derailed if step.index == 1 else self.policy_loss)]
+
+    def derailed(self, inputs):
+        loss, metrics = self.policy_loss(inputs)
+        return loss * float("inf"), metrics
+
+
+class OddValue(Derailed):
+    """Its gradient stays finite."""
+
+    def derailed(self, inputs):
+        loss, metrics = self.policy_loss(inputs)
+        return loss + float("nan"), metrics
+
+
+@pytest.mark.parametrize("algorithm", [Derailed(), OddValue()])
+def test_a_batch_whose_loss_is_not_finite_is_written_down_and_skipped(tmp_path, algorithm):
+    folder, said, weights = RunFolder(tmp_path / "run"), [], []
+    trainer = make_trainer(algorithm, folder, steps=3, eval_every=0)
+    trainer.warn = said.append
+    trainer.on_step = lambda row: weights.append(
+        torch.cat([p.detach().flatten() for p in trainer.policy.parameters()])
+    )
+    # Rewards that differ, so that the other steps do learn.
+    trainer.environment.env.judge = lambda problem, answer: Verdict(
+        hash(answer) % 1000 / 1000, Status.WRONG_ANSWER, "no"
+    )
+    assert trainer.train() == "done"
+    rows = folder.read("metrics.jsonl")
+    assert [row.get("skipped") for row in rows] == [None, 1, None]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    (bad,) = folder.read("bad_batches.jsonl")
+    assert bad["step"] == 2
+    assert len(bad["rollouts"]) == 6
+    assert {"problem_id", "text", "reward", "logprobs"} <= set(bad["rollouts"][0])
+    assert len(said) == 1
+    assert "Step 2 is skipped" in said[0]
+    assert "bad_batches.jsonl" in said[0]
+
+
+def test_a_run_gives_up_when_too_many_steps_are_skipped(tmp_path):
+    """A learning rate that blows the weights up at once: every later step is not finite."""
+    folder = RunFolder(tmp_path / "run")
+    trainer = make_trainer(SDPO(), folder, learning_rate=1e30, eval_every=0, save_every=1,
+                           max_skipped_steps=2, max_grad_norm=1e30)  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"2 steps were skipped.*Lower the learning rate"):
+        trainer.train()
+    assert [row["step"] for row in folder.read("bad_batches.jsonl")] == [2, 3, 4]
+    folder.close()
+    # What was skipped is counted in the checkpoint too.
+    folder = RunFolder(tmp_path / "run", resume=True)
+    resumed = make_trainer(SDPO(), folder, eval_every=0, save_every=1, max_skipped_steps=2)
+    resumed.load(RunFolder.latest_checkpoint(tmp_path / "run"))
+    assert resumed.skipped == 2
+
+
+def test_log_probabilities_that_are_not_finite_stop_before_the_weights_change():
     trainer = make_trainer(GRPO())
     rollouts = trainer.collect().rollouts
-    rollouts = [replace(r, reward=float(i)) for i, r in enumerate(rollouts)]
     broken = [replace(r, logprobs=[float("nan")] * len(r.response_ids)) for r in rollouts]
     before = [p.clone() for p in trainer.policy.parameters()]
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(FloatingPointError, match=f"problem {rollouts[0].problem_id!r}"):
         trainer.train_step(broken)
     assert all(torch.equal(a, b)
                for a, b in zip(before, trainer.policy.parameters(), strict=True))  # fmt: skip
 
 
+def test_a_reward_that_is_no_number_is_named_and_the_run_is_saved(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    trainer = make_trainer(GRPO(), folder, eval_every=0, save_every=0)
+    answers = []
+
+    def judge(problem, answer):
+        answers.append(answer)
+        late = len(answers) > 2 * trainer.config.rollouts_per_step
+        return Verdict(float("nan") if late else 0.0, Status.WRONG_ANSWER, "no")
+
+    trainer.environment.env.judge = judge
+    with pytest.raises(ValueError, match=r"an answer to problem 'train-.' the reward nan"):
+        trainer.train()
+    assert RunFolder.latest_checkpoint(folder.path).name == f"{trainer.step:06d}"
+
+
+def test_weights_that_are_not_finite_are_refused_at_the_start():
+    policy = small_policy()
+    with torch.no_grad():
+        policy.model.model.layers[0].mlp.up_proj.weight[3, 2] = float("inf")
+    with pytest.raises(ValueError, match=r"mlp.up_proj.weight holds numbers that are not finite"):
+        make_trainer(GRPO(), policy=policy)
+
+
+def test_an_environment_that_can_judge_nothing_stops_the_run():
+    trainer = make_trainer(GRPO(), eval_every=0)
+    collected = Collected([], ["the cage burnt down"] * 6)
+    trainer.collect = lambda: collected
+    with pytest.raises(SandboxError, match=r"No rollout of step 1 .*the cage burnt down"):
+        trainer.train()
+
+
+def test_samples_of_several_turns_show_the_whole_conversation(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    config = replace(CONFIG, steps=1, max_response_tokens=40, max_turn_tokens=3, eval_every=0)
+    environment = SecretLetter.vector(config.rollouts_per_step, max_turns=2)
+    Trainer(small_policy(), SDPO(), environment, config, out=folder).train()
+    samples = folder.read("samples.jsonl")
+    assert len(samples) == 2
+    for sample in samples:
+        letter = sample["problem_id"][-1]
+        assert f"want {letter}" in sample["response"]  # what the environment replied
+        assert sample["answer"] in sample["response"]
+        assert len(sample["answer"]) < len(sample["response"])
+        assert f"train-{letter}?" in sample["prompt"]
+        assert sample["feedback"] in sample["teacher_prompt"]
+
+
+class Scripted(SecretLetter):
+    """Solved are as many of the five answers of its k-th batch as are written down for it."""
+
+    script = ()
+
+    def judge_batch(self, problems, answers, on_progress=None):
+        solved, *Scripted.script = Scripted.script
+        right = Verdict(1.0, Status.SOLVED, "="), Verdict(0.0, Status.WRONG_ANSWER, "no")
+        return [right[i >= solved] for i in range(len(answers))]
+
+
+def train_scripted(folder, script, **changes) -> tuple[str, list[str], dict[int, torch.Tensor]]:
+    """A run whose evaluations, from step 0 or from where the folder's run is, go by a script: its
+    ending, its warnings, a weight at each step."""
+    checkpoint = RunFolder.latest_checkpoint(folder.path)
+    steps = len(script) + (int(checkpoint.name) if checkpoint else -1)
+    Scripted.script, said, weights = script, [], {}
+    config = replace(CONFIG, steps=steps, eval_every=1, eval_failures=0, **changes)
+    trainer = Trainer(
+        small_policy(),
+        SDPO(),
+        SecretLetter.vector(config.rollouts_per_step),
+        config,
+        evaluation=Scripted.vector(5, letters="abcde", split="test"),
+        out=folder,
+        warn=said.append,
+    )
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    weight = trainer.policy.model.model.embed_tokens.weight
+    trainer.on_step = lambda row: weights.update({row["step"]: weight.detach().clone()})
+    return trainer.train(), said, weights
+
+
+def test_the_best_model_is_kept_besides_the_last_ones(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    ending, _, weights = train_scripted(folder, [1, 2, 4, 1, 4, 3], save_every=1)
+    assert ending == "done"
+    best = Policy.load(str(folder.path / "best"))
+    assert torch.equal(best.model.model.embed_tokens.weight, weights[2])
+    row = json.loads((folder.path / "best/metrics.json").read_text())
+    assert (row["step"], row["eval/student_pass@1"]) == (2, 0.8)
+    assert sorted(p.name for p in (folder.path / "checkpoints").iterdir()) == ["000004", "000005"]
+
+
+def test_a_run_that_never_beats_its_start_has_no_best_model(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train_scripted(folder, [3, 2, 3])
+    assert not (folder.path / "best").exists()
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_collapse_is_warned_of_once_and_ends_the_run_if_asked(tmp_path, stop):
+    folder = RunFolder(tmp_path / "run")
+    ending, said, _ = train_scripted(
+        folder, [1, 5, 2, 2, 2, 1, 1], stop_on_collapse=stop, save_every=0
+    )
+    assert len(said) == 1
+    assert "step 4: held-out pass@1 has been below 0.5 of its best (1.000) 3 times" in said[0]
+    steps = [row["step"] for row in folder.read("metrics.jsonl")]
+    if stop:
+        assert (ending, steps[-1]) == ("collapsed", 4)
+        assert RunFolder.latest_checkpoint(folder.path).name == "000004"
+        assert not (folder.path / "model").exists()
+    else:
+        assert (ending, steps[-1]) == ("done", 6)
+
+
+def test_a_resumed_run_knows_of_its_best_model_and_of_a_fall_that_has_begun(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train_scripted(folder, [1, 5, 2], save_every=1)
+    folder.close()
+    folder = RunFolder(tmp_path / "run", resume=True)
+    ending, said, _ = train_scripted(folder, [2, 2, 4], save_every=1, stop_on_collapse=True)
+    assert ending == "collapsed"
+    assert "step 4: held-out pass@1 has been below 0.5 of its best (1.000)" in said[0]
+    assert json.loads((folder.path / "best/metrics.json").read_text())["step"] == 1
+
+
 def test_the_number_of_sub_environments_must_fit():
-    with pytest.raises(ValueError, match="prompts_per_step · group_size = 6"):
+    with pytest.raises(ValueError, match="must have 6 sub-environments"):
         Trainer(small_policy(), GRPO(), SecretLetter.vector(5), CONFIG)
 
 
