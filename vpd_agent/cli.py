@@ -45,6 +45,7 @@ vpd COMMAND --help tells more."""
 EXTRAS = {  # the extra of `vpd` that brings a package
     "matplotlib": "report",
     "vllm": "vllm",
+    "peft": "lora",
     **dict.fromkeys(("torch", "transformers", "safetensors", "yaml"), "train,report"),
 }
 

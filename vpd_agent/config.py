@@ -36,6 +36,9 @@ class TrainConfig:
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
     micro_batch_tokens: int | None = None
     """Places per pass, rows · (longest prompt + longest response); None: no such limit."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass rather than keep what they computed: less memory,
+    about a third more time. Never changes the gradient."""
     sharding: Literal["none", "fsdp"] = "none"
     """With several processes: each holds all of the model, or its share of every weight, gradient
     and optimiser state (FSDP2)."""
@@ -126,6 +129,11 @@ class TrainConfig:
         if not 0 <= self.collapse_ratio < 1:
             raise ValueError(
                 f"collapse_ratio must be at least 0 and below 1, got {self.collapse_ratio}."
+            )
+        if self.overlap and self.sharding != "none":
+            raise ValueError(
+                "overlap cannot be used with sharding: a thread would sample from weights that the "
+                "processes gather and let go together. Leave one of both away."
             )
         for name in ("micro_batch_size", "micro_batch_tokens", "max_turn_tokens"):
             value = getattr(self, name)

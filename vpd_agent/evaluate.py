@@ -111,9 +111,9 @@ def evaluate_teacher(
     temperature: float = 1.0,
     success_reward: float = 1.0,
     generator: torch.Generator | None = None,
-) -> float:
-    """The repair rate: the share of failed attempts whose problem the policy solves when it is
-    shown the attempt's feedback. NaN without failures that have feedback."""
+) -> list[bool]:
+    """Whether the policy, shown the feedback of a failed attempt, solves its problem: for each
+    attempt that has feedback and whose new answer could be judged."""
     prompts = [
         teacher_prompt(
             policy,
@@ -137,8 +137,7 @@ def evaluate_teacher(
         temperature=temperature,
         generator=generator,
     )
-    outcomes = [j.reward >= success_reward for j in judged if j.error is None]
-    return sum(outcomes) / len(outcomes) if outcomes else float("nan")
+    return [j.reward >= success_reward for j in judged if j.error is None]
 
 
 def fill(

@@ -6,12 +6,14 @@ import copy
 import inspect
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
@@ -19,6 +21,11 @@ from vpd_agent.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from vpd_agent.sharding import Sharding
+
+Precision = Literal["weights", "bfloat16"]
+"""What a model computes in: its weights' own type, or bfloat16 whatever the weights are (autocast;
+log-probabilities and losses are float32 even then)."""
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
 """The chat template of models that were never taught one: the texts, one after the other."""
@@ -27,15 +34,28 @@ _MARK = "\N{SYMBOL FOR UNIT SEPARATOR}{}\N{SYMBOL FOR UNIT SEPARATOR}"  # no tex
 
 
 class Policy:
-    """Any causal LM of transformers, its tokenizer, and how prompts become tokens."""
+    """Any causal LM of transformers, its tokenizer, and how prompts become tokens.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model = model
+    The model is always in evaluation mode: with dropout, the ratio of two passes' probabilities
+    would say nothing of the weights. Gradients flow all the same.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        precision: Precision = "weights",
+    ) -> None:
+        self.model = model.eval()
         self.tokenizer = tokenizer
+        self.precision = precision
+        self.sharding: Sharding | None = None  # set by `sharding.shard`
+        self._accumulators: dict[str, Tensor] | None = None  # of `approach`
         _silence_progress_bars()
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-        special = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
-        self._control_tokens = re.compile("|".join(map(re.escape, special))) if special else None
+        # Also those that a tokenizer does not call special, such as Qwen's <think>.
+        added = [t for t in map(str, tokenizer.get_added_vocab()) if t.strip()]
+        self._control_tokens = re.compile("|".join(map(re.escape, added))) if added else None
 
     @classmethod
     def load(
@@ -45,9 +65,13 @@ class Policy:
         dtype: str = "auto",
         device: str = "cpu",
         chat_template: str | None = None,
+        precision: Precision = "weights",
     ) -> Policy:
         """Load from a folder or from the Hugging Face hub.
 
+        dtype: of the weights; "auto": as they are stored. The usual mixed precision is
+            dtype="float32" with precision="bfloat16": weights that are bfloat16 themselves have 8
+            bits, too few to hold most updates of a learning rate like 1e-6.
         chat_template: a Jinja file, or "plain" for plain text; None: the model's own.
         Raises ValueError if there is no such model, or it has no tokenizer or chat template.
         """
@@ -81,7 +105,7 @@ class Policy:
             model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(_unloadable("model", name_or_path, looks_local, error)) from error
-        return cls(model.to(device), tokenizer)
+        return cls(model.to(device), tokenizer, precision)
 
     @property
     def device(self) -> torch.device:
@@ -116,14 +140,14 @@ class Policy:
         text: no content can end its turn or open another.
         """
         contents = [m["content"] for m in messages]
-        if self._control_tokens is None or not any(map(self._control_tokens.search, contents)):
+        if not any(map(self._has_control_tokens, contents)):
             return self._tokens(self._render(messages))
         marks = [_MARK.format(i) for i in range(len(messages))]
         hidden = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
         ids: list[int] = []
         for piece in re.split(f"({'|'.join(marks)})", self._render(hidden)):
             if piece in marks:
-                ids += self._tokens(contents[marks.index(piece)], plain=True)
+                ids += self._plain_tokens(contents[marks.index(piece)])
             else:
                 ids += self._tokens(piece)
         return ids
@@ -142,20 +166,31 @@ class Policy:
             {**reply, "content": content},
         ]
         head, tail = self._render(conversation).split(answer, 1)[1].split(content, 1)
-        return [
-            *self._tokens(head),
-            *self._tokens(reply["content"], plain=True),
-            *self._tokens(tail),
-        ]
+        text = reply["content"]
+        if not self._has_control_tokens(text):
+            return self._tokens(head + text + tail)
+        return self._tokens(head) + self._plain_tokens(text) + self._tokens(tail)
 
     def _render(self, messages: Sequence[Message]) -> str:
         return self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True
         )
 
-    def _tokens(self, text: str, *, plain: bool = False) -> list[int]:
-        """Token ids of a text; control tokens in a plain one are nothing but text."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain).input_ids
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _has_control_tokens(self, text: str) -> bool:
+        return self._control_tokens is not None and bool(self._control_tokens.search(text))
+
+    def _plain_tokens(self, text: str) -> list[int]:
+        """Token ids of a text whose control tokens are nothing but text: each is cut behind its
+        first character, and the parts are tokenised apart."""
+        ids: list[int] = []
+        start = 0
+        while found := self._control_tokens.search(text, start):
+            ids += self._tokens(text[start : found.start() + 1])
+            start = found.start() + 1
+        return ids + self._tokens(text[start:])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Response ids → answer text, without special tokens."""
@@ -176,71 +211,270 @@ class Policy:
         prompt, prompt_mask: [B, P], padded left. response, present: [B, T], padded right.
         mask: [B, T], the tokens that are to be scored; None: all that are present.
         """
-        length = response.shape[1]
-        attention = torch.cat([prompt_mask, present], 1)
-        inputs = {
-            "input_ids": torch.cat([prompt, response], 1),  # [B, P+T]
-            "attention_mask": attention.long(),
-            "position_ids": (attention.cumsum(1) - 1).clamp(min=0),
-            "use_cache": False,
-        }
         scored = present if mask is None else mask
-        before = slice(-length - 1, -1)  # the row before a token predicts it
-        if self._head_is_linear:
-            body, head = self._body_and_head
-            hidden = body(**inputs).last_hidden_state[:, before]
-            return TokenScores(
-                hidden, Head(head.weight, head.bias), response, scored, temperature=temperature
-            )
-        extra = {"logits_to_keep": length + 1} if self._takes_logits_to_keep else {}
-        logits = self.model(**inputs, **extra).logits[:, before]
+        with self.active():
+            if self._head_is_linear:
+                hidden = self._hidden_states(prompt, prompt_mask, response, present)
+                head = self.model.get_output_embeddings()
+                return TokenScores(
+                    hidden, Head(head.weight, head.bias), response, scored, temperature=temperature
+                )
+            length = response.shape[1]
+            extra = {"logits_to_keep": length + 1} if self._takes_logits_to_keep else {}
+            attention = torch.cat([prompt_mask, present], 1)
+            inputs = _model_inputs(torch.cat([prompt, response], 1), attention)
+            logits = self.model(**inputs, **extra).logits[:, -length - 1 : -1]
         return TokenScores.from_logits(logits, response, scored, temperature=temperature)
 
+    def active(self) -> AbstractContextManager[None]:
+        """Within, calling `model` directly computes what this policy does: in its precision, and
+        with its adapter where several policies share a model."""
+        if self.precision == "weights":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Within, every process has all of the weights, however the model is sharded: for passes
+        that the processes do not make alike, such as sampling. All processes must enter and leave
+        it together, and take no gradient within."""
+        return nullcontext() if self.sharding is None else self.sharding.gathered()
+
+    def _hidden_states(
+        self, prompt: Tensor, prompt_mask: Tensor, response: Tensor, present: Tensor
+    ) -> Tensor:
+        """[B, T, H] of the tokens before those of the response: they predict them.
+
+        Rollouts of one problem share their prompt. Where that halves the prompts, each goes through
+        the model once, and the responses go on from its keys and values.
+        """
+        if self._shares_prompts:
+            known = torch.where(prompt_mask, prompt, -1)
+            distinct, which = known.unique(dim=0, return_inverse=True)  # [D, P], [B]
+            if 2 * len(distinct) <= len(prompt):
+                return self._after_prompts(distinct, which, response, present)
+        attention = torch.cat([prompt_mask, present], 1)
+        hidden = self._last_hidden_states(torch.cat([prompt, response], 1), attention)
+        return hidden[:, prompt.shape[1] - 1 : -1]
+
+    def _after_prompts(
+        self, distinct: Tensor, which: Tensor, response: Tensor, present: Tensor
+    ) -> Tensor:
+        """The same for prompts distinct[which]; distinct: [D, P], −1 where there is no token."""
+        from transformers import DynamicCache
+
+        mask = distinct >= 0
+        cache = DynamicCache(config=self.model.config)
+        last = self._last_hidden_states(distinct.clamp(min=0), mask, cache)[which, -1:]  # [B, 1, H]
+        if response.shape[1] == 1:
+            return last
+        cache.batch_select_indices(which)
+        attention = torch.cat([mask[which], present[:, :-1]], 1)
+        return torch.cat([last, self._last_hidden_states(response[:, :-1], attention, cache)], 1)
+
     @property
-    def _body_and_head(self) -> tuple[nn.Module, nn.Module]:
-        """The model up to its last hidden states, and its output embedding."""
+    def _shares_prompts(self) -> bool:
+        """A layer that is computed again would write to the cache again; and the processes of a
+        sharded model make as many passes as each other, whatever their prompts."""
+        if self.sharding is not None:
+            return False
+        again = torch.is_grad_enabled() and any(
+            isinstance(module, _Checkpointed) for module in self.model.modules()
+        )
+        return not again and self._goes_on_from_cache
+
+    @cached_property
+    def _goes_on_from_cache(self) -> bool:
+        """Whether the model reads a text in two parts as it reads the whole, by a cache of keys and
+        values. Tried on four tokens rather than assumed."""
+        from transformers import DynamicCache
+
+        kinds = {type(layer).__name__ for layer in DynamicCache(config=self.model.config).layers}
+        if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
+            return False
+        ids = torch.tensor([[0, 1, 1, 0]] * 2, device=self.device)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        with torch.no_grad():
+            whole = self._last_hidden_states(ids, mask)[:, 1:-1]
+            which = torch.zeros_like(ids[:, 0])
+            parts = self._after_prompts(ids[:1, :2], which, ids[:, 2:], mask[:, 2:])
+        single = self.precision == "weights" and self.model.dtype.itemsize >= 4
+        tolerance = (1e-3 if single else 5e-2) * float(1 + whole.abs().max())
+        return torch.allclose(whole.float(), parts.float(), rtol=0, atol=tolerance)
+
+    def _last_hidden_states(self, ids: Tensor, attention: Tensor, cache=None) -> Tensor:
+        """[B, L, H], as the output embedding gets them. ids: [B, L]; attention: [B, L] and, before
+        that, what is in the cache."""
+        inputs = _model_inputs(ids, attention, cache)
+        if self.sharding is not None:
+            return self.sharding.last_hidden_states(**inputs)
+        return self._body(**inputs).last_hidden_state
+
+    @property
+    def _body(self) -> nn.Module:
+        """The model up to its last hidden states."""
         model = self.model
         if hasattr(model, "get_base_model"):  # peft's wrapper
             model = model.get_base_model()
-        return model.base_model, model.get_output_embeddings()
+        return model.base_model
 
     @cached_property
     def _head_is_linear(self) -> bool:
         """Whether logits are the output embedding times the last hidden states and nothing more
         (some models scale or cap them). Tried on two tokens rather than assumed."""
-        body, head = self._body_and_head
-        if type(head) is not nn.Linear or body is self.model:
+        head = self.model.get_output_embeddings()
+        if type(head) is not nn.Linear or self._body is self.model:
             return False
         ids = torch.tensor([[0, 1]], device=self.device)
         with torch.no_grad():
             logits = self.model(input_ids=ids, use_cache=False).logits
-            mine = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+            mine = head(self._last_hidden_states(ids, torch.ones_like(ids)))
         return torch.allclose(logits.float(), mine.float(), rtol=1e-3, atol=1e-3)
 
-    def frozen_copy(self) -> Policy:
-        """A copy whose weights take no gradient."""
-        model = copy.deepcopy(self.model).requires_grad_(False).eval()
-        return Policy(model, self.tokenizer)
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep the inputs of the model's layers for the backward pass and compute the rest again:
+        the same gradient in less memory, for about one forward pass more.
 
-    def approach(self, other: Policy, rate: float) -> None:
-        """θ ← (1−rate)·θ + rate·θ_other, in place."""
-        mine, theirs = list(self.model.parameters()), list(other.model.parameters())
-        torch._foreach_lerp_(mine, theirs, rate)
+        Copies made later do the same. (Transformers' own switch acts in training mode only, which
+        brings back dropout and the noise of some routers.) Raises ValueError for models whose
+        layers transformers cannot checkpoint.
+        """
+        for layer in decoder_layers(self.model):
+            kind = type(layer)
+            if not issubclass(kind, _Checkpointed):
+                layer.__class__ = type(kind.__name__, (_Checkpointed, kind), {})
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that this policy does not share with another."""
-        return self.model.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(state)
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What this policy does not share with another, by name; a process's shards if sharded."""
+        if self.sharding is not None:
+            self.sharding.let_go()
+        return dict(self.model.named_parameters())
 
     def parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        """The weights that are trained."""
+        return [p for p in self.weights.values() if p.requires_grad]
 
-    def save(self, path: str | Path) -> None:
-        """Write model and tokenizer so that transformers loads them."""
-        self.model.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+    def frozen_copy(self) -> Policy:
+        """A copy whose weights take no gradient. To be made before the model is sharded."""
+        model = copy.deepcopy(self.model).requires_grad_(False)
+        return Policy(model, self.tokenizer, self.precision)
+
+    def reference(self) -> Policy:
+        """The policy as it is before any training. To be asked for at the start of a run."""
+        return self.frozen_copy()
+
+    @torch.no_grad()
+    def copy_from(self, other: Policy) -> None:
+        """θ ← θ_other, in place. If only the other is sharded, all processes must ask."""
+        with nullcontext() if self.sharding is not None else other.gathered():
+            torch._foreach_copy_(list(self.weights.values()), list(other.weights.values()))
+        self._accumulators = None
+
+    @torch.no_grad()
+    def approach(self, other: Policy, rate: float) -> None:
+        """θ ← (1−rate)·θ + rate·θ_other, in place.
+
+        Weights of less than 32 bits are accumulated beside themselves in float32: most steps of an
+        average are smaller than their resolution, and would leave it where it is.
+        """
+        mine, theirs = self.weights, other.weights.values()
+        if self._accumulators is None:
+            self._accumulators = {n: w.float() for n, w in mine.items() if w.itemsize < 4}
+        exact = [self._accumulators.get(name, weight) for name, weight in mine.items()]
+        goals = [g.to(w.dtype) for g, w in zip(theirs, exact, strict=True)]
+        torch._foreach_lerp_(exact, goals, rate)
+        for name, accumulator in self._accumulators.items():
+            mine[name].copy_(accumulator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that this policy does not share with another.
+
+        Of a sharded policy all processes must ask: the first gets whole tensors, the others None
+        in their place.
+        """
+        return self._whole(self._state() | (self._accumulators or {}))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take what `state_dict` gave the first process; every process needs all of it.
+
+        Raises ValueError if it is of another model.
+        """
+        places = self._state()
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if shapes != {name: tuple(place.shape) for name, place in places.items()}:
+            raise ValueError(_other_model(shapes, {n: tuple(p.shape) for n, p in places.items()}))
+        taken = {name: self._placed(state[name], place) for name, place in places.items()}
+        for name, place in places.items():
+            place.copy_(taken[name])
+        averages = [
+            name
+            for name, weight in self.weights.items()
+            if weight.itemsize < taken[name].itemsize and not weight.requires_grad
+        ]
+        self._accumulators = {name: taken[name].clone() for name in averages} or None
+
+    def save(self, path: str | Path | None) -> None:
+        """Write model and tokenizer so that transformers and vLLM load them.
+
+        Of a sharded policy all processes must ask: the first with a path, the others with None.
+        """
+        state = self._whole(self.model.state_dict()) if self.sharding is not None else None
+        if path is not None:
+            self.model.save_pretrained(path, state_dict=state)
+            self.tokenizer.save_pretrained(path)
+
+    def _state(self) -> dict[str, Tensor]:
+        if self.sharding is not None:
+            self.sharding.let_go()
+        return self.model.state_dict()
+
+    def _whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return state if self.sharding is None else self.sharding.whole(state)
+
+    def _placed(self, tensor: Tensor, place: Tensor) -> Tensor:
+        """A whole tensor where `place` is, cut as that is."""
+        return (
+            tensor.to(place.device) if self.sharding is None else self.sharding.cut(tensor, place)
+        )
+
+
+def _model_inputs(ids: Tensor, attention: Tensor, cache=None) -> dict[str, Any]:
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    return {
+        "input_ids": ids,
+        "attention_mask": attention.long(),
+        "position_ids": positions[:, -ids.shape[1] :],
+        "past_key_values": cache,
+        "use_cache": cache is not None,
+    }
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model that repeat. Raises ValueError if transformers does not mark them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no layers that transformers marks as such, so gradients "
+            f"cannot be checkpointed, nor weights sharded. Leave the option away."
+        )
+    return layers
+
+
+class _Checkpointed:
+    """Mixed into the class of a layer that is to be computed again in the backward pass.
+
+    In the class, as FSDP does it: copies of a layer get it too, and nobody sees another `forward`.
+    """
+
+    def forward(self, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            return super().forward(*args, **kwargs)
+        return checkpoint(
+            super().forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs
+        )
 
 
 def _read_template(name: str) -> str:
@@ -270,4 +504,13 @@ def _unloadable(what: str, name: str, looks_local: bool, error: Exception) -> st
         f"Found no {what} for {name!r}: it is neither a folder here nor reachable on the Hugging "
         f"Face hub ({reason}). Pass a folder that save_pretrained wrote, or 'tiny' for a randomly "
         f"initialised tiny model."
+    )
+
+
+def _other_model(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
+    name = next(n for n in [*expected, *shapes] if n not in shapes or shapes[n] != expected.get(n))
+    return (
+        f"The saved weights are of another model: {name} is {expected.get(name, 'no weight')} in "
+        f"this one, {shapes.get(name, 'missing')} in what was saved. Load the model they were "
+        f"saved from, with the same --lora-rank if it has adapters."
     )

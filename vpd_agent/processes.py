@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: they sample and judge for different times."""
+
 
 class Processes:
     """This process among those of a run. Alone, every method is what it is for one process.
 
     Each has its own rollouts; gradients, metrics and the denominators of the losses are summed, so
-    that the number of processes changes no gradient.
+    that the number of processes changes no gradient. Each has the whole model (or its shards, see
+    `sharding.py`), and as weights begin equal and take the same steps, they stay equal: what
+    DistributedDataParallel does, but gradients are sent once per optimiser step, not once per
+    micro-batch, and as sums. Sending them while the last backward pass still runs is left out.
     """
 
     def __init__(self) -> None:
@@ -24,9 +32,24 @@ class Processes:
 
     @classmethod
     def join(cls, device: str = "cpu") -> Processes:
-        """Join the processes that torchrun started beside this one, if it did."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        """Join the processes that torchrun or `accelerate launch` started beside this one, if one
+        of them did. With device "cuda" each takes the GPU of its number, as the current one.
+
+        Raises ValueError if there are more processes than GPUs, or a single GPU is named.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+            return cls()
+        on_gpu = device.startswith("cuda")
+        if on_gpu:
+            place, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if device != "cuda" or place >= count:
+                raise ValueError(
+                    f"Each process needs a GPU of its own: got --device {device} for process "
+                    f"{place} on a machine with {count}. Start one process per GPU with --device "
+                    f"cuda, or pass --device cpu."
+                )
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
         return cls()
 
     def leave(self) -> None:
@@ -71,6 +94,27 @@ class Processes:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes before the others, which then find what it has made: a download,
+        a cache."""
+        if not self.is_first:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.is_first:
+                self.wait()
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's tensors, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            sent = tensor.detach().to(_device())
+            dist.broadcast(sent, src=0)
+            tensor.detach().copy_(sent)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the processes."""

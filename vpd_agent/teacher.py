@@ -150,7 +150,10 @@ class Teacher:
         self.rate = rate
         self.student_share = trust_region if weights == "trust_region" else 0.0
         self._student = policy
-        self.policy = policy if weights == "live" else policy.frozen_copy()
+        if weights == "live":
+            self.policy = policy
+        else:
+            self.policy = policy.frozen_copy() if weights == "ema" else policy.reference()
 
     @torch.no_grad()
     def update(self) -> None:

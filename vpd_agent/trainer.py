@@ -97,7 +97,15 @@ class Trainer:
                 "overlap cannot be used with feedback by self-critique: the critic would read "
                 "weights while they change. Leave one of both away."
             )
+        if config.group_size < algorithm.least_group_size:
+            raise ValueError(
+                f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
+                f"least {algorithm.least_group_size}, got {config.group_size}."
+            )
         _check_weights(policy)
+        self.processes.spread(policy.weights.values())
+        if config.gradient_checkpointing:
+            policy.enable_gradient_checkpointing()
         self.policy = policy
         self.algorithm = algorithm
         self.environment = environment
@@ -549,13 +557,14 @@ class Trainer:
                     **common,
                 )
             )
+            repaired = [one for part in self.processes.gather(repaired) for one in part]
         statuses = {
             f"eval/status/{name}": count / max(student.statuses.total(), 1)
             for name, count in sorted(student.statuses.items())
         }
         return {
             PASS_1: student.pass_at_1,
-            "eval/teacher_repair": _mean_rate(self.processes.gather((repaired, len(failures)))),
+            "eval/teacher_repair": sum(repaired) / len(repaired) if repaired else math.nan,
             "eval/dropped": student.dropped,
             **statuses,
         }
@@ -708,10 +717,3 @@ def _merged(parts: Sequence[Evaluation]) -> Evaluation:
         whole.failures += part.failures
         whole.dropped += part.dropped
     return whole
-
-
-def _mean_rate(rates: Sequence[tuple[float, int]]) -> float:
-    """The mean of (rate, weight); NaN if all weights are 0."""
-    known = [(rate, weight) for rate, weight in rates if not math.isnan(rate)]
-    total = sum(weight for _, weight in known)
-    return sum(rate * weight for rate, weight in known) / total if total else float("nan")

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
 
 from vpd_agent.algorithms.base import Loss, LossInputs, State
 from vpd_agent.config import TrainConfig
@@ -19,15 +20,20 @@ MicroBatches = Callable[[], Iterator[LossInputs]]  # the same ones each time it 
 
 
 class NonFiniteGradient(FloatingPointError):
-    """A loss whose gradient holds an infinity or a NaN. No weight was changed."""
+    """A loss whose value or gradient is no finite number. No weight was changed."""
 
-    def __init__(self, loss: str, norm: float) -> None:
-        super().__init__(f"The gradient of loss {loss!r} is {norm}")
+    def __init__(self, loss: str, value: float, norm: float) -> None:
+        super().__init__(f"Loss {loss!r} is {value:g}, the norm of its gradient {norm:g}")
         self.loss = loss
 
 
 class Updater:
-    """The optimisers of a run, by name, and what they do with a loss."""
+    """The optimisers of a run, by name, and what they do with a loss.
+
+    Each is an AdamW with two moments per trained weight, in the weight's dtype: a float32 model of
+    n weights takes 4n bytes for itself, 4n for gradients and 8n for each optimiser (an E-step with
+    one of its own is another), all divided by the number of processes where the model is sharded.
+    """
 
     def __init__(self, policy: Policy, config: TrainConfig, processes: Processes) -> None:
         self.policy = policy
@@ -44,10 +50,10 @@ class Updater:
         """
         state, metrics = self.gradient(loss, micro_batches, state)
         optimizer, parameters = self.optimizer(loss.optimizer), self.policy.parameters()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
-        if not math.isfinite(norm):
-            self.policy.model.zero_grad(set_to_none=True)
-            raise NonFiniteGradient(loss.name, norm)
+        norm = self._clipped(parameters)
+        if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
+            _drop_gradients(parameters)
+            raise NonFiniteGradient(loss.name, metrics["loss"], norm)
         rate = self.learning_rate(loss, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -60,12 +66,13 @@ class Updater:
     ) -> tuple[State, dict[str, float]]:
         """Leaves the whole batch's gradient in the parameters' `.grad`. Returns what the algorithm
         remembers after the loss's `measure`, and the loss's metrics of the whole batch."""
+        _drop_gradients(self.policy.parameters())
         if loss.measure is not None:
             micro_batches, sums = self._measured(loss, micro_batches)
             state = loss.update(state, sums)
-        self.policy.model.zero_grad(set_to_none=True)
         metrics = self._summed(_backward(loss, inputs, state) for inputs in micro_batches())
-        self.processes.add_gradients(self.policy.parameters())
+        if self.policy.sharding is None:  # else the backward passes have summed them already
+            self.processes.add_gradients(self.policy.parameters())
         return state, metrics
 
     def optimizer(self, name: str) -> torch.optim.Optimizer:
@@ -74,7 +81,7 @@ class Updater:
                 self.policy.parameters(),
                 betas=(self.config.adam_beta1, self.config.adam_beta2),
                 weight_decay=self.config.weight_decay,
-                fused=True,
+                fused=self.policy.device.type in ("cpu", "cuda", "mps", "xpu"),
             )
         return self.optimizers[name]
 
@@ -87,11 +94,34 @@ class Updater:
         return min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: o.state_dict() for name, o in self.optimizers.items()}
+        """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
+        state = {name: o.state_dict() for name, o in self.optimizers.items()}
+        sharding = self.policy.sharding
+        return state if sharding is None else sharding.whole(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, optimizer_state in state.items():
-            self.optimizer(name).load_state_dict(optimizer_state)
+        """Take what `state_dict` gave the first process; every process needs all of it."""
+        for name, saved in state.items():
+            optimizer = self.optimizer(name)
+            if self.policy.sharding is not None:
+                saved = saved | {"state": self._cut(saved["state"])}
+            optimizer.load_state_dict(saved)
+
+    def _cut(self, moments: dict[int, dict[str, torch.Tensor]]) -> dict[int, dict[str, Any]]:
+        """Each process's shards of the moments of the weights, which are numbered."""
+        cut, parameters = self.policy.sharding.cut, self.policy.parameters()
+        return {
+            number: {
+                name: cut(tensor, parameters[number]) if tensor.dim() else tensor
+                for name, tensor in of_weight.items()
+            }
+            for number, of_weight in moments.items()
+        }
+
+    def _clipped(self, parameters: list[nn.Parameter]) -> float:
+        """Scale the gradient down to max_grad_norm; the norm it had."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        return float(norm if self.policy.sharding is None else norm.full_tensor())
 
     def _measured(
         self, loss: Loss, micro_batches: MicroBatches
@@ -112,6 +142,11 @@ class Updater:
             for name, value in part.items():
                 total[name] += float(value.detach())
         return self.processes.sum(total)
+
+
+def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _backward(loss: Loss, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:

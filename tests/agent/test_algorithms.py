@@ -723,13 +723,13 @@ def test_the_dynamic_prior_is_the_sampling_policy_and_the_fixed_one_the_initial(
 def test_one_per_group_is_the_mean_over_picks():
     """The gradient is that of one solved rollout drawn from each solved group, averaged over all
     ways to draw."""
-    policy = small_policy(dtype=torch.float64)
+    policy = float64_policy()
     rollouts = [replace(r, response_ids=r.response_ids[:1], logprobs=r.logprobs[:1])
                 for r in mixed_rollouts(policy)]  # fmt: skip
     weightless = replace(VARIANTS["rft, one per group"])
 
     def gradient(chosen, algorithm):
-        trainer = make_trainer(algorithm)
+        trainer = make_trainer(algorithm, policy=float64_policy())
         batch = trainer.make_batch(chosen)
         trainer.updater.gradient(
             algorithm.losses(STEP)[0], partial(trainer.micro_batches, batch), {}

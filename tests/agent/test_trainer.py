@@ -188,7 +188,7 @@ def test_a_teacher_that_copies_from_the_feedback_repairs_everything():
         policy, Reader(), environment, student.failures, TeacherTemplate(),
         max_prompt_tokens=300, max_response_tokens=1,
     )  # fmt: skip
-    assert repaired == 1.0
+    assert repaired == [True] * 8
 
 
 def test_problems_with_too_long_prompts_are_left_out_and_said():

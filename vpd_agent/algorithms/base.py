@@ -70,6 +70,7 @@ class Algorithm:
     ema_rate: of teacher="ema".
     trust_region: of teacher="trust_region".
     needs_reference: keep a frozen copy of the initial policy.
+    least_group_size: rollouts of a problem without which nothing can be learned.
     gate: how far the teacher is to be trusted, measured on its own answers; None: fully.
     """
 
@@ -78,6 +79,7 @@ class Algorithm:
     ema_rate: float = 0.05
     trust_region: float = 0.1
     needs_reference: bool = False
+    least_group_size: ClassVar[int] = 1
 
     @property
     def gate(self) -> TrustGate | None:

@@ -21,6 +21,7 @@ class GRPO(PolicyGradient):
     """
 
     name: ClassVar[str] = "grpo"
+    least_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
 
     kl_to_reference: float = 0.0
     """Weight of the exact KL(π_θ‖π_ref), the initial policy being the reference."""

@@ -21,6 +21,7 @@ class SDAR(WithTeacher, PolicyGradient):
     """
 
     name: ClassVar[str] = "sdar"
+    least_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
 
     distill_weight: float = 0.1
     """λ: weight of the gated term."""

@@ -58,10 +58,25 @@ class ModelOptions:
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the weights; auto: as they are stored."""
+    precision: Literal["weights", "bfloat16"] = "weights"
+    """What the model computes in: the type of its weights, or bfloat16 with log-probabilities and
+    losses in float32. The usual mixed precision is --dtype float32 --precision bfloat16: weights
+    that are bfloat16 themselves have too few bits for the updates of a small learning rate."""
+    lora_rank: int | None = None
+    """Train an adapter of this rank beside the frozen model (LoRA); default: the model itself."""
+    lora_alpha: float | None = None
+    """Scale of the adapter, W + alpha/rank · B·A; default: 2 · rank."""
+    lora_target: tuple[str, ...] = ()
+    """Linear layers that get an adapter, by the ends of their names, such as q_proj v_proj;
+    default: all but the output embedding."""
+    chat_template: str | None = None
+    """How messages become a prompt: a Jinja file, or 'plain' for nothing but their texts; default:
+    the model's own template."""
     threads: int | None = None
     """Torch's threads; default: torch's."""
 
-    def load(self, quiet: bool) -> Policy:
+    def load(self, quiet: bool, device: str | None = None) -> Policy:
+        """device: None for --device."""
         import torch
 
         from vpd_agent.policy import Policy
@@ -77,11 +92,17 @@ class ModelOptions:
         elif self.model in RECIPES:
             policy = warm_policy(self.model, quiet)
         else:
-            policy = Policy.load(self.model, dtype=self.dtype)
+            policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
+        policy.precision = self.precision
         try:
-            policy.model.to(self.chosen_device)
+            policy.model.to(device or self.chosen_device)
         except RuntimeError as error:
             raise ValueError(f"--device {self.device} cannot be used: {error}") from error
+        if self.lora_rank is not None:
+            from vpd_agent.lora import add_lora
+
+            target = self.lora_target or "all-linear"
+            policy = add_lora(policy, self.lora_rank, self.lora_alpha, target=target)
         return policy
 
     @property

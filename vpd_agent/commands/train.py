@@ -153,7 +153,8 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         if options.resume and checkpoint is None:
             say(f"The run in {options.out} had come to no checkpoint yet: it begins anew.")
         with processes.in_turn():  # the first one downloads, or makes, what the others then find
-            policy = options.load(options.quiet)
+            # A model that is sharded comes to the GPUs in shards.
+            policy = options.load(options.quiet, "cpu" if config.sharding == "fsdp" else None)
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
         engine = make_engine(
             options.engine,

@@ -23,8 +23,6 @@ class HFEngine:
     what is really sampled: at most max_batch rows of the longest response, and each prompt once.
     """
 
-    exact = True
-
     def __init__(self, policy: Policy, max_batch: int = 512) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}.")
@@ -33,10 +31,15 @@ class HFEngine:
         self._decoder_kind: type[Decoder] | None = None
         self._chosen_for: nn.Module | None = None
 
+    @property
+    def exact(self) -> bool:
+        """With fewer bits, decoding token by token rounds otherwise than scoring all at once."""
+        return self.policy.precision == "weights" and self.policy.model.dtype.itemsize >= 4
+
     def sync(self, policy: Policy) -> None:
         """Nothing to do for the policy it samples from; the weights of another are copied."""
         if policy is not self.policy:
-            self.policy.model.load_state_dict(policy.model.state_dict())
+            self.policy.copy_from(policy)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -56,14 +59,11 @@ class HFEngine:
             )
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
-        was_training = self.policy.model.training
-        if was_training:
-            self.policy.model.eval()
         # Prompts of similar length share a batch, so that little of it is padding.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         results: list[list[Generation]] = [[] for _ in prompts]
         width = max(1, self.max_batch // samples)
-        try:
+        with self.policy.active():
             for start in range(0, len(order), width):
                 chosen = order[start : start + width]
                 batch = [prompts[i] for i in chosen]
@@ -72,9 +72,6 @@ class HFEngine:
                     generations = self._sample(batch, share, max_tokens, temperature, generator)
                     for k, i in enumerate(chosen):
                         results[i] += generations[k * share : (k + 1) * share]
-        finally:
-            if was_training:
-                self.policy.model.train()
         return [generation for row in results for generation in row]
 
     @torch.inference_mode()
