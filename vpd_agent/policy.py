@@ -267,7 +267,9 @@ class Policy:
         last = self._last_hidden_states(distinct.clamp(min=0), mask, cache)[which, -1:]  # [B, 1, H]
         if response.shape[1] == 1:
             return last
-        cache.batch_select_indices(which)
+        for layer in cache.layers:  # index_select: its gradient is twice as fast as indexing's
+            layer.keys = layer.keys.index_select(0, which)
+            layer.values = layer.values.index_select(0, which)
         attention = torch.cat([mask[which], present[:, :-1]], 1)
         return torch.cat([last, self._last_hidden_states(response[:, :-1], attention, cache)], 1)
 
