@@ -123,6 +123,9 @@ class Trainer:
             if algorithm.teacher
             else None
         )
+        if self.teacher is not None:
+            live = self.teacher.policy is policy
+            self._teacher_engine = self.engine if live else HFEngine(self.teacher.policy)
         self.reference = policy.reference() if algorithm.needs_reference else None
         if config.sharding == "fsdp":
             self._shard()
@@ -146,11 +149,6 @@ class Trainer:
     def _shard(self) -> None:
         from vpd_agent.sharding import shard
 
-        if self.processes.size == 1:
-            raise ValueError(
-                "sharding = 'fsdp' divides a model among processes, and this is the only one. "
-                "Start several with torchrun, or leave it away."
-            )
         copies = [self.teacher.policy if self.teacher else None, self.reference]
         shard([self.policy, *(copy for copy in copies if copy is not None)])
 
@@ -287,10 +285,9 @@ class Trainer:
         failed = [i for i, p in enumerate(prompts) if p is not None and not solved[i]]
         rows = min(-(-gate.rows // self.processes.size), len(failed))
         chosen = random.Random(self._seed("gate", self.step)).sample(failed, rows)
-        live = self.teacher.policy is self.policy
         judged = answer(
             self.policy,
-            self.engine if live else HFEngine(self.teacher.policy),
+            self._teacher_engine,
             self.environment.unwrapped,  # its reward is all that is wanted
             [rollouts[i].problem_id for i in chosen],
             [prompts[i] for i in chosen],

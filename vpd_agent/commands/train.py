@@ -179,7 +179,8 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         )
         if checkpoint is not None:
             trainer.load(checkpoint)
-        engine.sync(policy)  # a server samples from the weights that it was started with
+        else:  # a server samples from the weights that it was started with
+            engine.sync(policy)
         out.write_config(resolved)
         names = options.trackers if processes.is_first else ()
         trackers = open_trackers(names, options.out, options.out.absolute().name, resolved)

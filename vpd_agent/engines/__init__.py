@@ -49,3 +49,11 @@ class Engine(Protocol):
     ) -> list[Generation]:
         """`samples` responses to each prompt, prompt-major: all of the first prompt first."""
         ...
+
+
+def check_counts(samples: int, max_tokens: int) -> None:
+    """Raise ValueError for numbers of responses and tokens that no engine can give."""
+    if samples < 1 or max_tokens < 1:
+        raise ValueError(
+            f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.engines import Generation
+from vpd_agent.engines import Generation, check_counts
 from vpd_agent.engines.decoder import Decoder, fastest_decoder
 from vpd_agent.policy import Policy
 from vpd_agent.types import pad_left
@@ -53,10 +53,7 @@ class HFEngine:
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> list[Generation]:
-        if samples < 1 or max_tokens < 1:
-            raise ValueError(
-                f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}."
-            )
+        check_counts(samples, max_tokens)
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
         # Prompts of similar length share a batch, so that little of it is padding.

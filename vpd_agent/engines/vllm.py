@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vpd_agent.engines import Engine, Generation
+from vpd_agent.engines import Engine, Generation, check_counts
 from vpd_agent.engines.weights import checkpoint_weights, save_config
 from vpd_agent.processes import Processes
 from vpd_agent.types import pad_left, pad_right
@@ -174,10 +174,7 @@ def check_request(
     max_model_len: int,
 ) -> None:
     """Raise ValueError for what vLLM would refuse, cut short, or sample at another temperature."""
-    if samples < 1 or max_tokens < 1:
-        raise ValueError(
-            f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}."
-        )
+    check_counts(samples, max_tokens)
     lowest, highest = TEMPERATURES
     if not lowest <= temperature <= highest:
         raise ValueError(
