@@ -50,14 +50,19 @@ def test_padding_changes_no_score(policy):
     torch.testing.assert_close(a[0], b[0, : len(r.response_ids)])
 
 
-def shared_prompts(policy: Policy, tokens: int = 7, copies: int = 4) -> RolloutBatch:
-    """Three problems of unequal prompts with `copies` rollouts each, in no order."""
+def shared_prompts(
+    policy: Policy, tokens: int = 7, copies: int = 4, own: bool = False
+) -> RolloutBatch:
+    """Three problems of unequal prompts with `copies` rollouts each, in no order.
+
+    own: each prompt ends with a text of its own, of unequal length.
+    """
     generator = torch.Generator().manual_seed(0)
     rollouts = []
     for i in range(3 * copies):
         length = tokens if i < 3 else 1 + i % tokens
         text = "".join(chr(97 + int(x)) for x in torch.randint(26, (length,), generator=generator))
-        prompt = "a prompt of some length "[: 8 * (i % 3 + 1)]
+        prompt = "a prompt of some length "[: 8 * (i % 3 + 1)] + str(i) * (i % 5) * own
         rollouts.append(rollout(prompt, text, policy=policy, group=i % 3))
     order = torch.randperm(len(rollouts), generator=generator).tolist()
     return RolloutBatch.from_rollouts([rollouts[i] for i in order], [None] * len(rollouts))
@@ -73,12 +78,14 @@ def weighted_scores(policy: Policy, batch: RolloutBatch) -> tuple[list, list]:
     return rows, [p.grad.clone() for p in policy.parameters()]
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("tokens", [1, 7])
 @pytest.mark.parametrize("make", [float64_policy, small_policy, partial(small_policy, window=8)])
-def test_rollouts_that_share_their_prompt_score_as_they_do_alone(make, tokens):
+def test_rollouts_that_share_their_prompt_score_as_they_do_alone(make, tokens, own, monkeypatch):
     """Alone no prompt is shared. Windows of 8 tokens reach into the prompt and end within it."""
+    monkeypatch.setattr("vpd_agent.policy.WORTH_TWO_PASSES", 1.0)
     policy = make()
-    batch = shared_prompts(policy, tokens)
+    batch = shared_prompts(policy, tokens, own=own)
     rows, gradient = weighted_scores(policy, batch)
     alone = [weighted_scores(policy, batch.rows(slice(i, i + 1))) for i in range(len(batch))]
     close = {"rtol": 1e-9, "atol": 1e-9} if make is float64_policy else {"rtol": 1e-3, "atol": 1e-4}
@@ -87,19 +94,56 @@ def test_rollouts_that_share_their_prompt_score_as_they_do_alone(make, tokens):
     torch.testing.assert_close(gradient, total, **close)
 
 
-def test_a_shared_prompt_goes_through_the_model_once():
+@pytest.fixture
+def places():
+    """Of a policy: how many tokens go through its model in each pass, padding included."""
+
+    def count(policy: Policy, batch: RolloutBatch) -> list[int]:
+        weighted_scores(policy, batch)  # the first time it also tries what the model can do
+        passes = []
+        hook = policy.model.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: passes.append(inputs[0].numel())
+        )
+        weighted_scores(policy, batch)
+        hook.remove()
+        return passes
+
+    return count
+
+
+def test_a_shared_prompt_goes_through_the_model_once(places):
     policy = small_policy()
     batch = shared_prompts(policy)
-    places = []
-    embedding = policy.model.get_input_embeddings()
-    weighted_scores(policy, batch)  # the first time it also tries what the model can do
-    embedding.register_forward_hook(lambda module, inputs, output: places.append(inputs[0].numel()))
-    weighted_scores(policy, batch)
-    assert places == [3 * batch.prompt.shape[1], 12 * (batch.response.shape[1] - 1)]
-    places.clear()
-    different = batch.rows(torch.tensor([0, 1, 2, 3]))
-    weighted_scores(policy, different)  # three prompts of four rows: not worth two passes
-    assert places == [4 * (batch.prompt.shape[1] + batch.response.shape[1])]
+    prompt, response = batch.prompt.shape[1], batch.response.shape[1]
+    # Without its last token, which goes with each row's response; whose own last predicts nothing.
+    assert places(policy, batch) == [3 * (prompt - 1), 12 * (1 + response - 1)]
+
+
+def test_prompts_with_little_in_common_go_through_the_model_in_one_pass(places):
+    """Two passes take longer than one with a few more places."""
+    policy = small_policy()
+    rollouts = [rollout(f"{i} and a dozen more", "abc", policy=policy) for i in range(4)]
+    batch = RolloutBatch.from_rollouts(rollouts, [None] * 4)
+    assert places(policy, batch) == [4 * (batch.prompt.shape[1] + 3)]
+
+
+def test_what_prompts_begin_with_goes_through_the_model_once(places):
+    """Three problems of 8, 16 and 24 characters, with up to 4 more that are each rollout's own."""
+    policy = small_policy()
+    batch = shared_prompts(policy, own=True)
+    (letter,) = policy.tokenizer("x").input_ids
+    before = policy.encode(user("x")).index(letter)  # tokens of the template
+    after = len(policy.encode(user("x"))) - before - 1
+    response = batch.response.shape[1]
+    assert places(policy, batch) == [3 * (before + 24), 12 * (4 + after + response - 1)]
+
+
+def test_a_sliding_window_is_not_filled_with_padding(places):
+    """It counts places: with padding between beginning and end it would reach less far back."""
+    policy = small_policy(window=8)
+    batch = shared_prompts(policy, own=True)
+    assert places(policy, batch) == [12 * (batch.prompt.shape[1] + batch.response.shape[1])]
+    assert len(places(policy, shared_prompts(policy))) == 2
 
 
 def test_asking_for_entropy_first_leaves_the_distribution_its_gradient(policy):
