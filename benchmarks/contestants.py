@@ -14,7 +14,6 @@ import importlib.util
 import itertools
 import json
 import marshal
-import multiprocessing
 import os
 import queue
 import resource
@@ -35,6 +34,7 @@ from typing import Any
 
 from common import CORES
 from programs import TINY, Program
+from remote import Missing, Process
 
 import sandbox
 from sandbox import Call, Execution, ExecutionStatus, Limits, SandboxError
@@ -47,10 +47,6 @@ IMAGE = "vpd-sandbox:latest"
 TIME_LIMIT_SECONDS = 6  # per test, for every judge; LiveCodeBench's and SDPO's default
 STUCK_SECONDS = 120.0  # the bare fork has no limits, and docker's client none of ours
 ANSWER_SECONDS = 900.0  # for whatever one contestant is asked at once
-
-
-class Missing(Exception):
-    """This contestant cannot take part. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -82,74 +78,30 @@ class Turn:
 # judge.py's side ----------------------------------------------------------------------------------
 
 
-class Remote:
-    """A contestant's process as judge.py sees it.
-
-    Raises, in the constructor:
-        Missing: the contestant cannot take part.
-    """
+class Remote(Process):
+    """A contestant's process as judge.py sees it."""
 
     def __init__(self, name: str, *options: Any) -> None:
         self.name = name
-        self._connection, theirs = multiprocessing.Pipe()
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with us
-        command = f"import sys; sys.path.insert(0, {str(HERE)!r}); import contestants; "
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", command + f"contestants.serve({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._words,
-            )
-        finally:
-            theirs.close()
-        try:
-            self.about: dict[str, str] = self._ask(name, *options)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__("contestants", (name, *options), answer_seconds=ANSWER_SECONDS)
 
     def turn(self, program: Program, stop: bool, seconds: float, at_most: int) -> Turn:
         """Judge the program again and again, one caller, for about so long: once at least."""
-        return self._ask("turn", program, stop, seconds, at_most)
+        return self.ask(("turn", program, stop, seconds, at_most))
 
     def crowd(self, programs: Sequence[Program]) -> Turn:
         """Judge all of them on all cores, as this judge is meant to be used."""
-        return self._ask("crowd", programs)
+        return self.ask(("crowd", programs))
 
     def alone(self, programs: Sequence[Program]) -> list[float]:
         """Seconds of each program's own judgement. Only the bare fork answers this."""
-        return self._ask("alone", programs)
+        return self.ask(("alone", programs))
 
     def memory(self) -> list[dict[str, int]]:
-        return self._ask("memory")
+        return self.ask(("memory",))
 
     def cold_start(self) -> dict[str, float]:
-        return self._ask("cold_start")
-
-    def close(self) -> None:
-        self._connection.close()
-        try:
-            self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._words.close()
-
-    def _ask(self, *question: Any) -> Any:
-        try:
-            self._connection.send(question)
-            if not self._connection.poll(ANSWER_SECONDS):
-                raise Missing(f"no answer in {ANSWER_SECONDS:g} s to {question[0]!r}")
-            kind, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._words.seek(0)
-            words = self._words.read()[-500:].decode("utf-8", "replace").strip()
-            raise Missing(f"its process ended, saying: {words}") from error
-        if kind == "missing":
-            raise Missing(answer)
-        return answer
+        return self.ask(("cold_start",))
 
 
 # The contestant's side ----------------------------------------------------------------------------

@@ -181,12 +181,15 @@ class Arena:
         self.about: dict[str, dict[str, str]] = {}
         self._progress = progress
         for name in self._shown(names, "Starting"):
+            remote = Remote(name, *([checkouts[name]] if name in checkouts else []))
             try:
-                checkout = [checkouts[name]] if name in checkouts else []
-                self.taking_part[name] = Remote(name, *checkout)
-                self.about[name] = self.taking_part[name].about
+                remote.ready()
             except Missing as reason:
                 self.missing[name] = str(reason)
+                remote.close()
+                continue
+            self.taking_part[name] = remote
+            self.about[name] = remote.about
 
     def measure(
         self, effort: Effort, crowds: dict[str, list[Program]], seed: int

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,10 +20,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from remote import Missing, Process
+
 ANSWER_SECONDS = 1800.0  # for starting, or for the steps of one turn
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PROBLEMS = 64
@@ -37,10 +35,6 @@ TEMPLATE = (
     "{prompt}\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
     "{feedback}\n\nCorrectly solve the original question.\n"
 )
-
-
-class Missing(Exception):
-    """This contestant cannot take part. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -68,65 +62,26 @@ class Setting:
 # train_step.py's side -----------------------------------------------------------------------------
 
 
-class Remote:
+class Remote(Process):
     """A contestant's process as train_step.py sees it.
 
     about: versions and shapes, measured and not assumed.
-
-    Raises, everywhere:
-        Missing: the contestant cannot take part, or no longer.
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
         self.name = name
-        self._connection, theirs = multiprocessing.Pipe()
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with us
-        command = f"import sys; sys.path.insert(0, {str(HERE)!r}); import step_contestants; "
         offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         threads = {"OMP_NUM_THREADS": str(setting.threads)}
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", command + f"step_contestants.serve({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._words,
-                stderr=self._words,
-                env=os.environ | offline | threads,
-            )
-        finally:
-            theirs.close()
-        try:
-            self.about: dict[str, Any] = self._ask((name, setting))
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(
+            "step_contestants",
+            (name, setting),
+            answer_seconds=ANSWER_SECONDS,
+            environment=offline | threads,
+        )
 
     def turn(self, steps: int) -> dict[str, Any]:
         """So many steps on end: {"steps": [{"seconds": …}, …], "peak_bytes": …}."""
-        return self._ask(steps)
-
-    def close(self) -> None:
-        self._connection.close()
-        try:
-            self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._words.close()
-
-    def _ask(self, question: Any) -> Any:
-        try:
-            self._connection.send(question)
-            if not self._connection.poll(ANSWER_SECONDS):
-                raise Missing(f"no answer in {ANSWER_SECONDS:g} s to {question!r}")
-            kind, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._words.seek(0)
-            words = self._words.read().decode("utf-8", "replace").strip().splitlines()
-            raise Missing(f"its process ended, saying: {' '.join(words[-1:])}") from error
-        if kind == "missing":
-            raise Missing(answer)
-        return answer
+        return self.ask(steps)
 
 
 # The contestant's side ----------------------------------------------------------------------------

@@ -203,17 +203,18 @@ def started(
     bar: Any,
     progress: Progress,
 ) -> Iterator[tuple[str, Remote]]:
-    """The contestants that can take part, after their warm-up."""
-    for name in names:
-        progress.update(bar, description=f"starting {name}", advance=1)
+    """The contestants that can take part, after their warm-up. They get ready side by side."""
+    remotes = [stack.enter_context(closing(Remote(name, setting))) for name in names]
+    for remote in remotes:
+        progress.update(bar, description=f"starting {remote.name}", advance=1)
         try:
-            remote = stack.enter_context(closing(Remote(name, setting)))
+            remote.ready()
             remote.turn(1)
         except Missing as reason:
-            found["missing"][name] = str(reason)
+            found["missing"][remote.name] = str(reason)
             continue
-        found["about"][name] = remote.about
-        yield name, remote
+        found["about"][remote.name] = remote.about
+        yield remote.name, remote
 
 
 def progress_bar() -> Progress:

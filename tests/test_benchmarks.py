@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -153,8 +154,11 @@ def test_a_container_or_interpreter_of_docker_per_test_judges_as_we_do(name):
 @pytest.mark.parametrize("option", ["--livecodebench", "--sdpo"])
 def test_a_path_that_is_no_checkout_is_named_with_the_reason(option, tmp_path):
     name = {"--livecodebench": "LiveCodeBench", "--sdpo": "SDPO"}[option]
-    with pytest.raises(contestants.Missing, match=str(tmp_path)):
-        contestants.Remote(name, str(tmp_path))
+    with (
+        closing(contestants.Remote(name, str(tmp_path))) as remote,
+        pytest.raises(contestants.Missing, match=str(tmp_path)),
+    ):
+        remote.ready()
 
 
 def test_data_without_known_verdicts_is_refused_with_what_is_expected(tmp_path):

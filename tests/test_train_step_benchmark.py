@@ -1,6 +1,7 @@
 """The benchmark of a training step runs, and compares what is alike."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,5 +99,8 @@ def test_options_of_a_device_are_refused_without_one(option, capsys):
 
 
 def test_a_contestant_that_cannot_take_part_is_named_with_the_reason():
-    with pytest.raises(train_step.Missing, match="no-such"):
-        train_step.Remote("no-such, ours", SMALLEST)
+    with (
+        closing(train_step.Remote("no-such, ours", SMALLEST)) as remote,
+        pytest.raises(train_step.Missing, match="no-such"),
+    ):
+        remote.ready()
