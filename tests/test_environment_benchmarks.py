@@ -60,6 +60,7 @@ def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.benchmark
 def test_every_target_is_told_reached_or_missed_and_a_wrong_verdict_misses_one(data, tmp_path):
     results = envs.run(data, "local", 0, SMALLEST) | {"command": "python benchmarks/envs.py"}
     text = envs.report(results)

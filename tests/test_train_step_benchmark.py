@@ -27,7 +27,7 @@ def results():
     return train_step.run(effort, train_step.CONTESTANTS) | {"command": "python train_step.py"}
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_all_contestants_do_the_same_work(results):
     pytest.importorskip("trl")
     (part,) = results["tables"]
@@ -41,7 +41,7 @@ def test_all_contestants_do_the_same_work(results):
     assert all(len(turn["steps"]) == train_step.STEPS for (turn,) in part["turns"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_every_target_is_told_reached_or_missed(results):
     text = train_step.report(results)
     (part,) = results["tables"]
