@@ -294,13 +294,14 @@ class Policy:
     @cached_property
     def _goes_on_from_cache(self) -> bool:
         """Whether the model reads texts in two parts as it reads the whole, by a cache of keys and
-        values. Tried on a few tokens rather than assumed."""
+        values, with padding between the parts. Tried on a few tokens rather than assumed."""
         if not self._cache_kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
             return False
-        ids = torch.tensor([[0, 1, 1, 0, 1]] * 2, device=self.device)
+        ids = torch.tensor([[0, 1, 1, 0, 1], [0, 0, 1, 0, 1]], device=self.device)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        of_row = torch.zeros_like(ids[:, 0])
-        parts = CutPrompts(ids[:1, :2], mask[:1, :2], of_row, ids[:, 2:3], mask[:, 2:3])
+        mask[1, 0] = False
+        rest_mask = mask.roll(1, 1)[:, 1:3]  # the second prompt is one token shorter
+        parts = CutPrompts(ids[:1, :1], mask[:1, :1], ids.new_zeros(2), ids[:, 1:3], rest_mask)
         with torch.no_grad():
             whole = self._last_hidden_states(ids, mask)[:, 2:-1]
             in_two = self._after_prefixes(parts, ids[:, 3:], mask[:, 3:])
