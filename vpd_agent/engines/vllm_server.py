@@ -12,7 +12,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -291,14 +291,17 @@ class _Server:
     def post_all(self, path: str, contents: Sequence[Any]) -> list[Any]:
         """The answers, in order. The first failure ends all of them."""
         pool = ThreadPoolExecutor(max_workers=min(256, len(contents)) or 1)
+        asked = [pool.submit(self._ask, "POST", path, c, over=self._over) for c in contents]
         try:
-            return list(pool.map(lambda content: self.post(path, content), contents))
+            for answer in as_completed(asked):
+                answer.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             self.give_up()
             raise
         finally:
             pool.shutdown()
+        return [answer.result() for answer in asked]
 
     def give_up(self) -> None:
         """Cut the connections that wait for an answer: vLLM then stops working on it."""
@@ -310,12 +313,20 @@ class _Server:
                     with contextlib.suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, method: str, path: str, content: Any = None, tries: int | None = None) -> Any:
-        over = self._over
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        content: Any = None,
+        tries: int | None = None,
+        over: threading.Event | None = None,
+    ) -> Any:
+        """over: set when requests of this time are given up; None: of now."""
+        over = over or self._over
         tries = tries or 1 + OTHER_TRIES
         for attempt in range(tries):
             try:
-                return self._asked(method, path, content)
+                return self._asked(method, path, content, over)
             except _Unavailable as error:
                 if attempt + 1 == tries or over.wait(2**attempt):
                     raise ConnectionError(
@@ -324,12 +335,12 @@ class _Server:
                     ) from error
         raise AssertionError("unreachable")
 
-    def _asked(self, method: str, path: str, content: Any) -> Any:
+    def _asked(self, method: str, path: str, content: Any, over: threading.Event) -> Any:
         connection = self._connection(self._host, self._port, timeout=CONNECT_SECONDS)
         with self._lock:
             self._under_way.add(connection)
         try:
-            self._connect(connection)
+            self._connect(connection, over)
             body = None if content is None else json.dumps(content)
             connection.request(method, self._path + path, body, self._headers())
             response = connection.getresponse()
@@ -347,12 +358,15 @@ class _Server:
             connection.close()
         return self._content(path, status, text)
 
-    def _connect(self, connection: http.client.HTTPConnection) -> None:
+    def _connect(self, connection: http.client.HTTPConnection, over: threading.Event) -> None:
         try:
             connection.connect()
         except OSError as error:
             raise _Unavailable(f"{type(error).__name__}: {error}") from error
         connection.sock.settimeout(self._timeout_seconds)
+        with self._lock:
+            if over.is_set():  # before there was a connection to cut
+                raise _Unavailable("nothing, since it was given up")
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self._api_key_env)
