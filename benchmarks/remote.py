@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -52,7 +53,8 @@ class Process:
             )
         finally:
             theirs.close()
-        self._connection.send(question)
+        with contextlib.suppress(OSError):  # it has ended already: `ready` tells
+            self._connection.send(question)
 
     def ready(self) -> None:
         """Wait until it can be asked. Raises Missing."""

@@ -290,8 +290,9 @@ class _Server:
 
     def post_all(self, path: str, contents: Sequence[Any]) -> list[Any]:
         """The answers, in order. The first failure ends all of them."""
+        over = self._over
         pool = ThreadPoolExecutor(max_workers=min(256, len(contents)) or 1)
-        asked = [pool.submit(self._ask, "POST", path, c, over=self._over) for c in contents]
+        asked = [pool.submit(self._ask, "POST", path, c, over=over) for c in contents]
         try:
             for answer in as_completed(asked):
                 answer.result()
