@@ -8,7 +8,10 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -53,6 +56,20 @@ def number(value: float) -> str:
     """Three significant digits, without an exponent."""
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
+
+
+def progress_bar() -> Progress:
+    # Imported here: the contestants' processes import this module, too, and their memory counts.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def renew(name: str, text: str, readme: Path = README) -> None:

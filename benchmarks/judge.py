@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import programs
-from common import machine, number, renew, table
+from common import machine, number, progress_bar, renew, table
 from contestants import CONTESTANTS, CORES, TIME_LIMIT_SECONDS, Missing, Remote
 from programs import CONTEST, TINY, TWENTY_RIGHT, TWENTY_WRONG, Program
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 HERE = Path(__file__).parent
 
@@ -155,16 +154,6 @@ def load(path: Path) -> tuple[list[Program], list[str]]:
 def shown(argument: str) -> str:
     """Files and folders lie elsewhere on other machines."""
     return Path(argument).name if "/" in argument else argument
-
-
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
 
 
 # Measuring ----------------------------------------------------------------------------------------

@@ -33,9 +33,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import CORES, HERE, machine, number, renew, table
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from common import CORES, HERE, machine, number, progress_bar, renew, table
+from rich.progress import Progress
 from step_contestants import CLOCKS, Missing, Remote, Setting
 
 STEPS = 5  # of a turn: a whole cycle of VPD
@@ -215,16 +214,6 @@ def started(
             continue
         found["about"][remote.name] = remote.about
         yield remote.name, remote
-
-
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def device_name(device: str) -> str:

@@ -56,16 +56,11 @@ def cut(prompt: Tensor, mask: Tensor) -> CutPrompts | None:
         for at_most in np.unique(apart[joinable])
     ]
     which, length = min(choices, key=lambda choice: _places(*choice, most))
-    ordered = [rows[i].tolist() for i in order]
-    firsts = np.unique(which, return_index=True)[1]  # of each prefix's prompts
-    of_row = torch.empty(len(rows), dtype=torch.long)
-    of_row[order] = torch.from_numpy(which)
-    rests = [ordered[i][length[which[i]] :] for i in np.argsort(order)]
-    parts = [
-        *pad_left([ordered[i][:n] for i, n in zip(firsts, length, strict=True)], 0),
-        of_row,
-        *pad_left(rests, 0),
-    ]
+    firsts = np.unique(which, return_index=True)[1]  # of the prompts of each prefix, in order
+    prefixes = [rows[order[i]][:n].tolist() for i, n in zip(firsts, length, strict=True)]
+    of_row = which[np.argsort(order)]
+    rests = [row[length[k] :].tolist() for row, k in zip(rows, of_row, strict=True)]
+    parts = (*pad_left(prefixes, 0), torch.from_numpy(of_row), *pad_left(rests, 0))
     return CutPrompts(*(part.to(prompt.device) for part in parts))
 
 
