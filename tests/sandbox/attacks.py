@@ -132,9 +132,11 @@ time.sleep(0.1)
         "a process that is always a new one: it forks and ends before it can be killed",
         "ok",
         """
-import os
+import os, time
+wait, start = os.pipe()
 for _ in range(3):
     if os.fork() == 0:
+        os.read(wait, 1)  # for all: each leaves dead ones, which count, and a fork would fail
         while True:
             try:
                 if os.fork():
@@ -142,6 +144,8 @@ for _ in range(3):
                 os.setsid()
             except OSError:
                 pass
+os.write(start, b"123")
+time.sleep(0.1)
 """,
         hogs=True,
     ),

@@ -23,7 +23,7 @@ SECONDS = 10  # within which all must be gone; most is gone at once
 FINISHED = ("daemons", "comet", "grandchildren_without_main_thread", "the_next_program")
 
 # Never ends, ignores signals, has children in sessions of their own, of which some have no main
-# thread any more and one is always a new process, and files that resist.
+# thread any more and the last is always a new process, and files that resist.
 STUBBORN = (
     TOOLS
     + """
@@ -36,10 +36,10 @@ for number in range(1, 65):
 for kind in range(4):
     if os.fork() == 0:
         os.setsid()
-        if kind % 2:
+        if kind % 2 == 0:
             threading.Thread(target=time.sleep, args=(600,)).start()
             leave_main_thread()
-        while kind == 2:
+        while kind == 3:
             try:
                 if os.fork():
                     os._exit(0)
@@ -103,7 +103,8 @@ if ending == "loses_its_cages":
     time.sleep(0.1)
     box.close()
     sys.exit()
-time.sleep(600)
+while True:  # CPython loses a signal that comes just before one long sleep
+    time.sleep(0.05)
 """
 
 GUARDIAN = """
