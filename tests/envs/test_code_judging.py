@@ -461,9 +461,9 @@ def test_a_huge_forged_traceback_costs_linear_time(env):
     head = "import sys\nsys.stderr.write('Traceback (most recent call last):\\n' + "
     for line in ("  x\\n", '  File "solution.py", line 1, in f\\n', "a.", "x"):
         code = f"{head}'{line}' * (10**7 // {len(line)}))\nsys.exit(1)"
-        started = time.perf_counter()
+        started = time.process_time()
         _, status, feedback, _ = step(env, "plus-one", block(code))
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 60  # what is quadratic takes hours
         assert status == "runtime_error"
         assert len(feedback) <= 2000
 

@@ -109,7 +109,8 @@ def test_any_text_is_parsed_without_an_exception(answer):
     "unit", ["```", "`", "~", " ", "\n", "\t", "<think>", "```python\n", "\n ```"]
 )
 def test_parsing_time_is_linear(unit):
-    started = time.perf_counter()
+    """What is quadratic takes 100,000 times as long here: hours."""
+    started = time.process_time()
     code_block(unit * 100_000)
     code_block(unit * 50_000 + "```\n" + unit * 50_000)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 60

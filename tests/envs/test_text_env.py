@@ -304,8 +304,8 @@ def test_the_fingerprint_covers_prompts_ids_and_targets():
 
 def test_import_is_quick_and_takes_neither_torch_nor_docker():
     program = (
-        "import sys, time, gymnasium; started = time.perf_counter(); import vpd_envs;"
-        "assert time.perf_counter() - started < 1, 'slow';"
+        "import sys, time, gymnasium; started = time.process_time(); import vpd_envs;"
+        "assert time.process_time() - started < 1, 'slow';"
         "import gymnasium as gym; gym.make('vpd/MiniCode-v0').reset(seed=0);"
         "heavy = {'torch', 'vllm', 'docker', 'transformers', 'datasets'} & set(sys.modules);"
         "assert not heavy, heavy"
