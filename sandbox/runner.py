@@ -120,7 +120,7 @@ class Settings:
         self.filter = bytes.fromhex(header["filters"].get(os.uname().machine, ""))
         self.owns_processes = os.getpid() == 1  # first of a process namespace: all others are jobs'
         self.rss_bytes = self.address_bytes = 0  # ours, before any job: not charged to jobs
-        self.oom = OomKills()
+        self.oom = OomKills(own_group=self.owns_processes)
         self.other_tasks = 0
         self.counted = -math.inf
 
@@ -188,6 +188,7 @@ def serve(settings):
             os.close(pipe[1])
         write_frame({"ready": sys.version.split()[0]})
         job = started_job(settings, start[0])
+        settings.oom.begin()
         watch = Watch(job, settings, pid, out[0], err[0], value[0])
         watch.until_it_ends()
         write_frame(watch.result(), watch.out, watch.err, watch.value)
@@ -928,35 +929,42 @@ def own_memory():
 
 
 class OomKills:
-    """Tells whether the kernel killed for want of memory since it was last asked."""
+    """Tells whether the kernel killed for want of memory while a job ran.
 
-    def __init__(self):
-        self.here, self.anywhere = self.counts()
+    A cage with a control group of its own (version 2 or 1) asks that. Others can only ask about the
+    whole machine.
+    """
+
+    GROUP = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+    MACHINE = "/proc/vmstat"
+
+    def __init__(self, own_group):
+        self.file, self.path = None, None
+        for path in (*(self.GROUP if own_group else ()), self.MACHINE):
+            try:
+                self.file, self.path = os.open(path, os.O_RDONLY), path
+                break
+            except OSError:
+                pass
+        self.before = 0
+
+    def begin(self):
+        """A job begins: what was before is not its."""
+        self.before = self.count()
 
     def happened(self):
         """In this cage. If on the machine, nothing is known about the program: the cage fails."""
-        here, anywhere = self.here, self.anywhere
-        self.here, self.anywhere = self.counts()
-        if self.here == here and self.anywhere > anywhere:
+        if self.count() == self.before:
+            return False
+        if self.path == self.MACHINE:
             raise RuntimeError("a job was killed while the machine was out of memory")
-        return self.here > here
+        return True
 
-    @staticmethod
-    def counts():
-        # Control groups, version 2 and 1, and the whole machine.
-        cgroups = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
-        return max(map(oom_count, cgroups)), oom_count("/proc/vmstat")
-
-
-def oom_count(path):
-    try:
-        with open(path, "rb") as file:
-            for line in file:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
+    def count(self):
+        if self.file is None:
+            return 0
+        found = re.search(rb"^oom_kill (\d+)", os.pread(self.file, CHUNK_BYTES, 0), re.MULTILINE)
+        return int(found[1]) if found else 0
 
 
 def count_tasks_of_user():

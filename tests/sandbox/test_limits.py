@@ -1,12 +1,15 @@
 """Every limit is enforced, named in the status, and of no consequence for the next job."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sandbox import MIB, ExecutionStatus, Job, Limits
 
 QUICK = Limits(wall_seconds=5, memory_bytes=128 * MIB)
+KILLS_ITSELF = "import os\nos.kill(os.getpid(), 9)"
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +86,38 @@ def test_the_memory_of_a_container_is_a_limit_too(make_box):
         assert box.run(Job("print(42)", limits=limits)).stdout == "42\n"
 
 
+@pytest.mark.docker
+def test_a_process_killed_for_want_of_memory_is_not_held_against_the_next_job(make_box):
+    """Of the job itself only a child was killed, so it went on."""
+    code = (
+        "import os\nopen('x', 'wb').write(bytes(1 << 20) * 40)\n"
+        "if os.fork() == 0:\n    x = bytearray(b'x') * (80 << 20)\n    os._exit(0)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))"
+    )
+    with make_box("docker", cages=1, memory_bytes=100 * MIB) as box:
+        limits = Limits(memory_bytes=100 * MIB, file_bytes=100 * MIB)
+        assert box.run(Job(code, limits=limits)).stdout == "-9\n"
+        got = box.run(Job(KILLS_ITSELF, limits=limits))
+        assert (got.status, got.signal) == (ExecutionStatus.CRASH, 9)
+
+
+@pytest.mark.docker
+def test_a_lack_of_memory_elsewhere_is_no_verdict(box, make_box, caplog):
+    """A container knows that it was elsewhere; others take another cage, to be sure."""
+    greedy = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
+    with make_box("docker", cages=1, memory_bytes=100 * MIB) as other, ThreadPoolExecutor(1) as one:
+        limits = Limits(memory_bytes=64 * MIB, file_bytes=200 * MIB)
+        other.run(Job("", limits=limits))  # is up
+        result = one.submit(box.run, Job("import time\ntime.sleep(2)\n" + KILLS_ITSELF))
+        time.sleep(0.5)
+        assert other.run(Job(greedy, limits=limits)).status is ExecutionStatus.MEMORY
+        got = result.result(timeout=60)
+    assert (got.status, got.signal) == (ExecutionStatus.CRASH, 9)
+    assert ("machine was out of memory" in caplog.text) is (box.name != "docker")
+
+
 def test_a_program_that_kills_itself_crashed(box):
-    got = box.run(Job("import os\nos.kill(os.getpid(), 9)"))
+    got = box.run(Job(KILLS_ITSELF))
     assert (got.status, got.signal) == (ExecutionStatus.CRASH, 9)
 
 
