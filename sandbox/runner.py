@@ -929,42 +929,50 @@ def own_memory():
 
 
 class OomKills:
-    """Tells whether the kernel killed for want of memory while a job ran.
+    """Tells whether a job was killed because its cage has no more memory to give.
 
-    A cage with a control group of its own (version 2 or 1) asks that. Others can only ask about the
-    whole machine.
+    A cage with a control group of its own asks that. In version 2 it tells how often its limit was
+    reached, too: a kill without that comes of a want of memory on the machine. Version 1 does not
+    tell, and a kill is taken for the job's. Other cages can only ask for kills on the machine, of
+    whatever process.
     """
 
-    GROUP = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
-    MACHINE = "/proc/vmstat"
+    GROUP, MACHINE = "/sys/fs/cgroup", "/proc/vmstat"
+    KILLS = rb"^oom_kill (\d+)"
 
     def __init__(self, own_group):
-        self.file, self.path = None, None
-        for path in (*(self.GROUP if own_group else ()), self.MACHINE):
+        self.file = None
+        sources = [
+            (f"{self.GROUP}/memory.events", rb"^oom (\d+)"),
+            (f"{self.GROUP}/memory/memory.oom_control", self.KILLS),
+            (self.MACHINE, None),
+        ]
+        for path, self.limit in sources if own_group else sources[-1:]:
             try:
-                self.file, self.path = os.open(path, os.O_RDONLY), path
+                self.file = os.open(path, os.O_RDONLY)
                 break
             except OSError:
                 pass
-        self.before = 0
+        self.begin()
 
     def begin(self):
         """A job begins: what was before is not its."""
-        self.before = self.count()
+        self.kills, self.limits = self.counts()
 
     def happened(self):
-        """In this cage. If on the machine, nothing is known about the program: the cage fails."""
-        if self.count() == self.before:
+        """Raises where the machine had none: nothing is known about the program, the cage fails."""
+        kills, limits = self.counts()
+        if kills == self.kills:
             return False
-        if self.path == self.MACHINE:
+        if limits == self.limits:
             raise RuntimeError("a job was killed while the machine was out of memory")
         return True
 
-    def count(self):
-        if self.file is None:
-            return 0
-        found = re.search(rb"^oom_kill (\d+)", os.pread(self.file, CHUNK_BYTES, 0), re.MULTILINE)
-        return int(found[1]) if found else 0
+    def counts(self):
+        """Of kills, and of how often the limit was reached, as far as the file tells."""
+        text = b"" if self.file is None else os.pread(self.file, CHUNK_BYTES, 0)
+        found = (pattern and re.search(pattern, text, re.M) for pattern in (self.KILLS, self.limit))
+        return [int(match[1]) if match else 0 for match in found]
 
 
 def count_tasks_of_user():
