@@ -105,11 +105,13 @@ def test_a_process_killed_for_want_of_memory_is_not_held_against_the_next_job(ma
 def test_a_lack_of_memory_elsewhere_is_no_verdict(box, make_box, caplog):
     """A container knows that it was elsewhere; others take another cage, to be sure."""
     greedy = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
+    seen = 'open("/proc/vmstat").read().partition("oom_kill ")[2].split()[0]'
+    waits = f"import time\nbefore = input()\nwhile {seen} == before: time.sleep(0.01)\n"
     with make_box("docker", cages=1, memory_bytes=100 * MIB) as other, ThreadPoolExecutor(1) as one:
         limits = Limits(memory_bytes=64 * MIB, file_bytes=200 * MIB)
-        other.run(Job("", limits=limits))  # is up
-        result = one.submit(box.run, Job("import time\ntime.sleep(2)\n" + KILLS_ITSELF))
-        time.sleep(0.5)
+        before = other.run(Job(f"print({seen})", limits=limits)).stdout
+        result = one.submit(box.run, Job(waits + KILLS_ITSELF, before))
+        time.sleep(1)  # it has begun
         assert other.run(Job(greedy, limits=limits)).status is ExecutionStatus.MEMORY
         got = result.result(timeout=60)
     assert (got.status, got.signal) == (ExecutionStatus.CRASH, 9)
