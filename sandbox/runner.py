@@ -947,7 +947,7 @@ class OomKills:
             (f"{self.GROUP}/memory/memory.oom_control", self.KILLS),
             (self.MACHINE, None),
         ]
-        for path, self.limit in sources if own_group else sources[-1:]:
+        for path, self.reached in sources if own_group else sources[-1:]:
             try:
                 self.file = os.open(path, os.O_RDONLY)
                 break
@@ -971,7 +971,8 @@ class OomKills:
     def counts(self):
         """Of kills, and of how often the limit was reached, as far as the file tells."""
         text = b"" if self.file is None else os.pread(self.file, CHUNK_BYTES, 0)
-        found = (pattern and re.search(pattern, text, re.M) for pattern in (self.KILLS, self.limit))
+        patterns = (self.KILLS, self.reached)
+        found = (pattern and re.search(pattern, text, re.MULTILINE) for pattern in patterns)
         return [int(match[1]) if match else 0 for match in found]
 
 

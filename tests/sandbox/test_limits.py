@@ -10,6 +10,8 @@ from sandbox import MIB, ExecutionStatus, Job, Limits
 
 QUICK = Limits(wall_seconds=5, memory_bytes=128 * MIB)
 KILLS_ITSELF = "import os\nos.kill(os.getpid(), 9)"
+# Files in memory, beyond what a container of 100 MiB has.
+FILLS_MEMORY = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +82,7 @@ def test_the_memory_of_a_container_is_a_limit_too(make_box):
         limits = Limits(memory_bytes=64 * MIB, file_bytes=200 * MIB)
         got = box.run(Job("open('x', 'wb').write(bytes(1 << 20) * 40)\n" * 5, limits=limits))
         assert got.status is ExecutionStatus.OK, got
-        many = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
-        got = box.run(Job(many, limits=limits))
+        got = box.run(Job(FILLS_MEMORY, limits=limits))
         assert (got.status, got.signal) == (ExecutionStatus.MEMORY, 9)
         assert box.run(Job("print(42)", limits=limits)).stdout == "42\n"
 
@@ -104,15 +105,15 @@ def test_a_process_killed_for_want_of_memory_is_not_held_against_the_next_job(ma
 @pytest.mark.docker
 def test_a_lack_of_memory_elsewhere_is_no_verdict(box, make_box, caplog):
     """A container knows that it was elsewhere; others take another cage, to be sure."""
-    greedy = "for i in range(5):\n    open(str(i), 'wb').write(bytes(1 << 20) * 40)"
     seen = 'open("/proc/vmstat").read().partition("oom_kill ")[2].split()[0]'
     waits = f"import time\nbefore = input()\nwhile {seen} == before: time.sleep(0.01)\n"
     with make_box("docker", cages=1, memory_bytes=100 * MIB) as other, ThreadPoolExecutor(1) as one:
         limits = Limits(memory_bytes=64 * MIB, file_bytes=200 * MIB)
         before = other.run(Job(f"print({seen})", limits=limits)).stdout
-        result = one.submit(box.run, Job(waits + KILLS_ITSELF, before))
+        job = Job(waits + KILLS_ITSELF, before, limits=Limits(wall_seconds=60))
+        result = one.submit(box.run, job)
         time.sleep(1)  # it has begun
-        assert other.run(Job(greedy, limits=limits)).status is ExecutionStatus.MEMORY
+        assert other.run(Job(FILLS_MEMORY, limits=limits)).status is ExecutionStatus.MEMORY
         got = result.result(timeout=60)
     assert (got.status, got.signal) == (ExecutionStatus.CRASH, 9)
     assert ("machine was out of memory" in caplog.text) is (box.name != "docker")
