@@ -3,6 +3,7 @@
 from sandbox.core import (
     MIB,
     Call,
+    Cancelled,
     Execution,
     ExecutionStatus,
     Job,
@@ -10,6 +11,7 @@ from sandbox.core import (
     Sandbox,
     SandboxError,
     backends,
+    cancelled_by,
     make,
     shared,
 )
@@ -17,6 +19,7 @@ from sandbox.core import (
 __all__ = [
     "MIB",
     "Call",
+    "Cancelled",
     "Execution",
     "ExecutionStatus",
     "Job",
@@ -24,6 +27,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "backends",
+    "cancelled_by",
     "make",
     "shared",
 ]

@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandbox import seccomp
-from sandbox.core import Call, Execution, ExecutionStatus, Job
+from sandbox.core import Call, Cancelled, Execution, ExecutionStatus, Job
+from sandbox.runner import MOST_STRETCH
 
 log = logging.getLogger("sandbox")
 
 START_SECONDS = 60.0  # a cage that is not ready by then has failed
 MOST_CONTAINERS = 1_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
+CANCEL_LOOK_SECONDS = 0.05  # how often somebody who may be cancelled looks whether that is so
 SMALL_UIDS = range(20_000, 60_000)  # rootless containers have no more than 65,536
 
 # The command of every cage: `python -c BOOT DIRECTORY`. It takes the runner from standard input,
@@ -125,6 +127,10 @@ class Link(Protocol):
         """Between 1 and `size` bytes, or b"" if the runner is gone."""
         ...
 
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to receive, or the end, after so long at most."""
+        ...
+
     def kill(self) -> None:
         """End the runner and all its jobs, and remove what they left. Idempotent."""
         ...
@@ -181,20 +187,20 @@ class Cage:
             self.kill()
             raise
 
-    def run(self, job: Job) -> Execution:
-        """
+    def run(self, job: Job, cancelled: threading.Event | None = None) -> Execution:
+        """Run it, or stop it once `cancelled` is set; then the cage is as good as after any job.
+
         Raises:
             ValueError: the job cannot be sent as it is; the cage has not noticed.
             CageFailure: the cage, not the program, failed.
+            Cancelled: as asked.
         """
         limits = job.limits
-        cpu_seconds = limits.wall_seconds if limits.cpu_seconds is None else limits.cpu_seconds
-        header = {**vars(limits), "cpu_seconds": cpu_seconds}
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
         self._capacity.check(job, len(code) + len(stdin))
         self.jobs += 1
-        frame = _frame(header, code, stdin, _call_bytes(job.call))
+        frame = _frame(vars(limits), code, stdin, _call_bytes(job.call))
         deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
         # It may still be cleaning up after the last job. Where it cannot, it is gone instead.
         try:
@@ -203,7 +209,7 @@ class Cage:
         except CageFailure as failure:
             raise (failure if self._is_ready else CageWornOut(str(failure))) from failure
         self._is_ready = False
-        result, blobs = self._receive_frame(deadline)
+        result, blobs = self._result(limits.wall_seconds, cancelled)
         try:
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
@@ -211,6 +217,38 @@ class Cage:
             return _execution(job, result, out, err, value)
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
+
+    def _result(
+        self, wall_seconds: float, cancelled: threading.Event | None
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """The runner says when a job takes longer than its wall limit, so it need not be waited for
+        much longer than that if it is silent."""
+        now = time.monotonic()
+        deadline = now + wall_seconds + self._grace_seconds
+        last_deadline = now + wall_seconds * MOST_STRETCH + self._grace_seconds
+        while True:
+            if cancelled is not None:
+                self._answer_or_cancel(cancelled, deadline)
+            result, blobs = self._receive_frame(deadline)
+            if "goes_on" not in result:
+                break
+            deadline = min(time.monotonic() + self._grace_seconds, last_deadline)
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled("The job is no longer wanted.")
+        return result, blobs
+
+    def _answer_or_cancel(self, cancelled: threading.Event, deadline: float) -> None:
+        """Wait for an answer; if the job is cancelled before, tell the runner, and it answers."""
+        while time.monotonic() < deadline and not self._has_answer():
+            if cancelled.is_set():
+                self._send(_frame({"cancel": True}), deadline)
+                return
+
+    def _has_answer(self) -> bool:
+        try:
+            return self.link.wait(CANCEL_LOOK_SECONDS)
+        except (OSError, ValueError) as error:  # closed meanwhile, by another thread
+            raise CageFailure("it was closed") from error
 
     def _await_ready(self, deadline: float) -> None:
         if not self._is_ready:
@@ -306,6 +344,7 @@ def _execution(job: Job, result: dict[str, Any], out: bytes, err: bytes, value: 
 
 REASONS = {
     "wall": ExecutionStatus.TIMEOUT,
+    "starved": ExecutionStatus.STARVED,
     "cpu": ExecutionStatus.TIMEOUT,
     "memory": ExecutionStatus.MEMORY,
     "output": ExecutionStatus.OUTPUT_LIMIT,
@@ -380,6 +419,9 @@ class ProcessLink:
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
         return self._socket.recv(size)
 
+    def wait(self, seconds: float) -> bool:
+        return readable(self._socket, seconds)
+
     def kill(self) -> None:
         with self._lock:
             if not self._killed:
@@ -406,6 +448,13 @@ class ProcessLink:
                     break
                 words += part
         return words.decode("utf-8", "replace")
+
+
+def readable(connection: socket.socket, seconds: float) -> bool:
+    """Whether there is something to receive, or the end, after so long at most."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def python_command(executable: str, writable: str) -> list[str]:

@@ -7,12 +7,15 @@ answer.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -41,25 +44,45 @@ class SandboxError(RuntimeError):
     """
 
 
+class Cancelled(Exception):
+    """The job is no longer wanted (see `cancelled_by`): it was stopped, or never begun."""
+
+
 class ExecutionStatus(StrEnum):
     """How a program ended."""
 
     OK = "ok"  # exit code 0 (and, for a call, a JSON value came back)
     ERROR = "error"  # non-zero exit code: an uncaught exception, sys.exit(1), a syntax error
-    TIMEOUT = "timeout"  # the wall-clock or the CPU limit
+    TIMEOUT = "timeout"  # the CPU limit, or the wall-clock limit by sleeping or waiting
     MEMORY = "memory"  # the memory limit
     # Wrote more than Limits.output_bytes to stdout or stderr or as a value, or made more files than
     # a cage with a file system of its own allows (20,000).
     OUTPUT_LIMIT = "output_limit"
     CRASH = "crash"  # killed by a signal that is none of the above
+    # It wanted a CPU and did not get one for long enough, also when it was repeated alone: the
+    # machine is overloaded, and nothing is known about the program.
+    STARVED = "starved"
+
+
+DEFAULT_SECONDS = 10.0
+WALL_FACTOR = 3.0  # wall-clock time that a limit of CPU time alone allows, in multiples of it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may use. All limits are enforced inside the cage, per job."""
+    """What one job may use. All limits are enforced inside the cage, per job.
 
-    wall_seconds: float = 10.0
-    cpu_seconds: float | None = None  # None: as wall_seconds
+    The time limit of a problem is `cpu_seconds`: CPU time of all processes of the job together.
+    `wall_seconds` ends programs that sleep or wait. Time in which a job wanted a CPU and the
+    machine gave it none is not charged to it, so wall-clock time can be longer than the limit, up
+    to ten times.
+
+    Given only `cpu_seconds`, `wall_seconds` is three times as much; given only `wall_seconds`,
+    `cpu_seconds` is the same. By default, both are 10.
+    """
+
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
     memory_bytes: int = 512 * MIB
     processes: int = 32  # processes and threads of the job, itself included
     output_bytes: int = 16 * MIB  # of stdout and of stderr, each
@@ -68,7 +91,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name == "cpu_seconds" and value is None:
+            if value is None and name in ("wall_seconds", "cpu_seconds"):
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
@@ -78,6 +101,15 @@ class Limits:
                 raise ValueError(f"Limits.{name} may be at most {most:,}, got {value!r}.")
         if self.open_files < 8:
             raise ValueError(f"Limits.open_files must be at least 8, got {self.open_files!r}.")
+        self._fill_in_seconds()
+
+    def _fill_in_seconds(self) -> None:
+        wall, cpu = self.wall_seconds, self.cpu_seconds
+        if wall is None:
+            wall = DEFAULT_SECONDS if cpu is None else cpu * WALL_FACTOR
+            wall = min(wall, LARGEST_LIMITS["wall_seconds"])
+        object.__setattr__(self, "wall_seconds", wall)
+        object.__setattr__(self, "cpu_seconds", wall if cpu is None else cpu)
 
 
 @dataclass(frozen=True)
@@ -125,6 +157,43 @@ class Execution:
     stdout_bytes: int = 0  # length before the cap
     stderr_bytes: int = 0
 
+    @property
+    def starved(self) -> bool:
+        """Whether the machine had no CPU for the program, so that nothing is known about it."""
+        return self.status is ExecutionStatus.STARVED
+
+    def check_not_starved(self) -> None:
+        """For all who judge by an execution. Raises SandboxError if it is no verdict."""
+        if self.starved:
+            raise SandboxError(
+                f"Expected a CPU for the program, but the machine is overloaded: it got "
+                f"{self.cpu_seconds:.2f} s of CPU time in {self.seconds:.1f} s, also when it was "
+                "repeated alone. This is not a verdict: judge it again when there is less load, or "
+                "use fewer cages."
+            )
+
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+
+
+@contextlib.contextmanager
+def cancelled_by(event: threading.Event) -> Iterator[None]:
+    """Within this block, `Sandbox.run` ends with `Cancelled` soon after `event` is set.
+
+    The program is stopped, and its cage goes on with other jobs. This holds for the thread (or
+    asyncio task) that runs the block, not for threads that it starts.
+    """
+    token = _cancelled.set(event)
+    try:
+        yield
+    finally:
+        _cancelled.reset(token)
+
+
+def cancellation() -> threading.Event | None:
+    """The event of the innermost `cancelled_by`: for those who implement a `Sandbox`."""
+    return _cancelled.get()
+
 
 @runtime_checkable
 class Sandbox(Protocol):
@@ -134,7 +203,12 @@ class Sandbox(Protocol):
     cages: int  # how many jobs run side by side
 
     def run(self, job: Job) -> Execution:
-        """Run one job. Raises SandboxError if the infrastructure failed, after its retries."""
+        """Run one job.
+
+        Raises:
+            SandboxError: the infrastructure failed, after its retries.
+            Cancelled: see `cancelled_by`.
+        """
         ...
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from sandbox.cage import (
     Capacity,
     environment,
     python_command,
+    readable,
 )
 from sandbox.core import MIB, SandboxError
 
@@ -280,6 +281,10 @@ class ContainerLink:
         part = self._socket.recv(min(size, self._left))
         self._left -= len(part)
         return part
+
+    def wait(self, seconds: float) -> bool:
+        decrypted = getattr(self._socket, "pending", int)()  # by TLS, and not received yet
+        return self._left > 0 or decrypted > 0 or readable(self._socket, seconds)
 
     def kill(self) -> None:
         from docker.errors import DockerException

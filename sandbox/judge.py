@@ -27,7 +27,17 @@ from pathlib import Path
 from typing import Protocol
 
 from sandbox.comparison import Checker, Json, Lines, Rule, rule
-from sandbox.core import MIB, Call, Execution, ExecutionStatus, Job, Limits, Sandbox, SandboxError
+from sandbox.core import (
+    MIB,
+    Call,
+    Execution,
+    ExecutionStatus,
+    Job,
+    Limits,
+    Sandbox,
+    SandboxError,
+    cancelled_by,
+)
 
 DEFAULT_LIMITS = Limits()
 LINES, JSON = Lines(), Json()
@@ -171,7 +181,10 @@ else:
 
 
 class Outcome(StrEnum):
-    """How one test ended: an ExecutionStatus, with `ok` told apart by comparison."""
+    """How one test ended: an ExecutionStatus, with `ok` told apart by comparison.
+
+    A program that starved has no outcome: that is a failure of the sandbox.
+    """
 
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
@@ -261,7 +274,8 @@ def judge_many(
     Judgements come in the order of the programs, each as soon as it and all before it are made.
     `programs` is read as far ahead as keeps the cages busy, within bounds of tests and of output
     held in memory; it may be endless. Where the sandbox fails, the judgement says so in `failure`,
-    and the others go on.
+    and the others go on. Leaving the iterator early (`close()`, or a break from its loop) stops the
+    programs that still run.
 
     Raises, when its turn comes:
         CheckerError, ValueError: as `judge`.
@@ -278,23 +292,24 @@ def _judge_many(
 ) -> Iterator[Judgement]:
     executor = ThreadPoolExecutor(threads, thread_name_prefix="judge")
     begun = _Begun()
+    unwanted = threading.Event()
+
+    def run(code: str, part: Sequence[tuple[int, Test]]) -> _Part:
+        with cancelled_by(unwanted):
+            return _run(sandbox, code, part, limits, stop_at_first_failure)
+
     try:
         for code, tests in programs:
             _check_tests(tests)
             numbered = list(enumerate(tests, 1))
             parts = [numbered] if stop_at_first_failure else [[each] for each in numbered]
-            begun.add(
-                [
-                    executor.submit(_run, sandbox, code, part, limits, stop_at_first_failure)
-                    for part in parts
-                ],
-                len(tests),
-            )
+            begun.add([executor.submit(run, code, part) for part in parts], len(tests))
             while begun.first_is_due():
                 yield begun.take_first()
         while begun.programs:
             yield begun.take_first()
     finally:
+        unwanted.set()
         executor.shutdown(cancel_futures=True)
 
 
@@ -329,6 +344,7 @@ def _run(
     for number, test in numbered_tests:
         try:
             execution = sandbox.run(test.job(code, limits))
+            execution.check_not_starved()
         except SandboxError as error:
             failure = error
             break

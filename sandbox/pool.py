@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from sandbox.cage import START_SECONDS, Cage, CageFailure, CageWornOut
-from sandbox.core import ATTEMPTS, JOBS_PER_CAGE, Execution, Job, SandboxError
+from sandbox.cage import CANCEL_LOOK_SECONDS, START_SECONDS, Cage, CageFailure, CageWornOut
+from sandbox.core import (
+    ATTEMPTS,
+    JOBS_PER_CAGE,
+    Cancelled,
+    Execution,
+    Job,
+    SandboxError,
+    cancellation,
+    cancelled_by,
+)
+
+# A job that the machine gave no CPU is repeated, each time after such a rest.
+RESTS_SECONDS = (1.0, 4.0)
 
 log = logging.getLogger("sandbox")
 
@@ -24,6 +38,9 @@ class Pool:
 
     A cage that fails says nothing about the program: the job is tried again in a fresh one, and
     after `attempts` failures the caller gets a SandboxError that tells them all.
+
+    A job that starved, since the machine is overloaded, is repeated after a rest, while no other
+    job of the pool runs; and if it starves again, once more.
 
     Jobs go to the cage that has rested longest: while one cleans up after a job, the next job of a
     single caller runs in another.
@@ -62,17 +79,36 @@ class Pool:
         self._rested: deque[Cage] = deque()  # the free ones, the longest free first
         self._not_started = self.cages
         self._starting = 0  # in some thread, just now
+        self._is_quiet = False  # a starved job is repeated: no other may begin
         self._executor: ThreadPoolExecutor | None = None
 
     def run(self, job: Job) -> Execution:
+        cancelled = cancellation()
+        execution = self._run(job, cancelled)
+        for rest_seconds in RESTS_SECONDS:
+            if not execution.starved:
+                break
+            log.warning(
+                "A job starved: %.2f s of CPU time in %.1f s. The machine is overloaded; the job "
+                "is repeated alone.",
+                execution.cpu_seconds,
+                execution.seconds,
+            )
+            _rest(rest_seconds, cancelled)
+            with self._quiet(cancelled):
+                execution = self._run(job, cancelled, alone=True)
+        return execution
+
+    def _run(self, job: Job, cancelled: threading.Event | None, alone: bool = False) -> Execution:
         failures: list[str] = []
-        cage = self._take()
+        cage = self._take(cancelled, alone)
         try:
             while True:
                 self._check_open()
+                _check_wanted(cancelled)
                 try:
                     cage = cage or self._started()
-                    execution = cage.run(job)
+                    execution = cage.run(job, cancelled)
                     break
                 except CageWornOut as failure:
                     cage = self._discard(cage)
@@ -87,7 +123,7 @@ class Pool:
             if cage.jobs >= self._jobs_per_cage:
                 cage = self._discard(cage)
             return execution
-        except ValueError:
+        except (ValueError, Cancelled):
             raise
         except BaseException:  # also Ctrl-C: the cage may be in the middle of a job
             cage = self._discard(cage)
@@ -98,14 +134,23 @@ class Pool:
     async def run_async(self, job: Job) -> Execution:
         """`run` for asyncio: many may be awaited at once, and `cages` of them run side by side.
 
-        A job whose task is cancelled before it has begun never does; one that has begun goes on in
-        its cage to its end or limit.
+        A job whose task is cancelled (by `asyncio.wait_for`, say) never begins, or is stopped if it
+        has begun.
         """
+        cancelled = threading.Event()
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.cages, f"{self.name}-sandbox")
-            future = self._executor.submit(self.run, job)
-        return await asyncio.wrap_future(future)
+            future = self._executor.submit(self._run_unless, cancelled, job)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def _run_unless(self, cancelled: threading.Event, job: Job) -> Execution:
+        with cancelled_by(cancelled):
+            return self.run(job)
 
     def close(self) -> None:
         with self._lock:
@@ -120,17 +165,37 @@ class Pool:
             self._is_free.wait_for(lambda: not self._starting, START_SECONDS)
         atexit.unregister(self.close)
 
-    def _take(self) -> Cage | None:
+    @contextlib.contextmanager
+    def _quiet(self, cancelled: threading.Event | None) -> Iterator[None]:
+        """Let no other job begin, once no other caller does the same."""
+        with self._is_free:
+            while self._is_quiet:
+                self._wait(cancelled)
+            self._is_quiet = True
+        try:
+            yield
+        finally:
+            with self._is_free:
+                self._is_quiet = False
+                self._is_free.notify_all()
+
+    def _take(self, cancelled: threading.Event | None = None, alone: bool = False) -> Cage | None:
         """A free cage; None stands for one that is to be started."""
         with self._is_free:
             while True:
+                in_use = self.cages - self._not_started - len(self._rested)
+                may_begin = not in_use if alone else not self._is_quiet
                 a_spare_one_runs = self.cages - self._not_started >= 2
-                if self._rested and (a_spare_one_runs or not self._not_started):
+                if may_begin and self._rested and (a_spare_one_runs or not self._not_started):
                     return self._rested.popleft()
-                if self._not_started:
+                if may_begin and self._not_started:
                     self._not_started -= 1
                     return None
-                self._is_free.wait()
+                self._wait(cancelled)
+
+    def _wait(self, cancelled: threading.Event | None) -> None:
+        self._is_free.wait(None if cancelled is None else CANCEL_LOOK_SECONDS)
+        _check_wanted(cancelled)
 
     def _give_back(self, cage: Cage | None) -> None:
         with self._is_free:
@@ -203,6 +268,19 @@ class Pool:
             "A sandbox holds live processes and cannot be pickled. "
             "Call sandbox.shared(name) in the process that needs it."
         )
+
+
+def _check_wanted(cancelled: threading.Event | None) -> None:
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled("The job is no longer wanted.")
+
+
+def _rest(seconds: float, cancelled: threading.Event | None) -> None:
+    if cancelled is None:
+        time.sleep(seconds)
+    else:
+        cancelled.wait(seconds)
+        _check_wanted(cancelled)
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -14,7 +14,9 @@ the job from there by itself, and tells the runner, which from then on watches i
 
 Frames on the control channel, both ways: 4 bytes big-endian length of a JSON header, the header,
 and then the blobs whose lengths it lists under "sizes". The runner sends {"ready": ...} whenever a
-child waits, and a result for every job.
+child waits, {"goes_on": ...} now and then while a job takes longer than its wall limit since the
+machine kept it waiting, and a result for every job. The host sends jobs, and {"cancel": ...} while
+one runs that nobody wants any more; if that comes too late, the next child passes over it.
 """
 
 # pathlib and contextlib would only make this process, and so every fork of it, larger.
@@ -43,6 +45,12 @@ CALL_RECURSION_LIMIT = 50_000  # as LiveCodeBench's harness sets it; plain progr
 VALUE_FD = 3  # where a call job finds the pipe for its value; the control channel is closed there
 CHUNK_BYTES = 1 << 16
 SAMPLE_SECONDS = 0.025  # how often memory and CPU time of all processes of a job are added up
+WITNESSED_SECONDS = 0.05  # the most that one sample says of the time before it
+MOST_STRETCH = 10  # times its wall limit: a job that the machine kept waiting gets no longer
+GOES_ON_SECONDS = 1.0  # how often the host is told of such a job
+# What a clock of the cage counts beyond what the processes of a job are seen to use is theirs, too,
+# if it is more than a clock differs by (one that counts what a hypervisor took, for instance).
+HIDDEN_SHARE, HIDDEN_SECONDS = 0.5, 0.05
 CLEAN_SECONDS = 2.0  # a job that leaves more than this to clean up costs its cage
 REMOVE_SECONDS = 60.0  # for all that a vanished host leaves
 COUNT_SECONDS = 5.0  # how long a count of this user's processes is good for
@@ -121,6 +129,7 @@ class Settings:
         self.owns_processes = os.getpid() == 1  # first of a process namespace: all others are jobs'
         self.rss_bytes = self.address_bytes = 0  # ours, before any job: not charged to jobs
         self.oom = OomKills(own_group=self.owns_processes)
+        self.cpu = CpuClock(own_group=self.owns_processes)
         self.other_tasks = 0
         self.counted = -math.inf
 
@@ -181,6 +190,7 @@ def serve(settings):
         out, err, value, start = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         for fd in (out[1], err[1]):
             os.fchmod(fd, 0o666)  # /dev/stdout can be opened, whoever the job is
+        settings.cpu.begin()
         pid = os.fork()
         if pid == 0:
             return become_a_job(settings, out[1], err[1], value[1], start[1])
@@ -289,6 +299,8 @@ def become_a_job(settings, out, err, value, start):
         os.chdir(directory)
 
         header = read_header()
+        while "cancel" in header:  # of an earlier job, which had ended by then
+            header = read_header()
         job = Job(header)
         code, stdin, call = (Buffer.received(size) for size in header["sizes"])
         write_file("solution.py", code.view)
@@ -532,9 +544,15 @@ class Watch:
         self.out = Capture(out, job.output_bytes)
         self.err = Capture(err, job.output_bytes)
         self.value = Capture(value, job.output_bytes)
-        self.reason = None  # why we killed it: "wall", "cpu", "memory" or "output"
+        # Why we killed it: "wall", "starved", "cpu", "memory", "output" or "cancelled".
+        self.reason = None
         self.status = None  # of the main process, once it is reaped
-        self.seconds, self.cpu_seconds = 0.0, -job.spent
+        self.seconds, self.cpu_seconds = 0.0, -job.spent  # the latter: of reaped processes
+        self.used_seconds = 0.0  # CPU time of all its processes, at the last sample
+        self.asleep_seconds = 0.0  # while none of its threads wanted a CPU
+        self.sampled = job.started  # when that was
+        self.deadline = job.started + job.wall_seconds
+        self.told = self.deadline  # when the host last expected the end, or heard of it
         self.peak_bytes = 0
 
     def until_it_ends(self):
@@ -544,21 +562,21 @@ class Watch:
         poll = select.poll()
         for fd in captures:
             poll.register(fd, select.POLLIN)
-        poll.register(CONTROL_IN, select.POLLHUP)
+        poll.register(CONTROL_IN, select.POLLIN)
         try:
             pidfd = os.pidfd_open(self.pid)
             poll.register(pidfd, select.POLLIN)
         except OSError:  # not on every kernel: then we look often
             pidfd = None
-        deadline = self.job.started + self.job.wall_seconds
         next_sample = self.job.started + SAMPLE_SECONDS
         while self.status is None and self.reason is None:
-            wait = min(next_sample, deadline) - time.monotonic()
+            wait = min(next_sample, self.deadline) - time.monotonic()
             if pidfd is None:
                 wait = min(wait, 0.003)
-            for fd, _ in poll.poll(max(0, wait * 1000 + 0.5)):
+            for fd, event in poll.poll(max(0, wait * 1000 + 0.5)):
                 if fd == CONTROL_IN:
-                    leave(self.settings)
+                    self.hear(event)
+                    continue
                 if fd == pidfd:
                     continue
                 if not captures[fd].read():
@@ -567,20 +585,45 @@ class Watch:
                     self.reason = "output"
             self.reap()
             now = time.monotonic()
-            if now >= deadline:
-                self.reason = self.reason or "wall"
-            elif now >= next_sample:
-                self.sample()
+            if now >= min(next_sample, self.deadline):
+                self.sample(now)
                 next_sample = now + SAMPLE_SECONDS
+            if now >= self.deadline:
+                self.look_at_the_clock(now)
         if self.status is not None:
-            self.reason = None if self.reason == "wall" else self.reason
+            self.reason = None if self.reason in ("wall", "starved") else self.reason
         self.kill()
+        if self.sampled > self.job.started:  # what ends sooner can have hidden next to nothing
+            self.cpu_seconds = max(self.used_seconds, self.charged(self.cpu_seconds))
         self.seconds = time.monotonic() - self.job.started
         if pidfd is not None:
             os.close(pidfd)
         for fd, capture in captures.items():
             drain(capture)
             os.close(fd)
+
+    def hear(self, event):
+        """The host is gone, or the job is no longer wanted."""
+        if event & select.POLLHUP or "cancel" not in read_header():
+            leave(self.settings)
+        self.reason = self.reason or "cancelled"
+
+    def look_at_the_clock(self, now):
+        """The wall limit has come. Time in which the job could not have a CPU is not charged to it.
+
+        Whoever sleeps, or waits for what does not come, is charged for it on the busiest machine.
+        """
+        limit = self.job.wall_seconds
+        if self.asleep_seconds + self.used_seconds >= limit:
+            self.reason = self.reason or "wall"
+        elif now >= self.job.started + MOST_STRETCH * limit:
+            slept = self.asleep_seconds >= limit / 2
+            self.reason = self.reason or ("wall" if slept else "starved")
+        else:
+            self.deadline = now + SAMPLE_SECONDS
+            if now >= self.told + GOES_ON_SECONDS:
+                write_frame({"goes_on": now - self.job.started})
+                self.told = now
 
     def reap(self):
         """Collect processes that ended, orphans too: they reparent to us."""
@@ -599,24 +642,34 @@ class Watch:
         self.cpu_seconds += usage.ru_utime + usage.ru_stime
         self.peak_bytes = max(self.peak_bytes, usage.ru_maxrss * 1024)
 
-    def sample(self):
+    def sample(self, now):
         """Add up what all processes of the job use now; setrlimit only sees them one by one."""
         tick = os.sysconf("SC_CLK_TCK")
         page = os.sysconf("SC_PAGE_SIZE")
-        memory, cpu = 0, self.cpu_seconds
+        memory, cpu, runs = 0, self.cpu_seconds, False
         for pid in self.processes():
             fields = stat_fields(pid)
             if fields:
                 pages = resident_pages(pid) if is_alive_without_main_thread(fields) else fields[21]
                 memory += max(0, int(pages) * page - self.settings.rss_bytes)
                 cpu += sum(map(int, fields[11:15])) / tick
+                runs = runs or wants_a_cpu(pid, fields)
+        self.used_seconds = max(self.used_seconds, self.charged(cpu))
+        if not runs:
+            self.asleep_seconds += min(now - self.sampled, WITNESSED_SECONDS)
+        self.sampled = now
         self.peak_bytes = max(self.peak_bytes, memory + self.settings.rss_bytes)
         if memory > self.job.memory_bytes:
             self.reason = self.reason or "memory"
-        elif cpu > self.job.cpu_seconds:
+        elif self.used_seconds > self.job.cpu_seconds:
             self.reason = self.reason or "cpu"
         if self.settings.owns_processes and files_in(self.settings.writable) > MOST_FILES:
             self.reason = self.reason or "output"
+
+    def charged(self, seen):
+        """CPU seconds of the job, of whose processes `seen` are known; the rest may be hidden."""
+        counted = self.settings.cpu.since_begin() - self.job.spent
+        return counted if counted > seen + HIDDEN_SHARE * seen + HIDDEN_SECONDS else seen
 
     def processes(self):
         if self.settings.owns_processes:
@@ -701,6 +754,17 @@ def stat_fields(pid):
             return file.read().rpartition(b")")[2].split()
     except OSError:
         return []
+
+
+def wants_a_cpu(pid, fields):
+    """Whether a thread of this process runs, or would if there were a CPU for it."""
+    if fields[0] == b"R" or fields[17] == b"1":
+        return fields[0] == b"R"
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False  # it ended meanwhile
+    return any(stat_fields(f"{pid}/task/{thread}")[:1] == [b"R"] for thread in threads)
 
 
 def is_alive_without_main_thread(fields):
@@ -926,6 +990,76 @@ def own_memory():
         pages, resident = map(int, file.read().split()[:2])
     page = os.sysconf("SC_PAGE_SIZE")
     return resident * page, pages * page
+
+
+class CpuClock:
+    """The CPU time of all processes below us, also of those that nobody waited for.
+
+    The kernel reaps the children of a program that ignores SIGCHLD by itself, and charges nobody.
+    What counts them nevertheless is the control group of a container, or a counter of the perf
+    subsystem that all our children inherit. Where neither can be had it stands still, and the
+    processes of a job are only added up one by one.
+    """
+
+    GROUP = "/sys/fs/cgroup"
+    MICROSECONDS, NANOSECONDS = rb"^usage_usec (\d+)", rb"^(\d+)"
+
+    def __init__(self, own_group):
+        self.file = None
+        sources = [
+            (f"{self.GROUP}/cpu.stat", self.MICROSECONDS, 1e-6),
+            (f"{self.GROUP}/cpuacct/cpuacct.usage", self.NANOSECONDS, 1e-9),
+        ]
+        for path, self.pattern, self.unit in sources if own_group else ():
+            try:
+                self.file = os.open(path, os.O_RDONLY)
+                break
+            except OSError:
+                pass
+        if self.file is None:
+            self.file, self.pattern, self.unit = inherited_task_clock(), None, 1e-9
+        self.begin()
+
+    def begin(self):
+        """The process of the next job is about to be forked: what was before is not its."""
+        self.begun = self.seconds()
+
+    def since_begin(self):
+        return self.seconds() - self.begun
+
+    def seconds(self):
+        if self.file is None:
+            return 0.0
+        if self.pattern is None:
+            count = int.from_bytes(os.read(self.file, 8), sys.byteorder)
+        else:
+            text = os.pread(self.file, CHUNK_BYTES, 0)
+            count = int(re.search(self.pattern, text, re.MULTILINE)[1])
+        return count * self.unit - time.process_time()  # without us
+
+
+PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK, PERF_FLAG_FD_CLOEXEC = 1, 1, 8
+PERF_INHERIT, PERF_EXCLUDE_KERNEL, PERF_EXCLUDE_HV = 1 << 1, 1 << 5, 1 << 6
+PERF_ATTR_BYTES = 64  # the first version of the structure, which every kernel knows
+
+
+def inherited_task_clock():
+    """A descriptor to read the nanoseconds of CPU from that we and all below us used; or None.
+
+    The time counts kernel mode, too. We must say that it need not: others may not be observed in it
+    by ordinary users.
+    """
+    number = PERF_EVENT_OPEN.get(os.uname().machine)
+    if number is None:
+        return None
+    attributes = (ctypes.c_uint64 * (PERF_ATTR_BYTES // 8))()
+    words = (ctypes.c_uint32 * 2).from_buffer(attributes)
+    words[:] = PERF_TYPE_SOFTWARE, PERF_ATTR_BYTES
+    attributes[1] = PERF_COUNT_SW_TASK_CLOCK
+    attributes[5] = PERF_INHERIT | PERF_EXCLUDE_KERNEL | PERF_EXCLUDE_HV
+    fd = libc.syscall(number, attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC)
+    return fd if fd >= 0 else None
 
 
 class OomKills:
