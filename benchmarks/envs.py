@@ -132,6 +132,7 @@ class Recorder:
     def __init__(self, box: sandbox.Sandbox) -> None:
         self._box = box
         self.name = box.name
+        self.python_version = box.python_version
         self.cages = 1
         self.jobs: list[Job] = []
         self.seconds = 0.0

@@ -158,6 +158,7 @@ class Cage:
     ) -> None:
         self.link = link
         self.jobs = 0
+        self.python_version = ""  # "3.13.5", as the runner says when it is ready
         self._is_ready = False
         self._capacity = capacity or Capacity()
         self._grace_seconds = grace_seconds
@@ -217,6 +218,7 @@ class Cage:
             header, _ = self._receive_frame(deadline)
             if "ready" not in header:
                 raise CageFailure(f"it should be ready, but said {header!r}")
+            self.python_version = header["ready"]
             self._is_ready = True
 
     def kill(self) -> None:

@@ -132,6 +132,7 @@ class Sandbox(Protocol):
 
     name: str  # "docker", "bubblewrap" or "local"
     cages: int  # how many jobs run side by side
+    python_version: str  # of the interpreter that runs the programs, such as "3.13"
 
     def run(self, job: Job) -> Execution:
         """Run one job. Raises SandboxError if the infrastructure failed, after its retries."""

@@ -50,6 +50,7 @@ class Pool:
         self._start = start
         self._attempts = attempts
         self._jobs_per_cage = jobs_per_cage
+        self._python_version: str | None = None  # until a cage has started
         self._begin()
         _pools.add(self)
         atexit.register(self.close)
@@ -144,6 +145,13 @@ class Pool:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def python_version(self) -> str:
+        """Of the interpreter in the cages: "3.13", say. Starts a cage if none has been yet."""
+        if self._python_version is None:
+            self.run(Job("pass"))
+        return ".".join(self._python_version.split(".")[:2])
+
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxError(f"The {self.name} sandbox is closed. Make a new one.")
@@ -153,6 +161,7 @@ class Pool:
             self._starting += 1
         try:
             cage = self._start()
+            self._python_version = cage.python_version
             with self._lock:
                 if not self._closed:
                     self._live.add(cage)

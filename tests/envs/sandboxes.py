@@ -11,6 +11,7 @@ class BrokenSandbox:
     def __init__(self, inner=None, trigger=""):
         self.inner, self.trigger = inner, trigger
         self.cages = 2
+        self.python_version = "3.13" if inner is None else inner.python_version
 
     def run(self, job):
         given = (job.code, str(job.stdin), str(job.call))  # a call may carry the program
@@ -29,6 +30,7 @@ class RecordingSandbox:
 
     def __init__(self, inner):
         self.inner, self.cages = inner, inner.cages
+        self.python_version = inner.python_version
         self.jobs, self.executions = [], []
 
     def run(self, job):
