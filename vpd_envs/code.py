@@ -6,6 +6,7 @@ kind of test is a class with the three methods of `CodeTest`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from sandbox import MIB, Call, Execution, Job, Limits
 from sandbox.comparison import Json, Lines, Rule
 from sandbox.judge import AssertTest, Outcome, Result, judge
 from vpd_envs import code_feedback
+from vpd_envs.code_answer import Program, program_in
 from vpd_envs.code_feedback import Failure
 from vpd_envs.data import hashed_fraction
-from vpd_envs.extraction import Found, code_block
+from vpd_envs.extraction import Found
 from vpd_envs.neutral import neutral
 from vpd_envs.sandboxed import SandboxedEnv
 from vpd_envs.types import Problem, Status, Verdict
@@ -28,8 +30,8 @@ FEEDBACK_TESTS = ("none", "public", "half", "all")
 JUDGED_TESTS = ("all", "feedback")
 ANSWER_FORMAT = (
     "Time limit per test: {seconds:g} s. Memory limit: {megabytes:g} MB.\n"
-    "Answer with one Python code block (```python ... ```); if there are several, the last one "
-    "counts."
+    "Answer with one Python code block (```python ... ```). If there are several, the last one "
+    "that {is_asked} counts, with those that it needs; blocks in other languages never count."
 )
 
 
@@ -58,7 +60,7 @@ class CodeTest(Protocol):
 
 
 class CodeEnv(SandboxedEnv):
-    """Judges the last code block of an answer on a problem's tests.
+    """Judges the program of an answer, which `vpd_envs.code_answer` finds, on a problem's tests.
 
     feedback_tests: which tests feedback may show. "none"; the "public" ones; "half", which adds a
         half of the hidden ones, rounded down, chosen by the hash of their content (but one at
@@ -73,7 +75,8 @@ class CodeEnv(SandboxedEnv):
 
     `info["details"]`: `tests`, `tests_run`, `tests_passed` and, if one failed, `failed_test` (1 is
     the first) and `failed_test_shown`; `first_failure`, the feedback on the first failing test
-    alone, where `feedback` is about another or about more.
+    alone, where `feedback` is about another or about more. Of an answer with several code blocks,
+    `blocks`, how many, and `judged_blocks`, those that make up the program (1 is the first).
     """
 
     def __init__(
@@ -115,12 +118,12 @@ class CodeEnv(SandboxedEnv):
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_ANSWER)
-        block = code_block(answer)
-        if block.found is Found.EMPTY:
+        program = program_in(encodable(answer), functions_called(self.tests(problem)))
+        if program.found is Found.EMPTY:
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_BLOCK)
-        if block.found is not Found.COMPLETE:
-            return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[block.found])
-        return self.judge_code(problem, encodable(block.code))
+        if program.found is not Found.COMPLETE:
+            return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[program.found])
+        return with_judged_blocks(self.judge_code(problem, program.code), program)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         tests, shown = self.tests_to_run(problem)
@@ -172,6 +175,27 @@ class CodeEnv(SandboxedEnv):
         return shown + [test for i, test in enumerate(tests) if i not in may_show], len(shown)
 
 
+def functions_called(tests: Sequence[CodeTest]) -> set[str]:
+    """The names that tests take from the program; none if they run it as a whole."""
+    names = {getattr(test, "function", None) for test in tests}
+    names.update(*(getattr(test, "functions", None) or () for test in tests))
+    return names - {None}
+
+
+def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
+    """The verdict that says which blocks of the answer were judged, where there is a choice."""
+    if program.blocks == 1:
+        return verdict
+    details = dict(verdict.details) | {
+        "blocks": program.blocks,
+        "judged_blocks": list(program.places),
+    }
+    if "first_failure" in details:
+        details["first_failure"] = code_feedback.with_blocks(details["first_failure"], program)
+    feedback = code_feedback.with_blocks(verdict.feedback, program)
+    return dataclasses.replace(verdict, feedback=feedback, details=details)
+
+
 def check_test_options(feedback_tests: str, judged_tests: str) -> None:
     for name, value, known in (
         ("feedback_tests", feedback_tests, FEEDBACK_TESTS),
@@ -203,9 +227,13 @@ def content_hash(test: CodeTest) -> float:
     return hashed_fraction(f"{test.input}\x00{test.expected}")
 
 
-def answer_format(limits: Limits) -> str:
+def answer_format(limits: Limits, *, whole_program: bool) -> str:
     """The end of a prompt: the limits that are enforced, and the form that is read."""
-    return ANSWER_FORMAT.format(seconds=limits.wall_seconds, megabytes=limits.memory_bytes / MIB)
+    return ANSWER_FORMAT.format(
+        seconds=limits.wall_seconds,
+        megabytes=limits.memory_bytes / MIB,
+        is_asked="is a whole program" if whole_program else "defines what is asked for",
+    )
 
 
 def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:

@@ -212,10 +212,10 @@ class Source:
     def problem(self, limits: Limits, compare: Rule) -> Problem:
         public_first = sorted(self.tests, key=lambda test: not test[2])
         packed = zlib.compress(json.dumps(public_first).encode(), 1)
-        task = livecodebench.PROGRAM_FORMAT
+        task = f"{livecodebench.PROGRAM_FORMAT}\n\n{answer_format(limits, whole_program=True)}"
         return Problem(
             id=self.id,
-            prompt=f"{self.statement.rstrip()}\n\n{task}\n\n{answer_format(limits)}",
+            prompt=f"{self.statement.rstrip()}\n\n{task}",
             target=PackedTests(packed, self.digest, compare, limits),
             metadata=self.metadata,
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandbox import MIB, Execution, ExecutionStatus, Limits
+from vpd_envs.code_answer import Program
 from vpd_envs.extraction import Found
 from vpd_envs.types import Status
 
@@ -29,11 +30,13 @@ STDERR_READ = 1 << 18  # characters at its end; a genuine traceback is never lon
 
 ASKED = "Answer with one Python code block that starts with ```python and ends with ```."
 EMPTY_ANSWER = f"Empty answer\nThe answer has no text. {ASKED}"
-EMPTY_BLOCK = f"Empty answer\nThe last code block of the answer is empty. {ASKED}"
+EMPTY_BLOCK = f"Empty answer\nThe code block of the answer is empty. {ASKED}"
 NO_BLOCK = {
     Found.NONE: f"No code block\nThe answer has no fenced code block. {ASKED}",
     Found.TRUNCATED: "No code block\nThe answer was cut off: it opens a code block that is never "
     f"closed. {ASKED}",
+    Found.OTHER_LANGUAGE: "No code block\nNo code block of the answer is tagged as Python. "
+    f"{ASKED}",
     Found.THINKING: f"No code block\nThe answer was cut off: its thinking never ended. {ASKED}",
 }
 TITLES = {
@@ -59,6 +62,15 @@ class Failure:
 
 def solved(tests: int) -> str:
     return f"Accepted\nAll {tests} test cases passed." if tests > 1 else "Accepted"
+
+
+def with_blocks(feedback: str, program: Program) -> str:
+    """The feedback, and which of the answer's blocks it is about."""
+    *first, last = map(str, program.places)
+    which = f"blocks {', '.join(first)} and {last}" if first else f"block {last}"
+    note = f"\n\nJudged: {which} of the answer's {program.blocks} code blocks"
+    note += ", joined." if first else "."
+    return clip(feedback, LONGEST_FEEDBACK - len(note)) + note
 
 
 def not_together(status: Status) -> str:

@@ -13,32 +13,30 @@ OPENING = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`<]*
 OPENING_AFTER_PROSE = re.compile(r"[^`~]*(?P<fence>`{3,}+|~{3,}+)(?P<info>[\w+#.-]*)[ \t]*\Z")
 CLOSING = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}+|~{3,}+)[ \t]*(?:<[^`]*)?\Z")
 DEEPER = 4  # a fence indented this much more than the opening one is part of the code
+LANGUAGE = re.compile(r"[^\w+#]*([\w+#.-]*)")  # the word in `python`, `{.python}`, `python:main.py`
+
+# Fences may stand in a string of the code. After so many of them the string is one without an end.
+FENCES_IN_A_STRING = 8
+QUOTED = re.compile(r"""#.*|\"{3}|'{3}|"(?:\\.|[^"\\])*+"?|'(?:\\.|[^'\\])*+'?""")
+REST_OF_STRING = {
+    quote: re.compile(rf"(?:\\.|(?!{quote})[^\\])*+{quote}") for quote in ('"""', "'''")
+}
 
 
 class Found(StrEnum):
     COMPLETE = "complete"
-    EMPTY = "empty"  # the last complete block has nothing but white space
-    TRUNCATED = "truncated"  # a block is opened, none is closed
+    EMPTY = "empty"  # complete blocks have nothing but white space
+    TRUNCATED = "truncated"  # the block that counts is opened and never closed
     THINKING = "thinking"  # <think> was opened and never closed
+    OTHER_LANGUAGE = "other_language"  # the tag of each block names one that is not asked for
     NONE = "none"
 
 
 @dataclass(frozen=True)
-class CodeBlock:
-    found: Found
-    code: str = ""  # only if COMPLETE
-
-
-def code_block(answer: str) -> CodeBlock:
-    """The last complete fenced code block, whatever its language tag.
-
-    A block after the thinking is preferred; only if nothing is fenced there, one within it counts.
-    """
-    text = without_thinking(answer)
-    if text is None:
-        return CodeBlock(Found.THINKING)
-    block = last_block(text)
-    return last_block(answer) if block.found is Found.NONE else block
+class FencedBlock:
+    language: str  # the first word of its tag in lower case; "" if it has none
+    code: str  # its lines, each with its end
+    closed: bool = True
 
 
 def without_thinking(answer: str) -> str | None:
@@ -50,37 +48,76 @@ def without_thinking(answer: str) -> str | None:
     return None if re.search(r"^[ \t]*<think>", text, re.MULTILINE) else text
 
 
-def last_block(text: str) -> CodeBlock:
-    last: list[str] | None = None
-    lines: list[str] | None = None  # of the block that is open
-    fence, indent = "", 0
-    for raw_line in text.split("\n"):
-        line = raw_line.rstrip("\r")
-        if lines is not None:
-            closing = CLOSING.match(line)
-            if closing and closes(closing, fence, indent):
-                last, lines = lines, None
-                continue
-            restart = OPENING.match(line)
-            # A tagged fence inside a block: the model gave the open block up and began anew.
-            if not (restart and restart["info"].strip() and closes(restart, fence, indent)):
-                lines.append(dedented(line, indent))
-                continue
-        opening = OPENING.match(line) or OPENING_AFTER_PROSE.match(line)
-        if opening:
-            fence = opening["fence"]
-            indent = width(opening.groupdict().get("indent") or "")
-            lines = []
-    if last is None:
-        return CodeBlock(Found.NONE if lines is None else Found.TRUNCATED)
-    code = "\n".join(last)
-    return CodeBlock(Found.COMPLETE, code + "\n") if code.strip() else CodeBlock(Found.EMPTY)
+def fenced_blocks(text: str) -> list[FencedBlock]:
+    """The fenced blocks of a text in their order. Only the last one may be unclosed.
+
+    A tagged fence inside an open block means that the model gave the block up and began anew: the
+    open one is left out.
+    """
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    blocks: list[FencedBlock] = []
+    at = 0
+    while at < len(lines):
+        opening = OPENING.match(lines[at]) or OPENING_AFTER_PROSE.match(lines[at])
+        at += 1
+        if not opening:
+            continue
+        indent = width(opening.groupdict().get("indent") or "")
+        end = end_of_block(lines, at, opening["fence"], indent)
+        closed = end < len(lines) and CLOSING.match(lines[end]) is not None
+        if closed or end == len(lines):
+            code = "".join(f"{dedented(line, indent)}\n" for line in lines[at:end])
+            blocks.append(FencedBlock(language_of(opening["info"]), code, closed))
+        at = end + 1 if closed else end
+    return blocks
 
 
-def closes(match: re.Match[str], fence: str, indent: int) -> bool:
+def end_of_block(lines: list[str], start: int, fence: str, indent: int) -> int:
+    """The number of the line that closes a block or gives it up; `len(lines)` if none does.
+
+    Fences in strings of the code are passed over, if the string ends before the block does.
+    """
+    quote = ""  # of the string that is open
+    in_string: list[int] = []  # lines with fences
+    for at in range(start, len(lines)):
+        closing = CLOSING.match(lines[at])
+        mark = closing or OPENING.match(lines[at])
+        if mark and (closing or mark["info"].strip()) and is_counterpart(mark, fence, indent):
+            if not quote:
+                return at
+            in_string.append(at)
+            if len(in_string) == FENCES_IN_A_STRING:
+                break
+        quote = quote_after(lines[at], quote)
+    return in_string[0] if in_string else len(lines)
+
+
+def is_counterpart(match: re.Match[str], fence: str, indent: int) -> bool:
     """Whether a fence line is the counterpart of an opening `fence`, not a line of the code."""
     same_kind = match["fence"][0] == fence[0] and len(match["fence"]) >= len(fence)
     return same_kind and width(match["indent"]) < indent + DEEPER
+
+
+def quote_after(line: str, quote: str) -> str:
+    """The triple quote of the string that is open after a line of Python; "" if none is.
+
+    `quote` is the one that is open before the line.
+    """
+    at = 0
+    while True:
+        if quote:
+            rest = REST_OF_STRING[quote].match(line, at)
+            if rest is None:
+                return quote
+            quote, at = "", rest.end()
+        token = QUOTED.search(line, at)
+        if token is None:
+            return ""
+        quote, at = token[0] if token[0] in REST_OF_STRING else "", token.end()
+
+
+def language_of(info: str) -> str:
+    return LANGUAGE.match(info)[1].lower()
 
 
 def width(indent: str) -> int:

@@ -73,7 +73,7 @@ class HumanEval(AssertionEnv):
             task = TASK.format(prompt=prompt.strip("\n"), above=GIVEN if above[id_] else "")
             return Problem(
                 id=id_,
-                prompt=f"{task}\n\n{answer_format(limits)}",
+                prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
                 target=tests_of(row, place, prompt, function, above[id_]),
                 metadata={"function": function},
             )

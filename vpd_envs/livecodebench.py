@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import MIB, Limits, Sandbox
-from vpd_envs.code import CallTest, CodeEnv, CodeTest, StdinTest, answer_format, limits_for
+from vpd_envs.code import (
+    CallTest,
+    CodeEnv,
+    CodeTest,
+    StdinTest,
+    answer_format,
+    limits_for,
+)
 from vpd_envs.data import Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.types import Problem
 
@@ -201,9 +208,10 @@ def problem_of_row(row: Row, place: str, limits: Limits, max_bytes: int) -> Prob
         task = FUNCTION_FORMAT.format(starter_code=row["starter_code"].rstrip())
     else:
         task = CALL_FORMAT.format(function=function) if function else PROGRAM_FORMAT
+    form = answer_format(limits, whole_program=function is None)
     return Problem(
         id=id_,
-        prompt=f"{content.rstrip()}\n\n{task}\n\n{answer_format(limits)}",
+        prompt=f"{content.rstrip()}\n\n{task}\n\n{form}",
         target=StoredTests(
             row["public_test_cases"], row["private_test_cases"], function, place, max_bytes
         ),

@@ -77,7 +77,7 @@ class MBPP(AssertionEnv):
                 raise ValueError(f"{place}: task_id must be a number or a text, got {id_!r:.60}.")
             return Problem(
                 id=str(id_),
-                prompt=f"{task}\n\n{answer_format(limits)}",
+                prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
                 target=tests,
                 metadata={"function": tests[0].function},
             )

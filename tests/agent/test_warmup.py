@@ -15,7 +15,8 @@ from vpd_agent.warmup import (
     warm_policy,
 )
 from vpd_envs import mini
-from vpd_envs.extraction import Found, code_block
+from vpd_envs.code_answer import program_in
+from vpd_envs.extraction import Found
 
 
 def test_known_names_are_taught_and_unknown_ones_stay_unknown():
@@ -58,7 +59,7 @@ def test_every_answer_of_the_code_recipe_is_a_program_in_the_asked_format():
     examples = CodeExamples(CodeWarmupConfig())
     programs = set()
     for _ in range(300):
-        block = code_block(examples.draw().answer)
+        block = program_in(examples.draw().answer)
         assert block.found is Found.COMPLETE
         compile(block.code, "solution.py", "exec")
         programs.add(block.code)

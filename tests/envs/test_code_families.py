@@ -557,6 +557,32 @@ def test_unfit_humaneval_rows_are_refused_when_they_are_loaded(tmp_path, change,
 # MBPP ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "problem_id", "solution", "demo"),
+    [
+        ("humaneval", "Ours/0", HUMANEVAL_SOLUTIONS["Ours/0"], "print(add_up([1, 2]))"),
+        ("humaneval", "Ours/2", HUMANEVAL_SOLUTIONS["Ours/2"], "assert is_small(3)"),
+        ("mbpp", "1", MBPP_SOLUTIONS["1"], "assert double(2) == 4"),
+        ("mbpp", "3", MBPP_SOLUTIONS["3"], "assert total(Pair(1, 2)) == 3"),
+        ("code_contests", "1_A. Doubling", CONTEST_SOLUTIONS["1_A. Doubling"], "print(2 * 21)"),
+    ],
+)
+def test_a_demonstration_after_the_solution_is_not_the_answer(name, problem_id, solution, demo):
+    env = env_of(name)
+    answer = f"{block(solution)}\nExample:\n{block(demo)}\nIt prints\n```\n3\n```\n"
+    verdict = env.judge(env.problem(problem_id), answer)
+    assert verdict.solved, verdict.feedback
+    assert verdict.details["judged_blocks"] == [1]
+
+
+def test_a_class_in_a_block_of_its_own_belongs_to_the_program():
+    env = env_of("mbpp")
+    class_, _, functions = MBPP_SOLUTIONS["3"].partition("def origin")
+    answer = f"{block(class_)}\nThen:\n{block('def origin' + functions)}"
+    verdict = env.judge(env.problem("3"), answer)
+    assert (verdict.solved, verdict.details["judged_blocks"]) == (True, [1, 2])
+
+
 def test_the_prompt_shows_so_many_assertions_and_hides_the_rest():
     for shown in (1, 2, 3):
         env = env_of("mbpp", shown_tests=shown)

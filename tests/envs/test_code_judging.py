@@ -12,6 +12,7 @@ from sandboxes import RecordingSandbox
 from sandbox import ExecutionStatus, Limits, SandboxError, shared
 from sandbox.comparison import Lines, rule
 from vpd_envs.code import CodeEnv, StdinTest
+from vpd_envs.code_feedback import LONGEST_FEEDBACK
 from vpd_envs.livecodebench import LiveCodeBench
 from vpd_envs.types import Problem
 
@@ -80,6 +81,12 @@ def test_each_kind_of_failure_has_its_status_reward_0_and_a_feedback_that_names_
         (" \n\t", "empty_answer", "Empty answer", "no text"),
         (block(" "), "empty_answer", "Empty answer", "block of the answer is empty"),
         ("print(int(input()) + 1)", "no_answer", "No code block", "no fenced code block"),
+        (
+            "```cpp\nint x;\n```",
+            "no_answer",
+            "No code block",
+            "No code block of the answer is tagged",
+        ),
         ("```python\nprint(", "no_answer", "No code block", "cut off"),
         ("<think>" + block("print(1)"), "no_answer", "No code block", "thinking"),
         ("x" * (2**18 + 1), "no_answer", "Answer too long", "at most 262144"),
@@ -90,6 +97,52 @@ def test_answers_without_a_program_are_told_what_is_missing(env, answer, status,
     assert (reward, got, details) == (0.0, status, {})
     assert feedback.startswith(title)
     assert text in feedback
+
+
+@pytest.mark.parametrize("problem_id", SOLUTIONS)
+@pytest.mark.parametrize(
+    "after",
+    [
+        "Usage:\n```python\nprint(Solution().runningMax([1]), inOrder(1, 2))\n```",
+        "Tests:\n```python\nassert inOrder(1, 2)\nassert Solution().runningMax([1]) == [1]\n```",
+        "Output:\n```\n2\n```",
+        "Time: ```text\nO(n)\n```",
+        "Run it:\n```bash\npython main.py\n```\nor\n```cpp\nint main() {}\n```",
+    ],
+)
+def test_right_programs_get_1_whatever_follows_them(env, problem_id, after):
+    answer = f"{block(SOLUTIONS[problem_id])}\n{after}\n"
+    reward, status, _, details = step(env, problem_id, answer)
+    assert (reward, status, details["judged_blocks"]) == (1.0, "solved", [1])
+    assert details["blocks"] == 1 + after.count("```") // 2
+
+
+def test_feedback_says_which_block_was_judged_where_there_are_several(env):
+    wrong, right = block("print(int(input()) + 2)"), block(SOLUTIONS["plus-one"])
+    assert "Judged" not in step(env, "plus-one", wrong)[2]
+    for answer, reward, which, places in (
+        (wrong + "```\n3\n```", 0.0, "block 1 of the answer's 2 code blocks.", [1]),
+        (wrong + right, 1.0, "block 2 of the answer's 2 code blocks.", [2]),
+        (right + wrong, 0.0, "block 2 of the answer's 2 code blocks.", [2]),
+        (
+            block("def f(n):\n    return n - 1") + "```sh\nls\n```\n" + block("print(f(input()))"),
+            0.0,
+            "blocks 1 and 3 of the answer's 3 code blocks, joined.",
+            [1, 3],
+        ),
+    ):
+        got, _, feedback, details = step(env, "plus-one", answer)
+        assert (got, details["judged_blocks"]) == (reward, places)
+        assert feedback.endswith(f"\n\nJudged: {which}")
+
+
+def test_the_note_on_the_judged_block_is_never_cut_off(tmp_path):
+    line = "x" * 250
+    env = env_of(tmp_path, row("p", "?", [("\n".join([line] * 8), line)]))
+    answer = block("print(input(), 1, sep='')") + "```\n3\n```"
+    feedback = step(env, "p", answer)[2]
+    assert feedback.endswith("Judged: block 1 of the answer's 2 code blocks.")
+    assert len(feedback) <= LONGEST_FEEDBACK
 
 
 def test_a_lone_surrogate_is_judged_not_raised(env):
