@@ -15,7 +15,16 @@ from functools import lru_cache
 
 from vpd_envs.extraction import Found, without_thinking
 from vpd_envs.math_notation import PLAIN_NUMBER, normal_form, trimmed
-from vpd_envs.math_words import choice, is_text, numbers_of_words, split_unit, text_key, units_agree
+from vpd_envs.math_words import (
+    choice,
+    is_text,
+    is_words_alone,
+    numbers_of_words,
+    split_unit,
+    text_key,
+    units_agree,
+    variables_of,
+)
 
 LONGEST_NUMBER = 200  # characters; longer ones are compared by Math-Verify, or as texts
 # Math-Verify compares decimals rounded to 6 places, so nothing nearer is decided here.
@@ -128,7 +137,19 @@ def tidy(text: str) -> str:
     """The answer in its normal form, number words and lists included."""
     if PLAIN_NUMBER.fullmatch(text):
         return text
-    return trimmed(LISTED.sub(", ", numbers_of_words(normal_form(text))))
+    text = numbers_of_words(normal_form(text))
+    return trimmed(LISTED.sub(both if RELATION.search(text) else ", ", text))
+
+
+RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+BOTH = r" \wedge "  # between inequalities that hold together
+
+
+def both(separator: re.Match[str]) -> str:
+    """`and` between two inequalities; a comma for any other part of a list."""
+    sides = separator.string[: separator.start()], separator.string[separator.end() :]
+    is_both = "and" in separator[0] and all(RELATION.search(side) for side in sides)
+    return BOTH if is_both else ", "
 
 
 def compact(text: str) -> str:
@@ -199,12 +220,15 @@ def decided_words(gold: str, prediction: str) -> Decision | None:
         return Decision(letter == gold, "text")
     if choice(gold) and (is_letter(prediction) or choice(prediction)):
         return Decision(choice(gold) == (choice(prediction) or prediction), "text")
+    if is_words_alone(gold) and is_words_alone(prediction):
+        if text_key(gold) == text_key(prediction):
+            return Decision(True, "text")
     wanted, read = measured(gold, prediction)
     if not units_agree(wanted.unit, read.unit):
         return Decision(False, "text")
     if is_text(wanted.text):
         return Decision(text_key(gold) == text_key(prediction), "text")
-    if is_text(value_of(read.text, wanted.text)):
+    if is_text(value_of(read.text, wanted.text), variables_of(wanted.text)):
         return Decision(False, "text")
     return None
 

@@ -20,13 +20,14 @@ from functools import lru_cache
 from typing import Any
 
 from vpd_envs.math_answer import (
+    BOTH,
+    RELATION,
     decided,
     listed,
     measured,
     parts,
     split_outside_brackets,
     tidy,
-    value_of,
 )
 
 MATHEMATICS = re.compile(r"\$|\\\[|\\\(|\\boxed|\\begin")
@@ -37,6 +38,7 @@ MOST_SIGNS = 4  # of `\pm` in one answer
 
 DIGITS = 50  # to which numbers that are no fractions are computed
 EQUAL_TO = "1e-40"  # relative difference of equal ones
+TINY = 1e-30
 DECIMAL_PLACES = 6  # to which decimals are compared
 DECIMALS_EQUAL_TO = "2e-4"  # and how far they may be apart, relatively: small ones have few places
 
@@ -102,7 +104,7 @@ def compare_single(gold: str, prediction: str, tolerance: Fraction | None) -> di
     quick = decided(gold, prediction, tolerance)
     if quick is not None:
         return {"equal": quick.equal, "readable": True}
-    wanted, read = read_gold(without_percent(gold)), read_expression(without_percent(prediction))
+    wanted, read = read_gold(expression(gold)), read_expression(expression(prediction))
     equal = any(
         is_equal(scaled(wanted, factor), read) for factor in percent_factors(gold, prediction)
     )
@@ -165,8 +167,9 @@ def with_signs(text: str, choice: list[int]) -> str:
     return SIGNS.sub(lambda match: "+" if next(signs) > 0 else "-", text).removeprefix("+")
 
 
-def without_percent(text: str) -> str:
-    return text.removesuffix("%").rstrip()
+def expression(text: str) -> str:
+    """What Math-Verify's parser takes: without a percent sign."""
+    return text.replace(BOTH, ", ").removesuffix("%").rstrip()
 
 
 def percent_factors(gold: str, prediction: str) -> tuple[Fraction, ...]:
@@ -214,7 +217,8 @@ def comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
     from sympy.core.relational import Relational
 
     if isinstance(prediction, Eq) and not isinstance(gold, Relational):
-        return gold, prediction.rhs
+        is_turned = prediction.rhs.is_Symbol and not prediction.lhs.free_symbols
+        return gold, prediction.lhs if is_turned else prediction.rhs
     if isinstance(gold, Eq) and not isinstance(prediction, Relational):
         return (gold.rhs if is_expr_of_only_symbols(gold.lhs) else gold), prediction
     return gold, prediction
@@ -280,11 +284,11 @@ def exact(expression: Any) -> Any:
 
 
 def is_same_number(gold: Any, prediction: Any, has_decimals: bool) -> bool | None:
-    from sympy import Float
-
     near = is_near(gold, prediction, "1e-10")
-    if near is None or (not near and not has_decimals):
-        return near
+    if near is None:
+        return None
+    if not near and not has_decimals and not (is_tiny(gold) or is_tiny(prediction)):
+        return False
     a, b = gold.doit(), prediction.doit()
     if a == b:
         return True
@@ -293,9 +297,14 @@ def is_same_number(gold: Any, prediction: Any, has_decimals: bool) -> bool | Non
         return places[0] == places[1] and bool(is_near(a, b, DECIMALS_EQUAL_TO))
     if a.is_Rational and b.is_Rational:
         return False
-    if max(abs(a.evalf(DIGITS)), abs(b.evalf(DIGITS))) < Float("1e-90"):
-        return None  # a long sum that is zero
+    if is_tiny(a) or is_tiny(b):
+        return bool((a - b).equals(0))
     return is_near(a, b, EQUAL_TO)
+
+
+def is_tiny(number: Any) -> bool:
+    """Whether it is zero, or may be, as far as it can be computed."""
+    return bool(abs(number.evalf(DIGITS)) < TINY)
 
 
 def is_near(a: Any, b: Any, relative: str) -> bool | None:
@@ -337,7 +346,7 @@ def is_same_function(gold: Any, prediction: Any) -> bool | None:
     compared = 0
     for values in values_at(points, len(symbols)):
         at = dict(zip(symbols, values, strict=True))
-        a, b = (each.xreplace(at).evalf(30) for each in both)
+        a, b = (each.xreplace(at).evalf(DIGITS) for each in both)
         if not (is_value(a) and is_value(b)):
             continue
         if not is_complex and not (is_real(a) and is_real(b)):
@@ -361,12 +370,12 @@ def values_at(points: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
 
 def is_real(value: Any) -> bool:
     real, imaginary = value.as_real_imag()
-    return bool(abs(imaginary) <= abs(real) * 1e-20)
+    return bool(abs(imaginary) <= abs(real) * float(EQUAL_TO))
 
 
 def is_near_value(a: Any, b: Any) -> bool:
     largest = max(abs(a).evalf(), abs(b).evalf())
-    return bool(largest == 0 or abs(a - b).evalf() <= largest * 1e-18)
+    return bool(largest == 0 or abs(a - b).evalf() <= largest * float(EQUAL_TO))
 
 
 def is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fraction) -> bool:
@@ -381,7 +390,6 @@ def is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fractio
 
 # Sets and inequalities ----------------------------------------------------------------------------
 
-RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 INTERVAL = re.compile(r"[(\[].*[)\]]|\\cup|\\setminus|\\mathbb|\\emptyset", re.DOTALL)
 
 
@@ -404,13 +412,17 @@ def is_same_set(gold: str, prediction: str) -> bool:
 
 def solution_set(text: str) -> tuple[Any, set[Any]]:
     """The numbers that a list of inequalities or intervals admits, and their variables."""
-    from sympy import Union
+    from sympy import Intersection, Union
 
-    read = [read_expression(part)[0] for part in split_outside_brackets(text)]
-    symbols = set().union(*(each.free_symbols for each in read))
+    symbols: set[Any] = set()
+    sets = []
+    for part in split_outside_brackets(text):
+        read = [read_expression(each)[0] for each in part.split(BOTH)]
+        symbols.update(*(each.free_symbols for each in read))
+        sets.append(Intersection(*map(as_set, read)))
     if len(symbols) > 1:
         raise ValueError(f"Expected one variable, got {symbols}.")
-    return Union(*(as_set(each) for each in read)), {str(symbol) for symbol in symbols}
+    return Union(*sets), {str(symbol) for symbol in symbols}
 
 
 def as_set(read: Any) -> Any:
@@ -463,7 +475,7 @@ def parsed(text: str) -> Any:
 
     is_real = not should_treat_as_complex(text)
     if not INDEXED.search(text):
-        text = IMAGINARY.sub(r"\1 I", text)
+        text = IMAGINARY.sub(r"\1(I)", text)  # bare, it would lose an exponent
     read = latex2sympy(
         text.replace("\\cis", "\\operatorname{cis}"),
         is_real=is_real,

@@ -29,7 +29,8 @@ def normal_form(text: str) -> str:
     for notation in DELIMITERS:
         text = notation.rewrite(text)
     text = commands_rewritten(text) if "\\" in text else text
-    text = with_function_brackets(text)
+    text = with_function_brackets(in_radians(text))
+    text = without_thousands_commas(text)
     for notation in PATTERNS:
         text = notation.rewrite(text)
     return trimmed(SPACES.sub(one_space, text))
@@ -82,7 +83,9 @@ ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[^\W\d_](?![^\W\d_]))?")
 RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₐₑₓ]+")
-CURRENCY_BEFORE = re.compile(r"([€£¥])\s*([-+]?[\d.,]*\d)")
+CURRENCY_BEFORE = re.compile(
+    r"([€£¥])\s*([-+]?[\d.,]*\d(?:\s*(?:thousand|million|billion|trillion)(?![a-z]))*)"
+)
 ABOVE_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
@@ -150,15 +153,33 @@ def name(names: str) -> str:
     return rf"(?<![\\A-Za-z])(?:{names})(?![A-Za-z])"
 
 
+SCALE = (
+    r"(?:\s*(?:\\(?:text|mathrm)\{)?\s*(?:hundred|thousand|million|billion|trillion)"
+    r"(?![a-z])\s*\}?)*"
+)
+UPRIGHT_UNIT = r"\\(?:text|mathrm)\{\s*([A-Za-z]{2,}|[msghLlNJWVAKFCt])\s*\}"
+
 # Before the commands are read.
 DELIMITERS = (
-    notation(r"\\\$\s*([-+]?[\d.,]*\d)", r"\1\\text{ dollars}", r"\$5", r"5\text{ dollars}"),
+    notation(
+        rf"\\\$\s*([-+]?[\d.,]*\d(?:,\\!\d+)*{SCALE})", r"\1\\text{ dollars}",
+        r"\$5", r"5\text{ dollars}",
+    ),
     notation(r"\$\s*([-+]?[\d.,]*\d)(?=[^$]*\Z)(?<!\$)", r"\1", "$5", "5"),
     notation(r"\\\$|\$", "", r"$\frac12$", r"\frac{1}{2}"),
     notation(r"\\[()]", "", r"\(x+1\)", "x+1"),
-    notation(r"\\(?:\[|\])(?![A-Za-z\d])", "", r"\[x\]", "x"),
+    notation(
+        r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]", r"\1 ",
+        r"a\\[4pt] b", r"a\\ b",
+    ),
+    notation(r"(?<!\\)\\[\[\]]", "", r"\[x\]", "x"),
     notation(r"\A\s*(\*\*|__)(.*)\1\s*\Z", r"\2", "**42**", "42"),
     notation(r"\A\s*`([^`]*)`\s*\Z", r"\1", "`42`", "42"),
+    notation(r"\*\*|\^\^", "^", "x**(1/2)", "x^{1/2}"),
+    notation(
+        rf"(?<=[\d}}\s,;])\\frac\s*\{{\s*{UPRIGHT_UNIT}\s*\}}\s*\{{\s*{UPRIGHT_UNIT}\s*\}}",
+        r"\\text{ \1/\2}", r"5 \frac{\text{m}}{\text{s}}", r"5 \text{ m/s}",
+    ),
     notation(
         r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equation\*?|math|displaymath)\}"
         r"(?:\[\w\])?(.*?)\\end\{\1\}",
@@ -179,7 +200,7 @@ DELIMITERS = (
     ),
     notation(r"\\not\s*=", r"\\ne ", r"x \not= 1", r"x \ne 1"),
     notation(r"\\not\s*\\in(?![A-Za-z])", r"\\notin ", r"x \not\in A", r"x \notin A"),
-    notation(r"\\[Bb]bb\s*([A-Z])", r"\\mathbb{\1}", r"\Bbb R", r"\mathbb{R}"),
+    notation(r"\\[Bb]bb\s*\{?([A-Z])\}?", r"\\mathbb{\1}", r"\Bbb R", r"\mathbb{R}"),
     notation(r"\\(R|Z|Q|N)(?![A-Za-z])", r"\\mathbb{\1}", r"\R", r"\mathbb{R}"),
     notation(r"\\mathbb\s+([A-Z])", r"\\mathbb{\1}", r"\mathbb R", r"\mathbb{R}"),
     notation(
@@ -193,9 +214,9 @@ DELIMITERS = (
 MATRIX = {"(": "p", "[": "b", "|": "v"}  # the kind of matrix in these brackets
 
 
-def repeated(match: re.Match[str]) -> str:
+def repeated(match: re.Match[str], more: str = "") -> str:
     r"""The fraction of a repeating decimal: `0.1\overline{6}` is 1/6."""
-    whole, once, block = match["whole"] or "0", match["once"], match["block"]
+    whole, once, block = match["whole"] or "0", match["once"], match["block"] + more
     under = (10 ** len(block) - 1) * 10 ** len(once)
     over = int(whole + once + block) - int(whole + once)
     return rf"\frac{{{over}}}{{{under}}}"
@@ -219,14 +240,46 @@ def without_separators(match: re.Match[str]) -> str:
 
 POINT = r"(?<![\d.])(?P<whole>\d*)\.(?P<once>\d*)"
 # Of thousands. A comma and a space part a list.
-MARKED_GROUP = r"(?:\s*\{\s*,\s*\}\s*|\s*\\[,!]\s*|,\s*\\!\s*|\\!\s*,\s*|'|\{ \}|~)"
-BARE_GROUP = rf"(?:,|{MARKED_GROUP}|\\ |\s)"
+MARKED_GROUP = r"(?:\s*\{\s*,\s*\}\s*|\s*\\[,!;:]\s*|,\s*\\!\s*|\\!\s*,\s*|'|\{ \}|~)"
+BARE_GROUP = re.compile(
+    rf"(?<![\d.,^_{{])(?<!\d )([1-9]\d{{0,2}})((?:(?:,|{MARKED_GROUP}|\\ |\s)\d{{3}})+)"
+    r"(?![\d,]|\s+\d)"
+)
+
+
+def without_thousands_commas(text: str) -> str:
+    """`1,234` as `1234`, unless there are brackets: (1,234) may be a point."""
+    if re.search(r"[(\[]|\\\{", TEXT.sub("", text)):
+        return text
+    return BARE_GROUP.sub(without_separators, text)
+
+
+TEXT = re.compile(r"\\text\{[^{}]*\}")
+TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|sec|csc|cot|cis)(?![a-z])")
+IN_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+
+
+def in_radians(text: str) -> str:
+    """The degrees of angles of which a sine or its like is taken."""
+    if not TRIGONOMETRIC.search(text):
+        return text
+    return IN_DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
+
+
+LABEL = (
+    r"(?i)\A\s*(?:the )?(?:final )?(?:answer|ans|result|solution)(?![A-Za-z])(?: is)?\s*[:=]?\s*"
+)
 
 # After the commands are read; the order matters.
 PATTERNS = (
     # Numbers
     notation(
-        POINT + r"\\(?:overline|bar|dot|widehat|underline)\{(?P<block>\d{1,9})\}", repeated,
+        POINT + r"\\dot\{(?P<block>\d)\}(?P<rest>\d*)\\dot\{(?P<last>\d)\}",
+        lambda match: repeated(match, match["rest"] + match["last"]),
+        r"0.\dot{1}2\dot{3}", r"\frac{123}{999}",
+    ),
+    notation(
+        POINT + r"\\(?:overline|bar|dot|widehat)\{(?P<block>\d{1,9})\}", repeated,
         r"0.1\overline{6}", r"\frac{15}{90}",
     ),
     notation(POINT + r"\((?P<block>\d{1,9})\)", repeated, "0.(3)", r"\frac{3}{9}"),
@@ -236,14 +289,9 @@ PATTERNS = (
         "0.3...", "0.3",
     ),
     notation(
-        rf"(?<![\d.^_{{])([1-9]\d{{0,2}})((?:{MARKED_GROUP}\d{{3}})+)(?![\d])", without_separators,
-        r"11,\! 111,\! 111,\! 100", "11111111100",
-    ),
-    notation(
-        rf"(?<![\d.,^_{{])(?<!\d )([1-9]\d{{0,2}})((?:{BARE_GROUP}\d{{3}})+)(?![\d,]|\s+\d)"
-        r"(?=[^()\[\]{}]*\Z)(?<![(\[{].)",
+        rf"(?<![\d.^_])(?<![\^_]\{{)([1-9]\d{{0,2}})((?:{MARKED_GROUP}\d{{3}})+)(?!\d)",
         without_separators,
-        "1,234,567", "1234567",
+        r"11,\! 111,\! 111,\! 100", "11111111100",
     ),
     notation(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", mixed, "2 1/2", r"2\frac{1}{2}"),
     notation(
@@ -256,7 +304,6 @@ PATTERNS = (
         r"\1 \\times 10^{\2}", "1.5*10^-3", r"1.5 \times 10^{-3}",
     ),
     # Plain signs
-    notation(r"\*\*|\^\^", "^", "x**2", "x^2"),
     notation(r"\^\s*([-+]\s*\d+|[-+]\s*[A-Za-z])", r"^{\1}", "x^-2", "x^{-2}"),
     notation(r"\^\s*(\d{2,})", r"^{\1}", "2^10", "2^{10}"),
     notation(r"\s*\*\s*", r" \\cdot ", "2*x", r"2 \cdot x"),
@@ -285,8 +332,6 @@ PATTERNS = (
         r"\\\1 ", "ln 2", r"\ln 2",
     ),
     notation(r"(?<![\\A-Za-z])pi(?=[A-Za-z](?![A-Za-z]))", r"\\pi ", "pi*r", r"\pi \cdot r"),
-    notation(r"(?<![\\A-Za-z])(\w?)degrees?(?![A-Za-z])", r"\1\\text{ degrees}",
-             "30 degrees", r"30\text{ degrees}"),
     # Sets
     notation(r"\\\{\s*\\\}|\\varnothing(?![A-Za-z])", r"\\emptyset ", r"\varnothing", r"\{\}"),
     notation(
@@ -319,11 +364,9 @@ PATTERNS = (
         r"(?<![_^\d.A-Za-z])(\d+(?:\.\d+)?) ?(?=\()", r"\1 \\cdot ", "2(1/2)", r"2 \cdot (1/2)"
     ),
     # What stands before the answer
-    notation(r"\A\s*(?:=|\\approx|\\equiv|\\to|:|\\text\{\s*\})\s*", "", r"\approx 42", "42"),
+    notation(r"\A\s*(?:(?:=|\\approx|\\equiv|\\to|\\therefore|:)\s*)+", "", r"\approx 42", "42"),
     notation(
-        r"(?i)\A\s*(?:\\text\{)?\s*(?:the )?(?:final )?(?:answer|ans|result|solution)"
-        r"(?: is)?\s*[:=]?\s*\}?\s*[:=]?\s*(?=\S)",
-        "", r"\text{Answer: }42", "42",
+        LABEL + r"(?=\S)", "", r"\text{Answer: }42", "42",
     ),
     notation(
         r"(?i)\A\s*(?:\\text\{)?\s*(?:about|approximately|approx\.?|roughly|exactly)\s*\}?\s*(?=\S)",
@@ -357,7 +400,15 @@ TEXTS = frozenset(
 # How many leading arguments say only in what color, or how far, the last one is shown.
 SHOWN_IN = {"textcolor": 1, "colorbox": 1, "fcolorbox": 2}
 IGNORED = {"color": 1, "hspace": 1, "vspace": 1, "label": 1, "tag": 1, "phantom": 1, "vphantom": 1}
-ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1}  # written with braces, whatever they are
+ARGUMENTS = {
+    "frac": 2,
+    "binom": 2,
+    "sqrt": 1,
+    "overline": 1,
+    "bar": 1,
+    "dot": 1,
+    "widehat": 1,
+}  # written with braces, whatever they are
 RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac",
     "dbinom": "binom", "tbinom": "binom", "leq": "le", "leqslant": "le", "geq": "ge",
@@ -440,6 +491,10 @@ def with_braces(command: str, text: str, end: int) -> tuple[str, int]:
     if command == "sqrt" and (root := re.compile(r"\s*\[([^\[\]]*)\]").match(text, end)):
         end = root.end()
         written += "" if root[1].strip() == "2" else f"[{root[1].strip()}]"
+    if command == "sqrt" and text[end:].lstrip()[:1] == "(":
+        start = text.index("(", end)
+        if closing := group_end(text, start):
+            return f"{written}{{{commands_rewritten(text[start + 1 : closing - 1])}}}", closing
     for _ in range(ARGUMENTS[command]):
         content, end = argument_at(text, end)
         written += f"{{{commands_rewritten(content)}}}"
@@ -450,6 +505,8 @@ def upright(content: str, before: str) -> str:
     r"""The content of `\text{}`: mathematics bare, words in `\text{}`."""
     inner = commands_rewritten(content)
     bare = SPACES.sub(" ", inner).strip()
+    if re.match(LABEL, bare):
+        return upright(re.sub(LABEL, "", bare), before)
     if not bare:
         return " "
     if bare in FUNCTIONS:
@@ -482,7 +539,8 @@ def argument_at(text: str, start: int) -> tuple[str, int]:
         return (text[position + 1 : end - 1], end) if end else (text[position + 1 :], len(text))
     if match := COMMAND.match(text, position):
         end = match.end()
-        for _ in range(ARGUMENTS.get(RENAMED.get(match[1], match[1]), 0)):
+        name = RENAMED.get(match[1], match[1])
+        for _ in range(ARGUMENTS.get(name, int(name in STYLES or name in TEXTS))):
             end = argument_at(text, end)[1]
         return text[position:end], end
     return text[position : position + 1], min(position + 1, len(text))
@@ -508,9 +566,12 @@ def group_end(text: str, start: int) -> int:
 
 
 BRACKET_FUNCTION = re.compile(
-    r"(?<![A-Za-z\\])(sqrt|cbrt|exp|abs)\s*(?=\()|\^\s*(?=\()|\\exp\s*(?=\()"
+    r"((?<![A-Za-z\\])(?:sqrt|cbrt|exp|abs)|\\exp|\^)\s*(?=\()|(\\cis)\s*(?=[({\\])"
 )
-WRITTEN = {"sqrt": r"\sqrt{{{}}}", "cbrt": r"\sqrt[3]{{{}}}", "exp": "e^{{{}}}", "abs": "|{}|"}
+WRITTEN = {
+    "sqrt": r"\sqrt{{{}}}", "cbrt": r"\sqrt[3]{{{}}}", "exp": "e^{{{}}}", r"\exp": "e^{{{}}}",
+    r"\cis": "e^{{i({})}}", "abs": "|{}|", "^": "^{{{}}}",
+}  # fmt: skip
 
 
 def with_function_brackets(text: str) -> str:
@@ -518,11 +579,11 @@ def with_function_brackets(text: str) -> str:
     start = 0
     while match := BRACKET_FUNCTION.search(text, start):
         start = match.end()
-        end = group_end(text, start)
+        end = group_end(text, start) if text[start] == "(" else argument_at(text, start)[1]
         if not end:
             return text
-        content = text[start + 1 : end - 1]
-        form = "^{{{}}}" if match[0][0] == "^" else WRITTEN[match[1] or "exp"]
-        text = text[: match.start()] + form.format(content) + text[end:]
+        content = text[start:end]
+        content = content[1:-1] if content[0] in "({" else content
+        text = text[: match.start()] + WRITTEN[match[1] or match[2]].format(content) + text[end:]
         start = match.start() + 1
     return text

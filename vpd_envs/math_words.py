@@ -61,7 +61,9 @@ HAS_NUMBER_WORD = re.compile(
     r"square root)s?(?![A-Za-z])"
 )
 NUMBER = r"\d+(?:\.\d+)?"
-SCALED = re.compile(rf"(?<![\d.^_{{])({NUMBER})\s*((?:\s*(?:{'|'.join(SCALES)})(?![A-Za-z]))+)")
+SCALED = re.compile(
+    rf"(?i)(?<![\d.^_{{])({NUMBER})\s*((?:\s*(?:{'|'.join(SCALES)})s?(?![A-Za-z]))+)"
+)
 PART = rf"({'|'.join(PARTS)})(?:s|es)?(?![A-Za-z])"
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -123,7 +125,7 @@ def text_of(words: list[str]) -> str:
 def scaled(match: re.Match[str]) -> str:
     value = Decimal(match[1])
     for word in match[2].lower().split():
-        value *= SCALES[word]
+        value *= SCALES[word if word in SCALES else word.removesuffix("s")]
     return f"{value.normalize():f}"
 
 
@@ -164,7 +166,7 @@ UNITS = {
     "rupee": "rupee rs", "N": "N newton", "J": "J joule", "kJ": "kJ kilojoule", "W": "W watt",
     "kW": "kW kilowatt", "V": "V volt", "A": "A amp ampere", "K": "K kelvin", "Hz": "Hz hertz",
     "Pa": "Pa pascal", "mol": "mol mole", "eV": "eV", "acre": "acre", "hectare": "hectare ha",
-    "unit": "unit", "mph": "mph", "kph": "kph kmh kmph", "bit": "bit", "byte": "byte",
+    "unit": "unit", "mi/h": "mph", "km/h": "kph kmh kmph", "bit": "bit", "byte": "byte",
     "am": "am", "pm": "pm", "north": "north", "south": "south", "east": "east", "west": "west",
     "left": "left leftward", "right": "right rightward", "up": "up upward", "down": "down downward",
     "clockwise": "clockwise", "counterclockwise": "counterclockwise anticlockwise",
@@ -217,8 +219,9 @@ def unit_of(written: str, letters: bool) -> str:
     bare_words = re.findall(r"[A-Za-z]+(?:['.-][A-Za-z]+)*", bare.replace("\\cdot", ""))
     if any(len(word) == 1 for word in bare_words) and not letters:
         return ""
-    if any(len(word) < 3 and UNIT_OF.get(word, word) == word == word.lower() and word not in UNIT_OF
-           for word in bare_words):  # fmt: skip
+    if any(
+        len(word) < 3 and known_unit(word)[0] == "?" and word not in POWERS for word in bare_words
+    ):
         return ""
     plain = TEXT.sub(r" \1 ", written).replace("\\cdot", " ")
     if re.search(r"[^A-Za-z\s/^{}().'\d-]|\\", plain) or re.search(r"(?<![\^{-])\d", plain):
@@ -245,8 +248,10 @@ def product_of_units(tokens: object) -> str:
             else:
                 prefix = POWERS[word.lower()]
         elif word.lower() not in ("a", "an", "the", "of"):
-            last = known_unit(word)
+            last, _, under = known_unit(word).partition("/")
             powers[last] = powers.get(last, 0) + sign * prefix
+            if under:
+                powers[under] = powers.get(under, 0) - sign
             prefix = 1
     if prefix != 1 and not powers:  # `5 square` (units)
         powers["unit"] = prefix
@@ -274,22 +279,33 @@ def units_agree(gold: str, prediction: str) -> bool:
 # Texts --------------------------------------------------------------------------------------------
 
 SHORTEST_WORD = 4  # bare letters: shorter ones are products of variables, `ab` = `ba`
-NAMES = re.compile(r"\\[A-Za-z]+")
+NAMES = re.compile(r"\\(?:begin|end|mathbb|operatorname)\{[^{}]*\}|\\[A-Za-z]+")
 LETTERS = re.compile(r"[^\W\d_]+")
 
 
-def is_text(text: str) -> bool:
+def is_text(text: str, variables: frozenset[str] = frozenset()) -> bool:
     r"""Whether a normal form is words, or has words that are no part of mathematics.
 
-    Words are what stands in `\text{}`, and four or more bare letters in a row, unless they are in
-    the order of the alphabet, as the letters of a product are.
+    Words are what stands in `\text{}`, and four or more bare letters in a row, unless they are
+    `variables` or in the order of the alphabet, as the letters of a product are.
     """
-    if any(len(LETTERS.findall(content)) for content in TEXT.findall(text)):
+    if any(LETTERS.search(content) for content in TEXT.findall(text)):
         return True
-    bare = NAMES.sub(" ", text)
     return any(
-        len(run) >= SHORTEST_WORD and list(run) != sorted(set(run)) for run in LETTERS.findall(bare)
+        len(run) >= SHORTEST_WORD
+        and not variables.issuperset(run)
+        and list(run) != sorted(set(run))
+        for run in LETTERS.findall(NAMES.sub(" ", text))
     )
+
+
+def variables_of(text: str) -> frozenset[str]:
+    """The bare letters of a normal form that is no text."""
+    return frozenset("".join(LETTERS.findall(NAMES.sub(" ", text))))
+
+
+def is_words_alone(text: str) -> bool:
+    return re.fullmatch(r"(?:\\text\{[^{}\d]+\}|[^\W\d_]{2,}|[\s,.'-])+", text) is not None
 
 
 def text_key(text: str) -> str:
