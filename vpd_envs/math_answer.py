@@ -1,6 +1,7 @@
 """Final answers of mathematical texts: finding them, and deciding the plain ones exactly.
 
-Pure parsing of any text; nothing here raises. What is more than text or a plain number is left to
+Pure parsing of any text; nothing here raises. Answers are decided in their normal form (see
+`math_notation` and `math_words`). What is more than text or a plain number is left to
 `math_comparison`.
 """
 
@@ -10,8 +11,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from vpd_envs.extraction import Found, without_thinking
+from vpd_envs.math_notation import PLAIN_NUMBER, normal_form, trimmed
+from vpd_envs.math_words import (
+    choice,
+    is_text,
+    is_words_alone,
+    numbers_of_words,
+    split_unit,
+    text_key,
+    units_agree,
+    variables_of,
+)
 
 LONGEST_NUMBER = 200  # characters; longer ones are compared by Math-Verify, or as texts
 # Math-Verify compares decimals rounded to 6 places, so nothing nearer is decided here.
@@ -113,17 +126,6 @@ def is_separator(between: str) -> bool:
 
 # Plain answers ------------------------------------------------------------------------------------
 
-GROUPS = re.compile(
-    r"(?<![\d.])([1-9]\d{0,2})((?:(?:,|\{,\}|\\,|\\!|,\\!|\{ \}| )\d{3})+)(?![\d,])"
-)
-FRACTION_NAMES = re.compile(r"\\[dtc]frac(?![A-Za-z])")
-SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
-SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\displaystyle(?![A-Za-z])")
-SPACES = re.compile(r"\\\\\s*|(?:\\[,;:! ]|~|\\q?quad(?![A-Za-z])|\s)+")  # `\\` is no space
-BRACED = re.compile(r"\{([^{}\\]*)\}")
-EXPONENT = re.compile(r"([-+]?\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})")
-WORDS = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))((?: [A-Za-z]{3,})+)")
-
 INTEGER = re.compile(r"([-+]?)(\d+)")
 DECIMAL = re.compile(r"([-+]?)(\d*)\.(\d+)")
 QUOTIENT = re.compile(r"([-+]?)(\d+)/(\d+)")
@@ -132,21 +134,22 @@ IN_BASE = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d+))")
 
 
 def tidy(text: str) -> str:
-    r"""The answer without what only changes how it looks: `$`, `\left`, spaces, a last full stop,
-    the commas of 1,234,567; and with `\frac` for `\dfrac`, minus signs that are ASCII."""
-    text = text.replace("\\$", "").replace("$", "").replace("−", "-").replace("–", "-")
-    text = FRACTION_NAMES.sub(r"\\frac", text)
-    text = SQRT.sub(r"\\sqrt{\1}", text)
-    if not re.search(r"[(\[]|\\\{", text):  # else (1,234) may be a point
-        text = GROUPS.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
-    text = SPACES.sub(lambda match: r"\\ " if match[0][:2] == r"\\" else " ", SIZES.sub("", text))
-    text = text.strip().rstrip(" .,;:").rstrip("\\").rstrip(" .,;:")
-    text = braced[1] if (braced := BRACED.fullmatch(text)) else text
-    if exponent := EXPONENT.fullmatch(text):
-        return rf"{exponent[1]} \times 10^{{{int(exponent[2])}}}"
-    if words := WORDS.fullmatch(text):
-        return rf"{words[1]} \text{{{words[2]}}}"
-    return text
+    """The answer in its normal form, number words and lists included."""
+    if PLAIN_NUMBER.fullmatch(text):
+        return text
+    text = numbers_of_words(normal_form(text))
+    return trimmed(LISTED.sub(both if RELATION.search(text) else ", ", text))
+
+
+RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+BOTH = r" \wedge "  # between inequalities that hold together
+
+
+def both(separator: re.Match[str]) -> str:
+    """`and` between two inequalities; a comma for any other part of a list."""
+    sides = separator.string[: separator.start()], separator.string[separator.end() :]
+    is_both = "and" in separator[0] and all(RELATION.search(side) for side in sides)
+    return BOTH if is_both else ", "
 
 
 def compact(text: str) -> str:
@@ -192,6 +195,10 @@ def decided(gold: str, prediction: str, tolerance: Fraction | None = None) -> De
     """Whether two tidy answers are equal, if text or plain numbers decide it; else None."""
     if compact(gold) == compact(prediction):
         return Decision(True, "text")
+    return decided_numbers(gold, prediction, tolerance) or decided_words(gold, prediction)
+
+
+def decided_numbers(gold: str, prediction: str, tolerance: Fraction | None) -> Decision | None:
     a, b = plain_number(gold), plain_number(prediction)
     if a is not None and b is not None:
         apart = abs(a.value - b.value)
@@ -207,17 +214,75 @@ def decided(gold: str, prediction: str, tolerance: Fraction | None = None) -> De
     return None
 
 
+def decided_words(gold: str, prediction: str) -> Decision | None:
+    """Texts, choices, and units that differ."""
+    if is_letter(gold) and (letter := choice(prediction)):
+        return Decision(letter == gold, "text")
+    if choice(gold) and (is_letter(prediction) or choice(prediction)):
+        return Decision(choice(gold) == (choice(prediction) or prediction), "text")
+    if is_words_alone(gold) and is_words_alone(prediction):
+        if text_key(gold) == text_key(prediction):
+            return Decision(True, "text")
+    wanted, read = measured(gold, prediction)
+    if not units_agree(wanted.unit, read.unit):
+        return Decision(False, "text")
+    if is_text(wanted.text):
+        return Decision(text_key(gold) == text_key(prediction), "text")
+    if is_text(value_of(read.text, wanted.text), variables_of(wanted.text)):
+        return Decision(False, "text")
+    return None
+
+
+def is_letter(text: str) -> bool:
+    return len(text) == 1 and "A" <= text <= "Z"
+
+
+@dataclass(frozen=True)
+class Measured:
+    text: str  # without units
+    unit: str  # in one spelling, of each part; "" if there is none
+
+
+def measured(gold: str, prediction: str) -> tuple[Measured, Measured]:
+    """Two tidy answers, parted from their units."""
+    wanted = without_units(gold, letters=False)
+    has_letters = re.search(r"(?<![\\A-Za-z])[A-Za-z]", wanted.text)
+    return wanted, without_units(prediction, letters=not has_letters)
+
+
+@lru_cache(maxsize=1024)  # a gold answer is asked many times
+def without_units(text: str, letters: bool) -> Measured:
+    if not re.search(r"\d[^\\]*[A-Za-z]|\\text", text):
+        return Measured(text, "")
+    split = [split_unit(part, letters) for part in split_outside_brackets(text)]
+    if not any(unit for _, unit in split):
+        return Measured(text, "")
+    units = {unit for _, unit in split if unit}
+    return Measured(", ".join(part.strip() for part, _ in split), ",".join(sorted(units)))
+
+
+def value_of(prediction: str, gold: str) -> str:
+    """What an equation says, if the gold answer is none: `42` of `x = 42`."""
+    if re.search(r"[=<>]|\\(?:le|ge|ne)(?![A-Za-z])", gold):
+        return prediction
+    return prediction.rpartition("=")[2].strip() or prediction
+
+
 def base_and_digits(match: re.Match[str]) -> tuple[int, str]:
     return int(match[2] or match[3]), match[1].lstrip("0")
 
 
 def parts(text: str) -> list[str]:
     """The answers of a list, tidy: the text split at commas, semicolons, "and" and "or" outside of
-    all brackets."""
-    text = LISTED.sub(", ", SIZES.sub("", text)).strip(" $.")
-    if text.startswith("\\{") and text.endswith("\\}"):
+    all brackets. `100,200` is two answers."""
+    return listed(tidy(re.sub(r",(?=\d)", ", ", text)))
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a tidy list, or of a set of plain elements."""
+    if text.startswith("\\{") and text.endswith("\\}") and "\\}" not in text[2:-2]:
         text = text[2:-2]
-    return [part for part in map(tidy, split_outside_brackets(text)) if part]
+    return [part for part in map(trimmed, split_outside_brackets(text)) if part]
 
 
 LISTED = re.compile(r"\\(?:text|mathrm|textrm)\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b")
