@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vpd_agent.model_inputs import ModelInputs, without_adapter
 from vpd_agent.prefixes import CutPrompts, cut
 from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
@@ -58,7 +58,7 @@ class Policy:
         self.sharding: Sharding | None = None  # set by `sharding.shard`
         self._accumulators: dict[str, Tensor] | None = None  # of `approach`
         _silence_progress_bars()
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.inputs = ModelInputs(model)
         # Also those that a tokenizer does not call special, such as Qwen's <think>.
         added = [t for t in map(str, tokenizer.get_added_vocab()) if t.strip()]
         self._control_tokens = re.compile("|".join(map(re.escape, added))) if added else None
@@ -133,11 +133,6 @@ class Policy:
     def context_length(self) -> int:
         """The most positions the model was made for."""
         return getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
-
-    @property
-    def last_logits_only(self) -> dict[str, int]:
-        """Arguments that spare the model the logits of all positions but the last."""
-        return {"logits_to_keep": 1} if self._takes_logits_to_keep else {}
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Chat messages → prompt ids, generation header included.
@@ -226,10 +221,10 @@ class Policy:
                     hidden, Head(head.weight, head.bias), response, scored, temperature=temperature
                 )
             length = response.shape[1]
-            extra = {"logits_to_keep": length + 1} if self._takes_logits_to_keep else {}
+            ids = torch.cat([prompt, response], 1)
             attention = torch.cat([prompt_mask, present], 1)
-            inputs = _model_inputs(torch.cat([prompt, response], 1), attention)
-            logits = self.model(**inputs, **extra).logits[:, -length - 1 : -1]
+            inputs = self.inputs(ids, attention, logits_to_keep=length + 1)
+            logits = self.model(**inputs).logits[:, -length - 1 : -1]
         return TokenScores.from_logits(logits, response, scored, temperature=temperature)
 
     def active(self) -> AbstractContextManager[None]:
@@ -318,7 +313,7 @@ class Policy:
     def _last_hidden_states(self, ids: Tensor, attention: Tensor, cache=None) -> Tensor:
         """[B, L, H], as the output embedding gets them. ids: [B, L]; attention: [B, L] and, before
         that, what is in the cache."""
-        inputs = _model_inputs(ids, attention, cache)
+        inputs = self.inputs(ids, attention, cache)
         if self.sharding is not None:
             return self.sharding.last_hidden_states(**inputs)
         return self._body(**inputs).last_hidden_state
@@ -326,10 +321,7 @@ class Policy:
     @property
     def _body(self) -> nn.Module:
         """The model up to its last hidden states."""
-        model = self.model
-        if hasattr(model, "get_base_model"):  # peft's wrapper
-            model = model.get_base_model()
-        return model.base_model
+        return without_adapter(self.model).base_model
 
     @cached_property
     def _head_is_linear(self) -> bool:
@@ -451,17 +443,6 @@ class Policy:
         return (
             tensor.to(place.device) if self.sharding is None else self.sharding.cut(tensor, place)
         )
-
-
-def _model_inputs(ids: Tensor, attention: Tensor, cache=None) -> dict[str, Any]:
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    return {
-        "input_ids": ids,
-        "attention_mask": attention.long(),
-        "position_ids": positions[:, -ids.shape[1] :],
-        "past_key_values": cache,
-        "use_cache": cache is not None,
-    }
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -125,6 +125,7 @@ def test_half_precision_is_decoded_plainly():
     assert fastest_decoder(policy) is PlainDecoder
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # asked by peft
 def test_adapters_take_part():
     peft = pytest.importorskip("peft")
     plain = policy_of("Qwen3")

@@ -83,6 +83,7 @@ def test_the_saved_model_is_merged_and_loads_without_peft(tmp_path, make):
     torch.testing.assert_close(scores(loaded), scores(policy), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # asked by peft
 def test_the_saved_adapter_loads_with_peft(tmp_path):
     from peft import PeftModel
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vpd_agent.model_inputs import without_adapter
 from vpd_agent.policy import Policy
 
 BLOCK = 128  # tokens by which the cache grows: what is allocated follows what is sampled
@@ -77,15 +78,9 @@ class TransformersDecoder:
         return logits.repeat_interleave(samples, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
-        position = self.mask.sum(1, keepdim=True)  # [R, 1]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        return self.policy.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=position,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).logits[:, -1]
+        inputs = self.policy.inputs(tokens[:, None], self.mask, self.cache)
+        return self.policy.model(**inputs).logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
@@ -102,7 +97,7 @@ class PlainDecoder:
 
     def __init__(self, policy: Policy, max_tokens: int) -> None:
         self.policy = policy
-        self.model = _without_adapter(policy.model)
+        self.model = without_adapter(policy.model)
         self.max_tokens = max_tokens
 
     def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
@@ -256,15 +251,8 @@ def _prefill(policy: Policy, prompt: Tensor, mask: Tensor):
     from transformers import DynamicCache
 
     cache = DynamicCache(config=policy.model.config)
-    logits = policy.model(
-        input_ids=prompt,
-        attention_mask=mask.long(),
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        **policy.last_logits_only,
-    ).logits[:, -1]
-    return logits, cache
+    inputs = policy.inputs(prompt, mask, cache, logits_to_keep=1)
+    return policy.model(**inputs).logits[:, -1], cache
 
 
 def _products(q: Tensor, keys: Tensor) -> Tensor:
@@ -294,7 +282,7 @@ def _has_llama_build(model: nn.Module) -> bool:
     Wrappers that shard or move weights (FSDP, accelerate's device maps) hook into whole layers:
     they change the class, register hooks, or replace `forward`.
     """
-    inner = _without_adapter(model)
+    inner = without_adapter(model)
     layers = getattr(getattr(inner, "model", None), "layers", [])
     if not layers or not {type(layer).__name__ for layer in layers} <= _LAYERS:
         return False
@@ -303,8 +291,3 @@ def _has_llama_build(model: nn.Module) -> bool:
         module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         for module in skipped
     )
-
-
-def _without_adapter(model: nn.Module) -> nn.Module:
-    """The model inside a PeftModel: the adapter's layers are modules of it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,54 @@
+"""The arguments of a model's forward pass, by the names that its version of transformers knows."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""What models call their cache: since transformers 5.24, before that, and Mamba's before that."""
+
+
+class ModelInputs:
+    """Builds the arguments of one model's forward pass, chosen by its signature."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = without_adapter(model)
+
+    def __call__(
+        self, ids: Tensor, attention: Tensor, cache: Any = None, logits_to_keep: int | None = None
+    ) -> dict[str, Any]:
+        """ids: [B, L]; attention: [B, L and, before that, what is in the cache].
+
+        logits_to_keep: of the last so many positions, from models that can leave the others away;
+            None: of all.
+        """
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": attention.long(),
+            "position_ids": positions[:, -ids.shape[1] :],
+            "use_cache": cache is not None,
+        }
+        if cache is not None:
+            inputs[self._cache_name] = cache
+        if logits_to_keep is not None and "logits_to_keep" in self._parameters:
+            inputs["logits_to_keep"] = logits_to_keep
+        return inputs
+
+    @cached_property
+    def _parameters(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self._model.forward).parameters)
+
+    @cached_property
+    def _cache_name(self) -> str:
+        known = [name for name in CACHE_NAMES if name in self._parameters]
+        return known[0] if known else CACHE_NAMES[0]
+
+
+def without_adapter(model: nn.Module) -> nn.Module:
+    """The model inside a PeftModel: the adapter's layers are modules of it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
