@@ -130,26 +130,20 @@ def _measured(
     options: EvalOptions, policy: Policy, environment: gym.vector.VectorEnv
 ) -> dict[str, Any]:
     """What the answers depend on: they are of the same evaluation where this is the same."""
+    from vpd_agent.identity import fingerprint, judge_hash, model_hashes
+
     given = {k: v for k, v in vars(options).items() if k not in UNMEASURED}
     return {
         **given,
         "set": list(options.set),
-        "problems": getattr(environment.unwrapped, "fingerprint", None),
-        "weights": _fingerprint(policy),
+        "problems": fingerprint(environment),
+        "judge": judge_hash(environment),
+        **model_hashes(policy),
     }
 
 
 def _hash(problem_id: str) -> str:
     return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _fingerprint(policy: Policy, count: int = 64) -> str:
-    """Of a model's weights, by the first few numbers of each: training changes them all."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(policy.model.state_dict().items()):
-        first = weight.detach().flatten()[:count].float().cpu()
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + first.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager

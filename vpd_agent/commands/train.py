@@ -15,6 +15,7 @@ from vpd_agent.commands.configuration import (
     as_arguments,
     differences,
     read,
+    same_options,
     saved,
 )
 from vpd_agent.commands.options import (
@@ -27,10 +28,13 @@ from vpd_agent.commands.options import (
 )
 from vpd_agent.console import bars, say
 from vpd_agent.run_folder import CONFIG, RunFolder
+from vpd_envs.provenance import differences as told_differences
 
 if TYPE_CHECKING:
     from vpd_agent.policy import Policy
 
+NEVER_CHANGED = {"model": "model", "env": "environment", "set": "environment's options"}
+MADE_WITH = ("versions", "commit")  # of a saved configuration
 EXIT_CODES = {"done": 0, "collapsed": 1, "interrupted": 130}  # by why a run ended
 
 
@@ -69,6 +73,12 @@ def train(arguments: list[str]) -> int:
     if name not in ALGORITHMS:
         raise ValueError(unknown("algorithm", name, ALGORITHMS))
     return _train(*_read(name, rest))
+
+
+def config_of(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration that `vpd train NAME …` would save, but for its fingerprints."""
+    options, algorithm, config, template = _read(name, arguments)
+    return saved(algorithm, config, template, options)
 
 
 def _read(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
@@ -123,6 +133,7 @@ def _entries(name: str, early: argparse.Namespace) -> list[Entry]:
 
 def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) -> int:
     from vpd_agent.engines.make import check_engine, make_engine
+    from vpd_agent.identity import fingerprint, model_hashes
     from vpd_agent.processes import Processes
     from vpd_agent.trackers import check_trackers, open_trackers
     from vpd_agent.trainer import Trainer
@@ -130,10 +141,11 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
     check_engine(options.engine)
     check_trackers(options.trackers)
     resolved = saved(algorithm, config, template, options)
-    checkpoint = None
+    checkpoint, begun = None, {}
     if options.resume:
         checkpoint = RunFolder.latest_checkpoint(options.out)
-        _compare_with_saved(options.out / CONFIG, resolved)
+        begun = _begun(options.out)
+        _compare_with_saved(options.out, begun, resolved)
     with ExitStack() as stack:
         processes = Processes.join(options.chosen_device)
         stack.callback(processes.leave)
@@ -148,6 +160,8 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
                 config.eval_samples, config.eval_problems, options.eval_split
             )
             stack.callback(evaluation.close)
+        problems = {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
+        _check_problems(options.out, begun, problems)
         out = RunFolder(options.out, resume=options.resume, processes=processes)
         stack.callback(out.close)
         if options.resume and checkpoint is None:
@@ -155,6 +169,9 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         with processes.in_turn():  # the first one downloads, or makes, what the others then find
             # A model that is sharded comes to the GPUs in shards.
             policy = options.load(options.quiet, "cpu" if config.sharding == "fsdp" else None)
+        if processes.is_first:
+            model = begun.get("fingerprints", {}).get("model") or model_hashes(policy)
+            resolved["fingerprints"] = {**problems, "model": model}
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
         engine = make_engine(
             options.engine,
@@ -207,17 +224,38 @@ def _farewell(reason: str, out: Path, step: int, steps: int) -> str:
     return f"Trained {step} steps; metrics, samples and the model are in {out}."
 
 
-def _compare_with_saved(path: Path, resolved: dict[str, Any]) -> None:
+def _begun(out: Path) -> dict[str, Any]:
+    """The configuration of the run in a folder; empty without one."""
+    path = out / CONFIG
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _compare_with_saved(out: Path, begun: dict[str, Any], resolved: dict[str, Any]) -> None:
     """Say in what a resumed run differs from the one that was begun. Raises ValueError if it would
-    be a run of another model."""
-    if not path.is_file():
+    be a run of another model, or in another environment."""
+    if not begun:
         return
-    changed = differences(json.loads(path.read_text(encoding="utf-8")), resolved)
-    if "model" in changed:
-        old, new = changed["model"]
-        raise ValueError(f"{path.parent} holds a run of the model {old}; it cannot go on as {new}.")
+    changed = differences(begun, resolved)
+    for name, what in NEVER_CHANGED.items():
+        old, new = changed.get(name, (None, None))
+        if old != new and not (name == "set" and same_options(old, new)):
+            raise ValueError(f"{out} holds a run of the {what} {old}; it cannot go on as {new}.")
     for name, (old, new) in changed.items():
         say(f"Warning: resuming with {name} = {new}; the run was begun with {old}.")
+    if others := told_differences(*({k: c.get(k) for k in MADE_WITH} for c in (begun, resolved))):
+        say(f"Warning: resuming with other software: {others}.")
+
+
+def _check_problems(out: Path, begun: dict[str, Any], problems: dict[str, str | None]) -> None:
+    """Raises ValueError if a resumed run would go on with other problems."""
+    there = begun.get("fingerprints", {})
+    for split, here in problems.items():
+        if None not in (here, there.get(split)) and here != there[split]:
+            raise ValueError(
+                f"{out} holds a run with other problems to {split} on: their fingerprint was "
+                f"{there[split]:.12}…, it is {here:.12}… now. Resume with the data that it was "
+                f"begun with, or start a run in another --out."
+            )
 
 
 def _bind_critics(policy: Policy, max_tokens: int, *environments: Any) -> None:
