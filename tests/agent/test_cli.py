@@ -88,6 +88,42 @@ def test_a_stopped_run_resumes(tmp_path, model):
     assert [row["step"] for row in rows(tmp_path / "run/metrics.jsonl")] == [1, 2, 3]
 
 
+def test_a_finished_run_has_nothing_to_do_and_goes_on_with_more_steps(tmp_path, model, capsys):
+    """Its last step is none of those that --save-every names."""
+    out = tmp_path / "run"
+    common = ("--model", model, "--prompts-per-step", 2, "--group-size", 2, "--eval-every", 0,
+              "--learning-rate-decay", 0, "--quiet", "--out", out)  # fmt: skip
+    assert run("train", "sdpo", *CHOICE, *common, "--steps", 3, "--save-every", 2) == 0
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert json.loads((out / "model/metrics.json").read_text())["step"] == 3
+    for steps in (3, 2):
+        capsys.readouterr()
+        assert run("train", "sdpo", "--resume", "--out", out, "--steps", steps) == 0
+        assert "Nothing to do: the run in" in capsys.readouterr().err
+    assert written == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    # A run of four steps in one go is the same as one that went on after three.
+    assert run("train", "sdpo", "--resume", "--out", out, "--steps", 4) == 0
+    whole = tmp_path / "whole"
+    arguments = ("train", "sdpo", *CHOICE, *common[:-1], whole, "--steps", 4, "--save-every", 2)
+    assert run(*arguments) == 0
+    weights = [path / "model/model.safetensors" for path in (out, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert [row["step"] for row in rows(out / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_begun_anew(tmp_path, model, capsys):
+    out = tmp_path / "run"
+    assert run("train", "sdpo", *CHOICE, "--model", model, "--prompts-per-step", 2, "--group-size",
+               2, "--eval-every", 0, "--quiet", "--out", out, "--steps", 1, "--save-every",
+               0) == 0  # fmt: skip
+    before = (out / "metrics.jsonl").read_text()
+    assert run("train", "sdpo", "--resume", "--out", out) == 0
+    assert "Nothing to do" in capsys.readouterr().err
+    assert run("train", "sdpo", "--resume", "--out", out, "--steps", 2) == 2
+    assert "left no checkpoint to go on from" in " ".join(capsys.readouterr().err.split())
+    assert (out / "metrics.jsonl").read_text() == before
+
+
 def test_eval_counts_every_answer(tmp_path, model, capsys):
     code = run("eval", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                "--problems", 5, "--samples", 3, "--max-response-tokens", 4,
@@ -164,7 +200,7 @@ def test_an_error_of_any_process_is_told_with_its_rank(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("[rank 3] vpd train: Unknown algorithm 'vpq'")
 
 
-def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
+def test_compare_trains_every_run_and_reports(tmp_path, model, capsys, monkeypatch):
     arguments = ("compare", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                  "--algorithms", "vpd", "grpo", "--seeds", 0, 1, "--steps", 2,
                  "--out", tmp_path / "c", "--", "--eval-every", 1, "--eval-problems", 6,
@@ -182,8 +218,34 @@ def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
     before = (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns
     assert run(*arguments) == 0
     assert (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns == before
+    # They are not, if they are no longer what the command would train.
+    for changed, message in (
+        ((*arguments, "--learning-rate", 0.5), "there, 0.5 here"),
+        ((*arguments[:3], "--set", "table_seed=7", *arguments[3:]), "set is [] there"),
+    ):
+        capsys.readouterr()
+        assert run(*changed) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "holds a finished run of another comparison" in said
+        assert message in said
+    small_policy(seed=3).save(model)  # another model under the same name
+    try:
+        assert run(*arguments) == 2
+        assert "model.weights is" in " ".join(capsys.readouterr().err.split())
+    finally:
+        small_policy().save(model)
+    # Without matplotlib there is no picture, and nothing else is lost.
+    (tmp_path / "c/report.md").unlink()
+    (tmp_path / "c/curves.png").unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(*arguments) == 0
+    output = capsys.readouterr()
+    assert "Without the picture curves.png: it needs matplotlib" in " ".join(output.err.split())
+    assert "curves.png" not in output.out
+    assert (tmp_path / "c/report.md").read_text() == report
 
 
+CHOICE = ("--env", "vpd/MiniChoice-v0")
 MINI = ("--env", "vpd/MiniCode-v0", "--model", "tiny", "--sandbox", "local")
 LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
 

@@ -28,6 +28,7 @@ import tyro
 from vpd_agent.commands.options import Part
 from vpd_envs.catalogue import parsed_options
 from vpd_envs.provenance import NOT_JUDGING, commit, versions
+from vpd_envs.provenance import differences as told_differences
 
 SECTIONS = ("algorithm", "config", "options")  # of a run's config.json, with flags; and "template"
 NOT_FLAGS = ("versions", "commit", "fingerprints")  # entries of it that are there to be read
@@ -105,6 +106,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
         for name in dict.fromkeys([*a, *b])
         if name not in harmless and a.get(name) != b.get(name)
     }
+
+
+def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In words, what else two saved configurations were made with; empty if with the same."""
+    return told_differences(*({k: c.get(k) for k in ("versions", "commit")} for c in (old, new)))
 
 
 def same_options(old: Sequence[str] | None, new: Sequence[str] | None) -> bool:

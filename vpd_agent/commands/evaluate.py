@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vpd_agent.commands.options import ModelOptions, Part, ProblemOptions, open_sandbox, parse
-from vpd_agent.console import bars, is_main_process, print_table, say
+from vpd_agent.console import bars, is_main_process, phase, print_table, say
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -71,18 +71,21 @@ def evaluate(arguments: list[str]) -> int:
     check_engine(options.engine)
     each = options.samples if options.samples <= options.batch else 1
     most = min(options.problems, options.batch // each)
-    environment = options.spec().make_for(each, most, options.split)
-    open_sandbox(environment)
+    with phase("Loading the problems"):
+        environment = options.spec().make_for(each, most, options.split)
+    with phase("Starting the sandbox"):
+        open_sandbox(environment)
     ids = sorted(environment.unwrapped.problem_ids, key=_hash)[: options.problems]
     policy = options.load(quiet=False)
     measured = _measured(options, policy, environment)
-    engine = make_engine(
-        options.engine,
-        policy,
-        max_tokens=options.max_prompt_tokens + options.max_response_tokens,
-    )
-    with closing(environment), closing(engine), _file(options.out, measured) as file:
-        with bars() as progress:
+    with closing(environment), _file(options.out, measured) as file:
+        with phase(f"Starting the engine {options.engine}"):
+            engine = make_engine(
+                options.engine,
+                policy,
+                max_tokens=options.max_prompt_tokens + options.max_response_tokens,
+            )
+        with closing(engine), bars() as progress:
             progress.add("eval", len(ids) * options.samples)
 
             def on_progress(done: int, total: int) -> None:

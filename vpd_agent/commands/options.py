@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vpd_agent.console import bars, is_main_process
+from vpd_agent.console import bars, is_main_process, phase
 from vpd_envs.feedback import SOURCES
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class ModelOptions:
         elif self.model in RECIPES:
             policy = warm_policy(self.model, quiet)
         else:
-            policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
+            with phase(f"Loading the model {self.model}", quiet=quiet):
+                policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
         policy.precision = self.precision
         try:
             policy.model.to(device or self.chosen_device)

@@ -14,6 +14,7 @@ from vpd_agent.commands.configuration import (
     Entry,
     as_arguments,
     differences,
+    other_software,
     read,
     same_options,
     saved,
@@ -26,15 +27,13 @@ from vpd_agent.commands.options import (
     parse,
     unknown,
 )
-from vpd_agent.console import bars, say
+from vpd_agent.console import phase, say
 from vpd_agent.run_folder import CONFIG, RunFolder
-from vpd_envs.provenance import differences as told_differences
 
 if TYPE_CHECKING:
     from vpd_agent.policy import Policy
 
 NEVER_CHANGED = {"model": "model", "env": "environment", "set": "environment's options"}
-MADE_WITH = ("versions", "commit")  # of a saved configuration
 EXIT_CODES = {"done": 0, "collapsed": 1, "interrupted": 130}  # by why a run ended
 
 
@@ -52,7 +51,8 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     eval_split: str | None = "test"
     """Split to evaluate on, every --eval-every steps."""
     resume: bool = False
-    """Go on from the last checkpoint in --out. Flags that are not given are those of that run."""
+    """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
+    that has finished goes on with more --steps."""
     trackers: tuple[str, ...] = ()
     """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
     trackers. Their files are in --out."""
@@ -72,16 +72,10 @@ def train(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in ALGORITHMS:
         raise ValueError(unknown("algorithm", name, ALGORITHMS))
-    return _train(*_read(name, rest))
+    return _train(*read_arguments(name, rest))
 
 
-def config_of(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that `vpd train NAME …` would save, but for its fingerprints."""
-    options, algorithm, config, template = _read(name, arguments)
-    return saved(algorithm, config, template, options)
-
-
-def _read(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
+def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
     """Options, algorithm, configuration and template: flags over files over the setting."""
     from vpd_agent.algorithms import ALGORITHMS
     from vpd_agent.config import TrainConfig
@@ -146,19 +140,29 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         checkpoint = RunFolder.latest_checkpoint(options.out)
         begun = _begun(options.out)
         _compare_with_saved(options.out, begun, resolved)
+        finished = RunFolder.finished_step(options.out)
+        if finished is not None and finished >= config.steps:
+            say(
+                f"Nothing to do: the run in {options.out} has finished at step {finished}. To go "
+                f"on with it, ask for more --steps than that."
+            )
+            return 0
     with ExitStack() as stack:
         processes = Processes.join(options.chosen_device)
         stack.callback(processes.leave)
         spec = options.spec(options.feedback)
         prompts = max(config.prompts_per_step // processes.size, 1)
-        environment = spec.make(prompts * config.group_size, options.train_split)
+        with phase("Loading the problems", quiet=options.quiet):
+            environment = spec.make(prompts * config.group_size, options.train_split)
         stack.callback(environment.close)
-        open_sandbox(environment)
+        with phase("Starting the sandbox", quiet=options.quiet):
+            open_sandbox(environment)
         evaluation = None
         if config.eval_every and config.eval_problems:
-            evaluation = spec.make_for(
-                config.eval_samples, config.eval_problems, options.eval_split
-            )
+            with phase("Loading the problems of the evaluation", quiet=options.quiet):
+                evaluation = spec.make_for(
+                    config.eval_samples, config.eval_problems, options.eval_split
+                )
             stack.callback(evaluation.close)
         problems = {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
         _check_problems(options.out, begun, problems)
@@ -173,15 +177,14 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
             model = begun.get("fingerprints", {}).get("model") or model_hashes(policy)
             resolved["fingerprints"] = {**problems, "model": model}
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
-        engine = make_engine(
-            options.engine,
-            policy,
-            max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
-            apart=config.overlap,
-        )
+        with phase(f"Starting the engine {options.engine}", quiet=options.quiet):
+            engine = make_engine(
+                options.engine,
+                policy,
+                max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
+                apart=config.overlap,
+            )
         stack.callback(engine.close)
-        progress = stack.enter_context(bars(quiet=options.quiet))
-        progress.add(algorithm.name, config.steps)
         trainer = Trainer(
             policy,
             algorithm,
@@ -191,8 +194,8 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
             evaluation=evaluation,
             engine=engine,
             out=out,
-            warn=say,
             processes=processes,
+            progress=not options.quiet,
         )
         if checkpoint is not None:
             trainer.load(checkpoint)
@@ -202,12 +205,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         names = options.trackers if processes.is_first else ()
         trackers = open_trackers(names, options.out, options.out.absolute().name, resolved)
         stack.callback(trackers.close)
-
-        def on_step(row: dict[str, Any]) -> None:
-            progress.show(algorithm.name, row["step"], row)
-            trackers.log(row)
-
-        trainer.on_step = on_step
+        trainer.on_step = trackers.log
         reason = trainer.train()
     say(_farewell(reason, options.out, trainer.step, config.steps))
     return EXIT_CODES[reason]
@@ -242,7 +240,7 @@ def _compare_with_saved(out: Path, begun: dict[str, Any], resolved: dict[str, An
             raise ValueError(f"{out} holds a run of the {what} {old}; it cannot go on as {new}.")
     for name, (old, new) in changed.items():
         say(f"Warning: resuming with {name} = {new}; the run was begun with {old}.")
-    if others := told_differences(*({k: c.get(k) for k in MADE_WITH} for c in (begun, resolved))):
+    if others := other_software(begun, resolved):
         say(f"Warning: resuming with other software: {others}.")
 
 
