@@ -64,7 +64,7 @@ class Bars:
 
     def add(self, name: str, total: int) -> None:
         self._numbers[name] = {}
-        self._totals[name], self._completed[name] = total, 0
+        self._completed[name], self._totals[name] = 0, total
         self._tasks[name] = self._progress.add_task(name, total=total, numbers=self._numbers[name])
 
     def show(self, name: str, completed: int, row: dict[str, Any] | None = None) -> None:
@@ -95,15 +95,16 @@ class Bars:
             self._progress.remove_task(task)
 
     def say_where(self) -> None:
-        """A line for each bar that is on its way; for the first one that is not, if none is."""
-        left = [name for name, total in self._totals.items() if self._completed[name] < total]
+        """A line for each bar that is on its way; for the first one that is not, if none is. May be
+        called from another thread."""
+        left = [name for name, total in list(self._totals.items()) if self._completed[name] < total]
         for name in [n for n in left if self._completed[n] or n in self._phases] or left[:1]:
             self._say(name)
 
     def _say(self, name: str) -> None:
         numbers = self._numbers[name]
         words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
-        phase = [self._phases[name]] if name in self._phases else []
+        phase = filter(None, [self._phases.get(name)])
         say("  ".join([name, f"{self._completed[name]}/{self._totals[name]}", *words, *phase]))
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agent.helpers import small_policy
@@ -175,6 +176,26 @@ def test_help_names_every_algorithm(capsys):
     assert run() == 2
 
 
+def test_help_is_a_command_too(capsys):
+    assert run("help") == run("--help") == 0
+    listed = capsys.readouterr().out
+    assert listed[: len(listed) // 2] == listed[len(listed) // 2 :]
+    for words in (("eval",), ("judge",), ("sandbox", "run"), ("train",), ("train", "vpd")):
+        assert run("help", *words) == run(*words, "--help") == 0
+        output = capsys.readouterr()
+        shown = output.out or output.err
+        assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
+    assert run("help", "trian") == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_the_version_names_what_it_runs_on(capsys):
+    assert run("--version") == 0
+    shown = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert {"vpd", "python", "torch", "transformers"} <= set(shown)
+    assert shown["torch"] == torch.__version__
+
+
 def test_help_explains_every_source_of_feedback(capsys):
     assert run("train", "vpd", *MINI, "--help") == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -304,6 +325,37 @@ def test_a_bad_data_file_is_explained(tmp_path, capsys, content, said):
     assert run("train", "vpd", *LCB, "--data", data, "--out", tmp_path / "out") == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("peft", "lora", ("--env", "vpd/MiniChoice-v0", "--lora-rank", 2)),
+        ("vllm", "vllm", ("--env", "vpd/MiniChoice-v0", "--engine", "vllm")),
+        ("accelerate", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
+        ("tensorboard", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
+        ("datasets", "hub", ("--env", "vpd/HumanEval-v0")),
+        ("pyarrow", "hub", ("--env", "vpd/HumanEval-v0", "--data", "rows.parquet")),
+        ("math_verify", "math", ("--env", "vpd/Math-v0", "--data", "rows.jsonl")),
+        ("reasoning_gym", "reasoning", ("--env", "vpd/ReasoningGym-v0", "--set", "dataset=maze")),
+        ("yaml", "train", ("--env", "vpd/MiniChoice-v0", "--config", "c.yaml")),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra_before_any_work(
+    tmp_path, monkeypatch, capsys, package, extra, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.parquet", "rows.jsonl", "c.yaml"):
+        Path(name).write_text("{}\n")
+    if package == "tensorboard":
+        monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert run("train", "vpd", *arguments, "--model", "tiny", "--out", "out") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "pip install" in message
+    assert f"[{extra}" in message
+    assert "Traceback" not in message
+    assert not Path("out").exists()
 
 
 def test_an_output_folder_in_use_is_left_as_it_is(tmp_path, capsys):

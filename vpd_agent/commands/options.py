@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, make_dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -83,6 +84,8 @@ class ModelOptions:
         from vpd_agent.tiny import tiny_policy
         from vpd_agent.warmup import RECIPES
 
+        if self.lora_rank is not None and find_spec("peft") is None:
+            raise ValueError("--lora-rank needs peft: pip install 'vpd[lora]'")
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads must be at least 1, got {self.threads}.")
