@@ -277,6 +277,7 @@ def our_trainer(setting: Setting, algorithm, *, own_feedback: bool = False):
         Free.vector(setting.rollouts, problems=problems),
         config,
         template=TeacherTemplate(failed=TEMPLATE, solved=TEMPLATE),
+        progress=False,
     )
 
 

@@ -143,12 +143,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "or FILE is -",
     )
     command.add_argument(
-        "--backend",
+        "--sandbox",
         type=_backend,
         default="auto",
         metavar="NAME",
         help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here",
     )
+    command.add_argument("--backend", action=_Renamed, nargs="?", help=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help="print one JSON object instead")
     command.add_argument(
         "--call",
@@ -187,6 +188,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--name", type=_image_name, default=IMAGE, metavar="IMAGE", help=f"default: {IMAGE}"
     )
     return parser
+
+
+class _Renamed(argparse.Action):
+    """A flag by the name that it had once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error(f"{self.option_strings[0]} is called --sandbox, as in every other command")
 
 
 def _backend(text: str) -> str:
@@ -249,7 +257,7 @@ def _run(options: argparse.Namespace, signals: _Signals) -> int:
     job = _job(options)
     with contextlib.ExitStack() as stack:
         with signals.held():
-            box = _open(options.backend, job)
+            box = _open(options.sandbox, job)
             stack.callback(box.close)
         execution = box.run(job)
     if options.json:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vpd_envs.provenance import differences
+
 HEADER = "evaluation"
 
 
@@ -96,11 +98,10 @@ class AnswerFile:
         return row
 
     def _check(self, there: dict[str, Any], here: dict[str, Any]) -> None:
-        names = [n for n in dict.fromkeys([*there, *here]) if there.get(n) != here.get(n)]
-        if names:
-            told = "; ".join(f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names)
+        if differing := differences(there, here):
             raise ValueError(
-                f"{self.path} has the answers of another evaluation: {told}. Pass another --out."
+                f"{self.path} has the answers of another evaluation: {differing}. Pass another "
+                f"--out."
             )
 
     def _take(self, row: dict[str, Any]) -> None:

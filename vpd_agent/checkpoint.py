@@ -8,8 +8,6 @@ random states, rollouts that were collected ahead. What follows from the configu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import random
 from dataclasses import asdict
@@ -21,12 +19,11 @@ import torch
 
 from vpd_agent.collect import Collected
 from vpd_agent.evaluate import failure_from_json, failure_to_json
+from vpd_agent.identity import tokenizer_hash
 from vpd_agent.run_folder import BAD_BATCHES, METRICS, MODEL, SAMPLES
 from vpd_agent.types import Rollout
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from vpd_agent.trainer import Trainer
 
 STATE = "trainer.pt"
@@ -77,7 +74,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     return {
         "algorithm": trainer.algorithm.name,
         "model": _shapes(trainer),
-        "tokenizer": _fingerprint(trainer.policy.tokenizer),
+        "tokenizer": tokenizer_hash(trainer.policy.tokenizer),
         "step": trainer.step,
         "row": trainer.row,
         "state": trainer.state,
@@ -149,7 +146,7 @@ def _check_that_it_fits(trainer: Trainer, saved: dict[str, Any], path: Path) -> 
             f"The checkpoint {path} is of another model: {weight} is {there.get(weight, 'missing')}"
             f" there, {here.get(weight, 'missing')} here. Resume with the same model and dtype."
         )
-    if saved["tokenizer"] != _fingerprint(trainer.policy.tokenizer):
+    if saved["tokenizer"] != tokenizer_hash(trainer.policy.tokenizer):
         raise ValueError(
             f"The checkpoint {path} was trained with another tokenizer or chat template. Resume "
             f"with the same ones."
@@ -160,12 +157,6 @@ def _shapes(trainer: Trainer) -> dict[str, str]:
     """Every weight's shape and type."""
     weights = trainer.policy.model.named_parameters()
     return {name: f"{tuple(w.shape)} {w.dtype}" for name, w in weights}
-
-
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of everything that decides which tokens a conversation becomes, as far as it can be seen."""
-    seen = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

@@ -40,7 +40,7 @@ USAGE = """usage: vpd COMMAND …
   sandbox build     build the image of the docker cages
   doctor            what works on this machine, and what mends the rest
 
-vpd COMMAND --help tells more."""
+vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is installed."""
 
 EXTRAS = {  # the extra of `vpd` that brings a package
     "matplotlib": "report",
@@ -53,9 +53,14 @@ EXTRAS = {  # the extra of `vpd` that brings a package
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(version())
+        return 0
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sandbox").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
@@ -71,6 +76,16 @@ def usage() -> str:
     except ModuleNotFoundError:
         return USAGE
     return f"{USAGE}\n\nalgorithms: {', '.join(ALGORITHMS)}"
+
+
+def version() -> str:
+    """This project's, and of what it runs on."""
+    from vpd_envs.provenance import commit, versions
+
+    found = versions("torch", "transformers", "gymnasium")
+    source = f" ({commit()})" if commit() else ""
+    others = "".join(f"\n{name} {v}" for name, v in found.items() if name != "vpd")
+    return f"vpd {found['vpd']}{source}{others}"
 
 
 def _run(command: str, *rest: str) -> int:

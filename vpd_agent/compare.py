@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vpd_agent.pictures import drawn, pyplot
 from vpd_agent.run_folder import CONFIG, METRICS, MODEL, read_jsonl, write_atomically
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
@@ -33,6 +35,10 @@ class Run:
     @property
     def finished(self) -> bool:
         return (self.path / MODEL).is_dir()
+
+    def arguments(self) -> list[str]:
+        """What `vpd train ALGORITHM` gets besides the options that all runs share."""
+        return ["--seed", str(self.seed), "--out", str(self.path), "--quiet"]
 
     def metrics(self) -> list[dict[str, Any]]:
         path = self.path / METRICS
@@ -109,7 +115,7 @@ def run_all(
 def _start(run: Run, options: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
     run.path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "vpd_agent.cli", "train", run.algorithm, *options]
-    command += ["--seed", str(run.seed), "--out", str(run.path), "--quiet"]
+    command += run.arguments()
     with log_file(run).open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -169,8 +175,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def write_report(out: Path, runs: Sequence[Run], command: str) -> Path:
-    """report.md, results.json and, where matplotlib is installed, curves.png."""
+def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """report.md, results.json and, where matplotlib is installed, curves.png: those it wrote."""
     sections = [f"# Comparison\n\n`{command}`\n"]
     seeds = sorted({run.seed for run in runs})
     sections.append(
@@ -200,17 +206,13 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> Path:
         ],
     }
     write_atomically(out / "results.json", json.dumps(results, indent=1))
-    draw(out / "curves.png", runs)
-    return out / "report.md"
+    files = [out / "report.md", out / "results.json", out / "curves.png"]
+    return files if drawn(files[-1], partial(draw, runs=runs)) else files[:-1]
 
 
 def draw(path: Path, runs: Sequence[Run]) -> None:
     """Both curves side by side: lines are means, bands 95 % confidence intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, key, title in zip(
         axes,

@@ -71,7 +71,8 @@ class TrainConfig:
     eval_failures: int = 128
     """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
     save_every: int = 50
-    """Steps between checkpoints; 0: none but the final model, and where a run is interrupted."""
+    """Steps between checkpoints, of which there is one of the end too; 0: none but the final model,
+    and where a run is interrupted."""
     keep_checkpoints: int = 2
     """The newest ones, that many; besides them the best model by held-out pass@1."""
     samples_every: int = 10

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,6 +19,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -46,32 +47,65 @@ NUMBERS = (  # what a person calls it, the metric or the last part of its name, 
 
 
 class Bars:
-    """Named progress bars with a few numbers behind each."""
+    """Named progress bars with a few numbers behind each.
+
+    A log gets lines instead: one per tenth of the way, and now and then where that takes long.
+    """
 
     def __init__(self, progress: Progress, quiet: bool) -> None:
         self._progress = progress
         self._plain = not quiet and not progress.console.is_terminal
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._completed: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
         self._numbers: dict[str, dict[str, str]] = {}
+        self._phases: dict[str, str] = {}
         self._said: dict[str, int] = {}
 
     def add(self, name: str, total: int) -> None:
         self._numbers[name] = {}
+        self._completed[name], self._totals[name] = 0, total
         self._tasks[name] = self._progress.add_task(name, total=total, numbers=self._numbers[name])
 
     def show(self, name: str, completed: int, row: dict[str, Any] | None = None) -> None:
         """Move a bar. Numbers that a row lacks keep their last value."""
-        numbers = self._numbers[name]
-        numbers.update(_numbers(row or {}))
-        task = self._tasks[name]
-        self._progress.update(task, completed=completed, refresh=row is not None)
-        total = self._progress.tasks[task].total
-        # A log gets a line per tenth of the way.
-        tenth = int(10 * completed / max(total, 1))
+        self._numbers[name].update(_numbers(row or {}))
+        self._completed[name] = completed
+        self._progress.update(self._tasks[name], completed=completed, refresh=row is not None)
+        tenth = int(10 * completed / max(self._totals[name], 1))
         if self._plain and self._said.get(name) != tenth:
             self._said[name] = tenth
-            words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
-            say("  ".join([name, f"{completed}/{total:.0f}", *words]))
+            self._say(name)
+
+    @contextmanager
+    def phase(self, name: str, what: str) -> Iterator[Callable[[int, int], None]]:
+        """What the work of a bar does beside its steps. The body may call what it gets with how
+        much of how much is done."""
+        task = self._progress.add_task(what, total=None, numbers={})
+
+        def show(done: int, total: int) -> None:
+            self._phases[name] = f"{what} {done}/{total}"
+            self._progress.update(task, completed=done, total=total)
+
+        self._phases[name] = what
+        try:
+            yield show
+        finally:
+            del self._phases[name]
+            self._progress.remove_task(task)
+
+    def say_where(self) -> None:
+        """A line for each bar that is on its way; for the first one that is not, if none is. May be
+        called from another thread."""
+        left = [name for name, total in list(self._totals.items()) if self._completed[name] < total]
+        for name in [n for n in left if self._completed[n] or n in self._phases] or left[:1]:
+            self._say(name)
+
+    def _say(self, name: str) -> None:
+        numbers = self._numbers[name]
+        words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
+        phase = filter(None, [self._phases.get(name)])
+        say("  ".join([name, f"{self._completed[name]}/{self._totals[name]}", *words, *phase]))
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, str]:
@@ -119,8 +153,21 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         console=console,
         disable=quiet or not console.is_terminal,
     )
-    with progress:
-        yield Bars(progress, quiet)
+    shown = Bars(progress, quiet)
+    with ExitStack() as stack:
+        stack.enter_context(progress)
+        if not quiet and not console.is_terminal:
+            from vpd_envs.progress import repeated
+
+            stack.enter_context(repeated(shown.say_where))
+        yield shown
+
+
+def phase(what: str, *, quiet: bool = False) -> AbstractContextManager[None]:
+    """Tells what is being done in its body, if that takes more than a few seconds."""
+    from vpd_envs.progress import told_if_slow
+
+    return told_if_slow(what, shown=is_main_process() and not quiet)
 
 
 def say(message: str) -> None:

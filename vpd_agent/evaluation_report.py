@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vpd_agent.evaluate import Evaluation
+from vpd_agent.pictures import drawn, pyplot
 from vpd_agent.run_folder import write_atomically
 from vpd_agent.statistics import Interval, powers_of_two
 
@@ -45,7 +46,8 @@ def status_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 def write_report(
     out: Path, evaluation: Evaluation, samples: int, measured: Mapping[str, Any]
 ) -> list[Path]:
-    """Files beside the answers `out`: .json, .md and, where matplotlib is installed, .png."""
+    """Files beside the answers `out`: .json, .md and, where matplotlib is installed, .png. What is
+    text is on the disk before anything is drawn."""
     summary = {
         "pass@1": evaluation.pass_at_1,
         f"avg@{samples}": evaluation.pass_at_1,
@@ -68,11 +70,13 @@ def write_report(
         _markdown(*status_table(evaluation)),
         _markdown(["measured", ""], [[k, f"`{v}`"] for k, v in measured.items()]),
     ]
-    if find_spec("matplotlib") is not None and evaluation.judged:
-        files.append(out.with_suffix(".png"))
-        _draw(files[-1], evaluation, samples, title)
-        sections.insert(1, f"![pass@k]({files[-1].name})")
     write_atomically(files[1], "\n\n".join(sections) + "\n")
+    picture = out.with_suffix(".png")
+    draw = partial(_draw, evaluation=evaluation, samples=samples, title=title)
+    if evaluation.judged and drawn(picture, draw):
+        sections.insert(1, f"![pass@k]({picture.name})")
+        write_atomically(files[1], "\n\n".join(sections) + "\n")
+        files.append(picture)
     return files
 
 
@@ -90,11 +94,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def _draw(path: Path, evaluation: Evaluation, samples: int, title: str) -> None:
     """pass@k with its band, and how many problems have which share of their answers solved."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     points = {k: i for k, i in curve(evaluation, samples).items() if i.count}
     ks, means = list(points), [i.mean for i in points.values()]

@@ -22,7 +22,7 @@ CONFIG, METRICS, SAMPLES, FAILURES, BAD_BATCHES = (
     "bad_batches.jsonl",
 )
 CHECKPOINTS, MODEL, BEST, LOCK = "checkpoints", "model", "best", ".lock"
-BEST_METRICS = "metrics.json"  # in BEST: the row of its step
+MODEL_METRICS = "metrics.json"  # in BEST and MODEL: the row of their step
 # Behind the name of a folder that is being written, replaced or removed, with a dot before it.
 NEW, OLD, GONE = ".new", ".old", ".gone"
 
@@ -39,7 +39,8 @@ class RunFolder:
     Layout: config.json, metrics.jsonl (a line per step), samples.jsonl (prompts, answers, feedback
     and teacher prompts), failures.jsonl (what the teacher is evaluated on), bad_batches.jsonl
     (batches whose loss was no finite number), checkpoints/NNNNNN/, best/ (the student that was best
-    when evaluated), model/ (the final student).
+    when evaluated), model/ (the final student; that it is there says that the run has finished, and
+    its metrics.json at which step).
 
     resume: go on with the run in the folder. One that never came to a checkpoint begins anew.
     processes: those of the run. Each makes a RunFolder and calls the same methods; the first one
@@ -69,6 +70,13 @@ class RunFolder:
             raise ValueError(
                 f"There is nothing to resume in {self.path}: no run was begun there. "
                 f"Start without --resume, in a new folder."
+            )
+        finished = self.finished_step(self.path)
+        if finished is not None and not self.latest_checkpoint(self.path):
+            raise ValueError(
+                f"The run in {self.path} finished at step {finished} and left no checkpoint to go "
+                f"on from (--save-every 0). Train its model in a new folder: --model "
+                f"{self.path / MODEL}."
             )
         self.path.mkdir(parents=True, exist_ok=True)
         lock = (self.path / LOCK).open("w")
@@ -147,6 +155,14 @@ class RunFolder:
     @staticmethod
     def latest_checkpoint(path: str | Path) -> Path | None:
         return next(reversed(_by_step(Path(path) / CHECKPOINTS)), None)
+
+    @staticmethod
+    def finished_step(path: str | Path) -> int | None:
+        """The step at which the run in a folder has finished; None if it has not."""
+        try:
+            return json.loads(Path(path, MODEL, MODEL_METRICS).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def _is_first(self) -> bool:

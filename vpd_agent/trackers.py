@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 FOLDER = "trackers"  # of a run's folder
-PACKAGES = {"comet_ml": "comet-ml"}  # where the package has another name than its tracker
+PACKAGES = {  # what to install, where it has another name than the tracker
+    "comet_ml": "comet-ml",
+    "tensorboard": "'vpd[trackers]'",
+}
 
 
 class Trackers:
@@ -70,7 +73,7 @@ def check_trackers(names: Sequence[str]) -> None:
     if not names:
         return
     if find_spec("accelerate") is None:
-        raise ValueError("--trackers needs accelerate: pip install accelerate")
+        raise ValueError("--trackers needs accelerate: pip install 'vpd[trackers]'")
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))

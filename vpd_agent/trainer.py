@@ -24,6 +24,7 @@ from vpd_agent import checkpoint
 from vpd_agent.algorithms.base import Algorithm, LossInputs, State, Step
 from vpd_agent.collect import Collected, answer, collect, read_prompts
 from vpd_agent.config import TrainConfig
+from vpd_agent.console import Bars, bars, phase, say
 from vpd_agent.correction import sampler_correction
 from vpd_agent.engines import Engine
 from vpd_agent.engines.hf import HFEngine
@@ -39,7 +40,14 @@ from vpd_agent.interruption import Interruption
 from vpd_agent.monitor import PASS_1, CollapseMonitor, describe
 from vpd_agent.policy import Policy
 from vpd_agent.processes import Processes
-from vpd_agent.run_folder import BAD_BATCHES, BEST_METRICS, FAILURES, METRICS, SAMPLES, RunFolder
+from vpd_agent.run_folder import (
+    BAD_BATCHES,
+    FAILURES,
+    METRICS,
+    MODEL_METRICS,
+    SAMPLES,
+    RunFolder,
+)
 from vpd_agent.teacher import Teacher, TeacherTemplate, teacher_prompts
 from vpd_agent.types import Rollout, RolloutBatch
 from vpd_agent.update import Updater
@@ -61,8 +69,12 @@ class Trainer:
     evaluation: the same with any number of sub-environments, over held-out problems.
     engine: samples the rollouts; None: HFEngine.
     processes: those of the run; None: this one alone.
-    out: a RunFolder (in every process, made with the same `processes`); None writes nothing.
+    out: a RunFolder (in every process, made with the same `processes`), which gets metrics,
+        checkpoints and at last the model; None writes nothing: the trained model is `policy`.
     on_step: called with the metrics of each step, in the first process.
+    warn: called with a line for a person to read, in every process.
+    progress: whether `train` shows how far it is, on standard error: by a bar on a terminal, by a
+        line now and then in a log or a notebook.
     """
 
     def __init__(
@@ -78,7 +90,8 @@ class Trainer:
         processes: Processes | None = None,
         out: RunFolder | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
-        warn: Callable[[str], None] = lambda message: None,
+        warn: Callable[[str], None] = say,
+        progress: bool = True,
     ) -> None:
         self.processes = processes or Processes()
         mine, rest = divmod(config.prompts_per_step, self.processes.size)
@@ -117,6 +130,8 @@ class Trainer:
         self.out = out
         self.on_step = on_step
         self.warn = warn
+        self.progress = progress
+        self._bars: Bars | None = None  # while it trains
 
         self.teacher = (
             Teacher(policy, algorithm.teacher, algorithm.ema_rate, algorithm.trust_region)
@@ -144,7 +159,8 @@ class Trainer:
         self._failed_ahead: Exception | None = None
         self._saved_step: int | None = None
         self._warned_of_no_teacher = False
-        self.problem_ids = self._usable_problems()
+        with phase("Reading the problems", quiet=not progress):
+            self.problem_ids = self._usable_problems()
 
     def _shard(self) -> None:
         from vpd_agent.sharding import shard
@@ -339,21 +355,54 @@ class Trainer:
         saved. Raises FloatingPointError where more steps than config.max_skipped_steps would have
         to be skipped, and SaveError where the run's folder cannot be written to.
         """
-        with Interruption(self.warn) as interruption:
-            while self.row is not None or self.step < self.config.steps:
+        with Interruption(self.warn) as interruption, self._shown():
+            while not self._is_stopped and (self.row is not None or self.step < self.config.steps):
                 if self.row is None:
                     self._take_step()
                 self._finish_step()
-                if self.monitor.collapsed and self.config.stop_on_collapse:
-                    self._save_once()
-                    return "collapsed"
                 # A signal may have reached one of the processes only.
-                if self.processes.most(int(interruption.asked)) and self.step < self.config.steps:
+                asked = self.processes.most(int(interruption.asked))
+                if asked and self.step < self.config.steps and not self._is_stopped:
                     self._save_once()
                     return "interrupted"
+        if self._is_stopped:
+            self._save_once()
+            return "collapsed"
         if self.out is not None:
-            self.out.save_model(self.policy.save)
+            if self.config.save_every:  # what more steps can go on from
+                self._save_once()
+            self.out.save_model(partial(self._write_model, self._last_row()))
+        elif self.progress:
+            say(
+                f"Trained {self.step} steps. There is no output folder, so nothing was saved: "
+                f"trainer.policy.save(FOLDER) keeps the model."
+            )
         return "done"
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """The run's bar."""
+        with bars(quiet=not self.progress or not self.processes.is_first) as self._bars:
+            self._bars.add(self.algorithm.name, self.config.steps)
+            if self.step:
+                self._bars.show(self.algorithm.name, self.step)
+            try:
+                yield
+            finally:
+                self._bars = None
+
+    @contextmanager
+    def _phase(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Something that a step does not always do; its body tells how much of how much is done."""
+        if self._bars is None:
+            yield lambda done, total: None
+            return
+        with self._bars.phase(self.algorithm.name, what) as show:
+            yield show
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.monitor.collapsed is not None and self.config.stop_on_collapse
 
     def _take_step(self) -> None:
         """Collect, train, and begin the step's row of metrics."""
@@ -388,7 +437,7 @@ class Trainer:
         if self.out is None or self.step == 0:
             return
         if self.step == self.monitor.best_step:
-            self.out.save_best(partial(self._write_best, row))
+            self.out.save_best(partial(self._write_model, row))
         if config.save_every and self.step % config.save_every == 0:
             self.save()
 
@@ -528,32 +577,35 @@ class Trainer:
             "generator": torch.Generator(self.policy.device).manual_seed(self._seed("evaluation")),
         }
         with self.policy.gathered():
-            student = self._together(
-                lambda: evaluate_student(
-                    self.policy,
-                    self.engine,
-                    self.evaluation,
-                    ids[self.processes.rank :: self.processes.size],
-                    samples=config.eval_samples,
-                    max_turn_tokens=config.max_turn_tokens,
-                    **common,
+            with self._phase("evaluating the student") as show:
+                student = self._together(
+                    lambda: evaluate_student(
+                        self.policy,
+                        self.engine,
+                        self.evaluation,
+                        ids[self.processes.rank :: self.processes.size],
+                        samples=config.eval_samples,
+                        max_turn_tokens=config.max_turn_tokens,
+                        on_progress=show,
+                        **common,
+                    )
                 )
-            )
             student = _merged(self.processes.gather(student))
             if self.failures is None:
                 self._keep_failures(student.failures)
             failures = self.failures[self.processes.rank :: self.processes.size]
-            repaired = self._together(
-                lambda: evaluate_teacher(
-                    self.policy,
-                    self.engine,
-                    self.evaluation,
-                    failures,
-                    self.template,
-                    max_prompt_tokens=self.max_teacher_prompt_tokens,
-                    **common,
+            with self._phase("evaluating the teacher"):
+                repaired = self._together(
+                    lambda: evaluate_teacher(
+                        self.policy,
+                        self.engine,
+                        self.evaluation,
+                        failures,
+                        self.template,
+                        max_prompt_tokens=self.max_teacher_prompt_tokens,
+                        **common,
+                    )
                 )
-            )
             repaired = [one for part in self.processes.gather(repaired) for one in part]
         statuses = {
             f"eval/status/{name}": count / max(student.statuses.total(), 1)
@@ -610,6 +662,8 @@ class Trainer:
     def _report(self, row: dict[str, Any]) -> None:
         if self.out is not None:
             self.out.append(METRICS, [row])
+        if self._bars is not None:
+            self._bars.show(self.algorithm.name, row["step"], row)
         if self.on_step is not None and self.processes.is_first:
             self.on_step(row)
 
@@ -664,10 +718,15 @@ class Trainer:
         """Go on from a checkpoint; see `checkpoint.load`."""
         checkpoint.load(self, path)
 
-    def _write_best(self, row: dict[str, Any], path: Path | None) -> None:
+    def _write_model(self, row: dict[str, Any], path: Path | None) -> None:
+        """The model, and the row of its step."""
         self.policy.save(path)
         if path is not None:
-            (path / BEST_METRICS).write_text(json.dumps(row, indent=2) + "\n")
+            (path / MODEL_METRICS).write_text(json.dumps(row, indent=2) + "\n")
+
+    def _last_row(self) -> dict[str, Any]:
+        rows = self.out.read(METRICS)
+        return rows[-1] if rows and rows[-1]["step"] == self.step else {"step": self.step}
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

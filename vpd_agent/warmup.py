@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 import transformers
 
+from vpd_agent import policy as policy_module
+from vpd_agent import teacher, types
 from vpd_agent import tiny as tiny_module
 from vpd_agent.policy import Policy
 from vpd_agent.settings import COMPACT
@@ -105,12 +107,14 @@ def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None 
 
 
 def cache_folder(config: Recipe) -> Path:
-    """Named by a hash of what decides the weights: recipe, its code, library versions."""
+    """Named by a hash of what decides the weights: recipe, prompts, code, library versions."""
     sha = hashlib.sha256(
         f"{type(config).__name__} {json.dumps(asdict(config), sort_keys=True)}".encode()
     )
-    for source in (__file__, tiny_module.__file__, mini.__file__):
-        sha.update(Path(source).read_bytes())
+    sha.update(repr(COMPACT).encode())
+    for module in (tiny_module, mini, teacher, policy_module, types):
+        sha.update(Path(module.__file__).read_bytes())
+    sha.update(Path(__file__).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
     root = os.environ.get("VPD_CACHE") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vpd"

@@ -17,15 +17,18 @@ from typing import Any, BinaryIO
 from sandbox import SandboxError
 from vpd_envs.catalogue import CATALOGUE, make, parsed_options
 from vpd_envs.data import json_lines
-from vpd_envs.progress import LateProgress
+from vpd_envs.progress import LateProgress, told_if_slow
+from vpd_envs.provenance import differences, judged_by, text_hash
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
 
 JUDGE_EPILOG = """\
 ANSWERS has a JSON object per line, {"problem_id": …, "answer": …}. The verdicts come in the same
-order, {"problem_id", "reward", "status", "feedback"}; where the infrastructure failed, reward and
-status are null and "error" says why. If OUT exists, its verdicts are kept, those with an error are
-made anew, and judging goes on where it ended.
+order, {"problem_id", "answer_hash", "reward", "status", "feedback"}; where the infrastructure
+failed, reward and status are null and "error" says why. If OUT exists, its verdicts are kept, those
+with an error are made anew, and judging goes on where it ended: ANSWERS may have become longer, but
+OUT is refused if its verdicts are on other answers, or by another judge than the options ask for.
+OUT.judge.json, beside it, says by which: environment, options, data, code.
 
 An answer may also have "expected": true if it is known to solve its problem, false if not. Then the
 judge is judged: how many verdicts agree is told, and every line that does not.
@@ -92,8 +95,10 @@ def judge(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="verdicts (default: standard output)")
     options = parser.parse_args(arguments)
     with opened(options) as env:
-        getattr(env, "sandbox", None)  # where none works, say so before any answer is read
-        answers = Answers(options.answers, env)
+        with told_if_slow("Starting the sandbox"):
+            getattr(env, "sandbox", None)  # where none works, say so before any answer is read
+        with told_if_slow("Reading the answers"):
+            answers = Answers(options.answers, env)
         tally = Tally(answers)
         started = time.perf_counter()
         try:
@@ -101,7 +106,8 @@ def judge(arguments: list[str]) -> int:
                 if options.out is None:
                     write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally, progress)
                 else:
-                    judge_into(options.out, env, answers, tally, progress)
+                    record = judged_by(options.env, env, given_options(options))
+                    judge_into(options.out, record, env, answers, tally, progress)
         finally:
             tally.print(time.perf_counter() - started)
     return 1 if tally.errors or tally.disagreements else 0
@@ -127,11 +133,16 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def opened(options: argparse.Namespace) -> Iterator[TextEnv]:
     """The environment of the options; closed at the end."""
-    kwargs = parsed_options(options.set, data=options.data, sandbox=options.sandbox)
-    with closing(make(options.env, **kwargs).unwrapped) as env:
+    with told_if_slow("Loading the problems"):
+        made = make(options.env, **given_options(options)).unwrapped
+    with closing(made) as env:
         if not isinstance(env, TextEnv):
             raise ValueError(f"{options.env} is no environment of texts (vpd_envs.TextEnv).")
         yield env
+
+
+def given_options(options: argparse.Namespace) -> dict[str, Any]:
+    return parsed_options(options.set, data=options.data, sandbox=options.sandbox)
 
 
 # --- vpd judge ----------------------------------------------------------------------------------
@@ -224,10 +235,20 @@ class Tally:
 
 
 def judge_into(
-    out: Path, env: TextEnv, answers: Answers, tally: Tally, progress: LateProgress
+    out: Path,
+    record: dict[str, Any],
+    env: TextEnv,
+    answers: Answers,
+    tally: Tally,
+    progress: LateProgress,
 ) -> None:
-    """Verdicts into a file. What it has already is kept; a line that is cut off is not."""
-    if out.exists():
+    """Verdicts into a file. What it has already is kept; a line that is cut off is not.
+
+    record: what the verdicts depend on besides the answers. It is written beside the file before
+        the first verdict is; a file whose verdicts have another one, or none, is refused.
+    """
+    if out.exists() and out.stat().st_size:
+        check_record(out, record)
         kept = checked_verdicts(out, answers)
         if any(row["reward"] is None for row in read_verdicts(out, kept)):
             repair(out, kept, env, answers, progress)
@@ -238,9 +259,36 @@ def judge_into(
     else:
         kept = 0
         out.parent.mkdir(parents=True, exist_ok=True)
+        write_record(out, record)
     with out.open("ab") as file:
         rest = itertools.islice(answers.attempts(), kept, None)
         write_verdicts(file, env, rest, tally, progress)
+
+
+def record_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.judge.json")
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    path = record_of(out)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def check_record(out: Path, record: dict[str, Any]) -> None:
+    """Raises ValueError unless the verdicts of a file were made as these would be."""
+    path = record_of(out)
+    instead = "Pass another --out, or remove the file."
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{out} cannot be gone on with: {path.name} beside it, which says by what its verdicts "
+            f"were made, is missing or damaged. {instead}"
+        ) from error
+    if differing := differences(there, json.loads(json.dumps(record))):
+        raise ValueError(f"{out} has the verdicts of another judge: {differing}. {instead}")
 
 
 def write_verdicts(
@@ -250,15 +298,15 @@ def write_verdicts(
     tally: Tally,
     progress: LateProgress,
 ) -> None:
-    taken: deque[Problem] = deque()  # those whose verdicts are still to come, in their order
+    taken: deque[tuple[Problem, str]] = deque()  # whose verdicts are still to come, in their order
 
     def noted() -> Iterator[tuple[Problem, str]]:
-        for problem, answer in answers:
-            taken.append(problem)
-            yield problem, answer
+        for attempt in answers:
+            taken.append(attempt)
+            yield attempt
 
     for verdict in env.judge_many(noted()):
-        row = verdict_row(taken.popleft(), verdict)
+        row = verdict_row(*taken.popleft(), verdict)
         file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         file.flush()
         tally.add(row)
@@ -266,8 +314,8 @@ def write_verdicts(
         progress.show(tally.statuses.total() + tally.errors)
 
 
-def verdict_row(problem: Problem, verdict: Verdict | SandboxError) -> dict[str, Any]:
-    row: dict[str, Any] = {"problem_id": problem.id}
+def verdict_row(problem: Problem, answer: str, verdict: Verdict | SandboxError) -> dict[str, Any]:
+    row: dict[str, Any] = {"problem_id": problem.id, "answer_hash": text_hash(answer)}
     if isinstance(verdict, Verdict):
         status = verdict.status.value
         return row | {"reward": verdict.reward, "status": status, "feedback": verdict.feedback}
@@ -275,10 +323,11 @@ def verdict_row(problem: Problem, verdict: Verdict | SandboxError) -> dict[str, 
 
 
 def checked_verdicts(out: Path, answers: Answers) -> int:
-    """How many whole verdicts a file has. Raises ValueError if they are of other answers."""
+    """How many whole verdicts a file has. Raises ValueError if they are on other answers."""
     count = 0
+    instead = "Pass another --out, or remove the file."
     with out.open("rb") as file:
-        for (problem, _), line in zip(answers.attempts(), file, strict=False):
+        for (problem, answer), line in zip(answers.attempts(), file, strict=False):
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
@@ -289,13 +338,17 @@ def checked_verdicts(out: Path, answers: Answers) -> int:
             if not isinstance(row, dict) or row.get("problem_id") != problem.id:
                 raise ValueError(
                     f"{out}, line {count}: this is no verdict on an answer to {problem.id!r}, as "
-                    f"{answers.path} has it in this place. Pass another --out, or remove the file."
+                    f"{answers.path} has it in this place. {instead}"
+                )
+            if row.get("answer_hash") != text_hash(answer):
+                raise ValueError(
+                    f"{out}, line {count}: this is the verdict on another answer to "
+                    f"{problem.id!r} than {answers.path} has in this place. {instead}"
                 )
         else:
             if count == answers.total and file.readline():
                 raise ValueError(
-                    f"{out} has more verdicts than {answers.path} has answers. Pass another --out, "
-                    f"or remove the file."
+                    f"{out} has more verdicts than {answers.path} has answers. {instead}"
                 )
     return count
 
@@ -318,10 +371,9 @@ def repair(out: Path, kept: int, env: TextEnv, answers: Answers, progress: LateP
         pairs = zip(answers.attempts(), read_verdicts(out, kept), strict=False)
         return (attempt for attempt, row in pairs if row["reward"] is None)
 
-    problems = (problem for problem, _ in failed())
     again = (
-        verdict_row(problem, verdict)
-        for problem, verdict in zip(problems, env.judge_many(failed()), strict=True)
+        verdict_row(problem, answer, verdict)
+        for (problem, answer), verdict in zip(failed(), env.judge_many(failed()), strict=True)
     )
     with new.open("wb") as file:
         for number, row in enumerate(read_verdicts(out, kept), start=1):

@@ -1,14 +1,56 @@
-"""How far a long batch is: a bar that appears only once the work has taken a few seconds."""
+"""How far long work is: said only once it has taken a few seconds, by a thread of its own, since
+the work may say nothing for a long time."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 PATIENCE_SECONDS = 3.0
 LOG_SECONDS = 30.0  # between the lines where there is no terminal
+
+
+@contextmanager
+def told_if_slow(what: str, shown: bool = True) -> Iterator[None]:
+    """Lines on standard error that tell what is being done, and for how long: after
+    PATIENCE_SECONDS, then every LOG_SECONDS."""
+    started = time.monotonic()
+
+    def tell() -> None:
+        seconds = time.monotonic() - started
+        print(f"{what} ({seconds:.0f} s so far)", file=sys.stderr, flush=True)
+
+    if not shown:
+        yield
+        return
+    with repeated(tell):
+        yield
+
+
+@contextmanager
+def repeated(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` in a thread while the body runs, after PATIENCE_SECONDS and then every
+    LOG_SECONDS."""
+    over = threading.Event()
+
+    def work() -> None:
+        pause = PATIENCE_SECONDS
+        while not over.wait(pause):
+            tell()
+            pause = LOG_SECONDS
+
+    thread = threading.Thread(target=work, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class LateProgress:
@@ -23,23 +65,23 @@ class LateProgress:
         self.total = total
         self._terminal = sys.stderr.isatty()
         self._wanted = self._terminal if shown is None else shown
+        self._done = 0
         self._bar: Any = None
-        self._due = time.monotonic() + PATIENCE_SECONDS
+        self._telling = repeated(self._tell)
 
     def show(self, done: int) -> None:
-        if not self._wanted:
-            return
+        self._done = done
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
-        elif time.monotonic() >= self._due:
-            if self._terminal:
-                self._start(done)
-            else:
-                of = "" if self.total is None else f" of {self.total}"
-                print(f"{self.what}: {done}{of}", file=sys.stderr, flush=True)
-                self._due = time.monotonic() + LOG_SECONDS
 
-    def _start(self, done: int) -> None:
+    def _tell(self) -> None:
+        if not self._terminal:
+            of = "" if self.total is None else f" of {self.total}"
+            print(f"{self.what}: {self._done}{of}", file=sys.stderr, flush=True)
+        elif self._bar is None:
+            self._start()
+
+    def _start(self) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -50,7 +92,7 @@ class LateProgress:
             TimeRemainingColumn,
         )
 
-        self._bar = Progress(
+        bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -59,10 +101,13 @@ class LateProgress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._bar.start()
-        self._task = self._bar.add_task(self.what, total=self.total, completed=done)
+        bar.start()
+        self._task = bar.add_task(self.what, total=self.total, completed=self._done)
+        self._bar = bar
 
     def __enter__(self) -> LateProgress:
+        if self._wanted:
+            self._telling.__enter__()
         return self
 
     def __exit__(
@@ -71,5 +116,7 @@ class LateProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._wanted:
+            self._telling.__exit__(None, None, None)
         if self._bar is not None:
             self._bar.stop()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agent.helpers import small_policy
@@ -88,6 +89,42 @@ def test_a_stopped_run_resumes(tmp_path, model):
     assert [row["step"] for row in rows(tmp_path / "run/metrics.jsonl")] == [1, 2, 3]
 
 
+def test_a_finished_run_has_nothing_to_do_and_goes_on_with_more_steps(tmp_path, model, capsys):
+    """Its last step is none of those that --save-every names."""
+    out = tmp_path / "run"
+    common = ("--model", model, "--prompts-per-step", 2, "--group-size", 2, "--eval-every", 0,
+              "--learning-rate-decay", 0, "--quiet", "--out", out)  # fmt: skip
+    assert run("train", "sdpo", *CHOICE, *common, "--steps", 3, "--save-every", 2) == 0
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert json.loads((out / "model/metrics.json").read_text())["step"] == 3
+    for steps in (3, 2):
+        capsys.readouterr()
+        assert run("train", "sdpo", "--resume", "--out", out, "--steps", steps) == 0
+        assert "Nothing to do: the run in" in capsys.readouterr().err
+    assert written == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    # A run of four steps in one go is the same as one that went on after three.
+    assert run("train", "sdpo", "--resume", "--out", out, "--steps", 4) == 0
+    whole = tmp_path / "whole"
+    arguments = ("train", "sdpo", *CHOICE, *common[:-1], whole, "--steps", 4, "--save-every", 2)
+    assert run(*arguments) == 0
+    weights = [path / "model/model.safetensors" for path in (out, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert [row["step"] for row in rows(out / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_begun_anew(tmp_path, model, capsys):
+    out = tmp_path / "run"
+    assert run("train", "sdpo", *CHOICE, "--model", model, "--prompts-per-step", 2, "--group-size",
+               2, "--eval-every", 0, "--quiet", "--out", out, "--steps", 1, "--save-every",
+               0) == 0  # fmt: skip
+    before = (out / "metrics.jsonl").read_text()
+    assert run("train", "sdpo", "--resume", "--out", out) == 0
+    assert "Nothing to do" in capsys.readouterr().err
+    assert run("train", "sdpo", "--resume", "--out", out, "--steps", 2) == 2
+    assert "left no checkpoint to go on from" in " ".join(capsys.readouterr().err.split())
+    assert (out / "metrics.jsonl").read_text() == before
+
+
 def test_eval_counts_every_answer(tmp_path, model, capsys):
     code = run("eval", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                "--problems", 5, "--samples", 3, "--max-response-tokens", 4,
@@ -139,6 +176,26 @@ def test_help_names_every_algorithm(capsys):
     assert run() == 2
 
 
+def test_help_is_a_command_too(capsys):
+    assert run("help") == run("--help") == 0
+    listed = capsys.readouterr().out
+    assert listed[: len(listed) // 2] == listed[len(listed) // 2 :]
+    for words in (("eval",), ("judge",), ("sandbox", "run"), ("train",), ("train", "vpd")):
+        assert run("help", *words) == run(*words, "--help") == 0
+        output = capsys.readouterr()
+        shown = output.out or output.err
+        assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
+    assert run("help", "trian") == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_the_version_names_what_it_runs_on(capsys):
+    assert run("--version") == 0
+    shown = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert {"vpd", "python", "torch", "transformers"} <= set(shown)
+    assert shown["torch"] == torch.__version__
+
+
 def test_help_explains_every_source_of_feedback(capsys):
     assert run("train", "vpd", *MINI, "--help") == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -164,7 +221,7 @@ def test_an_error_of_any_process_is_told_with_its_rank(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("[rank 3] vpd train: Unknown algorithm 'vpq'")
 
 
-def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
+def test_compare_trains_every_run_and_reports(tmp_path, model, capsys, monkeypatch):
     arguments = ("compare", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                  "--algorithms", "vpd", "grpo", "--seeds", 0, 1, "--steps", 2,
                  "--out", tmp_path / "c", "--", "--eval-every", 1, "--eval-problems", 6,
@@ -182,8 +239,34 @@ def test_compare_trains_every_run_and_reports(tmp_path, model, capsys):
     before = (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns
     assert run(*arguments) == 0
     assert (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns == before
+    # They are not, if they are no longer what the command would train.
+    for changed, message in (
+        ((*arguments, "--learning-rate", 0.5), "there, 0.5 here"),
+        ((*arguments[:3], "--set", "table_seed=7", *arguments[3:]), "set is [] there"),
+    ):
+        capsys.readouterr()
+        assert run(*changed) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "holds a finished run of another comparison" in said
+        assert message in said
+    small_policy(seed=3).save(model)  # another model under the same name
+    try:
+        assert run(*arguments) == 2
+        assert "model.weights is" in " ".join(capsys.readouterr().err.split())
+    finally:
+        small_policy().save(model)
+    # Without matplotlib there is no picture, and nothing else is lost.
+    (tmp_path / "c/report.md").unlink()
+    (tmp_path / "c/curves.png").unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(*arguments) == 0
+    output = capsys.readouterr()
+    assert "Without the picture curves.png: it needs matplotlib" in " ".join(output.err.split())
+    assert "curves.png" not in output.out
+    assert (tmp_path / "c/report.md").read_text() == report
 
 
+CHOICE = ("--env", "vpd/MiniChoice-v0")
 MINI = ("--env", "vpd/MiniCode-v0", "--model", "tiny", "--sandbox", "local")
 LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
 
@@ -242,6 +325,37 @@ def test_a_bad_data_file_is_explained(tmp_path, capsys, content, said):
     assert run("train", "vpd", *LCB, "--data", data, "--out", tmp_path / "out") == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("peft", "lora", ("--env", "vpd/MiniChoice-v0", "--lora-rank", 2)),
+        ("vllm", "vllm", ("--env", "vpd/MiniChoice-v0", "--engine", "vllm")),
+        ("accelerate", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
+        ("tensorboard", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
+        ("datasets", "hub", ("--env", "vpd/HumanEval-v0")),
+        ("pyarrow", "hub", ("--env", "vpd/HumanEval-v0", "--data", "rows.parquet")),
+        ("math_verify", "math", ("--env", "vpd/Math-v0", "--data", "rows.jsonl")),
+        ("reasoning_gym", "reasoning", ("--env", "vpd/ReasoningGym-v0", "--set", "dataset=maze")),
+        ("yaml", "train", ("--env", "vpd/MiniChoice-v0", "--config", "c.yaml")),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra_before_any_work(
+    tmp_path, monkeypatch, capsys, package, extra, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.parquet", "rows.jsonl", "c.yaml"):
+        Path(name).write_text("{}\n")
+    if package == "tensorboard":
+        monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert run("train", "vpd", *arguments, "--model", "tiny", "--out", "out") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "pip install" in message
+    assert f"[{extra}" in message
+    assert "Traceback" not in message
+    assert not Path("out").exists()
 
 
 def test_an_output_folder_in_use_is_left_as_it_is(tmp_path, capsys):

@@ -266,7 +266,10 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
     assert config["config"]["seed"] == 5
     assert config["options"]["setting"] == "tiny"
     assert config["options"]["feedback"] == "outcome"
-    assert {"python", "torch", "transformers", "gymnasium"} <= set(config["versions"])
+    assert {"python", "vpd", "torch", "transformers", "gymnasium"} <= set(config["versions"])
+    assert {"commit", "fingerprints"} <= set(config)
+    assert len(config["fingerprints"]["train"]) == 64
+    assert set(config["fingerprints"]["model"]) == {"weights", "model_config", "tokenizer"}
     assert run("train", "vpd", "--config", first / "config.json", "--out", second) == 0
     assert metrics(first) == metrics(second)
     again = json.loads((second / "config.json").read_text())
@@ -320,18 +323,32 @@ def test_resuming_needs_no_flags_and_says_what_differs(tmp_path, model, capsys):
     assert run("train", "sdpo", "--resume", "--out", out, "--steps", 3, "--save-every", 2) == 0
     message = said(capsys)
     assert "resuming with steps = 3; the run was begun with 2." in message
-    assert message.count("Warning") == 1
+    assert message.count("Warning: resuming") == 1
     assert [row["step"] for row in metrics(out)] == [1, 2, 3]
     config = json.loads((out / "config.json").read_text())
     assert (config["algorithm"]["alpha"], config["config"]["steps"]) == (0.7, 3)
 
+    # Other software is told of.
+    old = config | {"versions": config["versions"] | {"torch": "1.0"}}
+    (out / "config.json").write_text(json.dumps(old))
+    assert run("train", "sdpo", "--resume", "--out", out) == 0
+    assert "resuming with other software: versions.torch is '1.0' there" in said(capsys)
+    (out / "config.json").write_text(json.dumps(config))
+
     # A file may name the folder; what was typed at first is not forgotten.
     (tmp_path / "c.yaml").write_text(f"out: {out}\nsteps: 3\n")
     assert run("train", "sdpo", "--resume", "--config", tmp_path / "c.yaml") == 0
-    assert "Warning" not in said(capsys)
+    assert "Warning: resuming" not in said(capsys)
     assert json.loads((out / "config.json").read_text())["algorithm"]["alpha"] == 0.7
 
     before = (out / "metrics.jsonl").read_text()
+    for changed, expected in (
+        (("--env", "vpd/MiniCode-v0"), "cannot go on as vpd/MiniCode-v0"),
+        (("--set", "table_seed=7"), "cannot go on as ['table_seed=7']"),
+        (("--train-split", "test", "--steps", 4), "other problems to train on"),
+    ):
+        assert run("train", "sdpo", "--resume", "--out", out, *changed) == 2
+        assert expected in said(capsys)
     assert run("train", "vpd", "--resume", "--out", out) == 2
     assert "this is a configuration of 'sdpo', not of 'vpd'" in said(capsys)
     assert run("train", "sdpo", "--resume", "--out", out, "--model", "tiny") == 2

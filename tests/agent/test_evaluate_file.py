@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from agent.helpers import SecretLetter, small_policy
 from sandbox import SandboxError
@@ -208,6 +209,24 @@ def test_the_command_prints_counts_and_leaves_a_report(tmp_path, model, capsys):
     assert out.read_bytes() == before
 
 
+def test_without_matplotlib_only_the_picture_is_missing(tmp_path, model, monkeypatch, capsys):
+    out = tmp_path / "answers.jsonl"
+    command = (*CHOICE, "--model", model, "--samples", 2, "--out", out)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        assert run(*command) == 0
+    output = capsys.readouterr()
+    assert "Without the picture answers.png: it needs matplotlib" in " ".join(output.err.split())
+    assert "pass@2" in output.out
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "answers.json", "answers.jsonl", "answers.md"]  # fmt: skip
+    assert "answers.png" not in (tmp_path / "answers.md").read_text()
+    answers = out.read_bytes()
+    assert run(*command) == 0
+    assert "![pass@k](answers.png)" in (tmp_path / "answers.md").read_text()
+    assert out.read_bytes() == answers
+
+
 def test_another_evaluation_may_not_go_on_in_a_file(tmp_path, model, capsys):
     out = tmp_path / "a.jsonl"
     command = [*CHOICE, "--model", model, "--out", out]
@@ -222,12 +241,19 @@ def test_another_evaluation_may_not_go_on_in_a_file(tmp_path, model, capsys):
     ]:
         assert run(*command, *change) == 2
         assert expected in said(capsys)
-    small_policy(seed=1).save(model)  # other weights under the same name
-    try:
-        assert run(*command) == 2
-        assert "weights is" in said(capsys)
-    finally:
-        small_policy().save(model)
+    other = small_policy()
+    with torch.no_grad():  # the last bit of the last number of one weight
+        weight = next(other.model.parameters()).view(-1)
+        weight[-1] = torch.nextafter(weight[-1], torch.tensor(9.0))
+    other_form = small_policy()
+    other_form.tokenizer.chat_template += " "
+    for changed, expected in ((other, "weights is"), (other_form, "tokenizer is")):
+        changed.save(model)  # under the same name
+        try:
+            assert run(*command) == 2
+            assert expected in said(capsys)
+        finally:
+            small_policy().save(model)
     assert run(*command, "--problems", 8, "--samples", 2) == 0
     assert len(out.read_text().splitlines()) == 1 + 8 * 2
 

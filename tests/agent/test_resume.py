@@ -342,6 +342,17 @@ def resume(folder: RunFolder, algorithm, **changes) -> Trainer:
     return trainer
 
 
+def test_a_run_that_collapsed_is_as_collapsed_when_it_is_resumed(tmp_path):
+    changes = {"steps": 40, "eval_every": 0, "min_entropy": 100.0, "collapse_patience": 1}
+    changes |= {"stop_on_collapse": True, "samples_every": 0}
+    folder = RunFolder(tmp_path / "run")
+    assert make_trainer(GRPO(), folder, **changes).train() == "collapsed"
+    before = folder.read("metrics.jsonl")
+    resumed = resume(folder, GRPO(), **changes)
+    assert resumed.train() == "collapsed"
+    assert resumed.out.read("metrics.jsonl") == before
+
+
 def test_every_random_state_goes_on_where_it_was(tmp_path):
     trainer = make_trainer(GRPO(), RunFolder(tmp_path / "run"))
     trainer.save()

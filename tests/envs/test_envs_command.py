@@ -13,6 +13,7 @@ from lcb_rows import FIXTURE, block
 from vpd_agent.cli import main
 from vpd_envs.catalogue import CATALOGUE
 from vpd_envs.mini import MiniCode, expression
+from vpd_envs.provenance import text_hash
 
 MINI = ("--env", "vpd/MiniCode-v0", "--sandbox", "local")
 ENV = MiniCode(sandbox="local")
@@ -60,8 +61,9 @@ def test_verdicts_come_in_the_order_of_the_answers(tmp_path, capsys):
     for problem_id, answer in pairs:
         verdict = ENV.verdict(ENV.problem(problem_id), answer)
         status = verdict.status.value
-        row = {"problem_id": problem_id, "reward": verdict.reward, "status": status}
-        expected.append(row | {"feedback": verdict.feedback})
+        row = {"problem_id": problem_id, "answer_hash": text_hash(answer)}
+        row |= {"reward": verdict.reward, "status": status, "feedback": verdict.feedback}
+        expected.append(row)
     assert read(out) == expected
     assert [row["reward"] for row in expected] == [1.0, 0.0, 0.0, 0.0]
     said = capsys.readouterr().err
@@ -91,12 +93,14 @@ def test_what_could_not_be_judged_is_said_and_made_anew(tmp_path, capsys):
     out = tmp_path / "verdicts.jsonl"
     assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
     whole = read(out)
-    failed = {"problem_id": IDS[1], "reward": None, "status": None, "feedback": None, "error": "!"}
+    failed = {"problem_id": IDS[1], "answer_hash": text_hash("z"), "reward": None, "status": None}
+    failed |= {"feedback": None, "error": "!"}
     out.write_text("".join(json.dumps(row) + "\n" for row in (whole[0], failed)))
     capsys.readouterr()
     assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
     assert read(out) == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "verdicts.jsonl"]
+    left = {"answers.jsonl", "verdicts.jsonl", "verdicts.jsonl.judge.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_known_verdicts_are_compared_and_every_other_one_is_listed(tmp_path, capsys):
@@ -110,21 +114,91 @@ def test_known_verdicts_are_compared_and_every_other_one_is_listed(tmp_path, cap
         said = capsys.readouterr().err
         assert "2 of 3 known verdicts agree" in said
         assert f"answer 3, {IDS[0]}: known as solved, judged runtime_error" in said
-    assert set(read(out)[0]) == {"problem_id", "reward", "status", "feedback"}
+    assert set(read(out)[0]) == {"problem_id", "answer_hash", "reward", "status", "feedback"}
 
 
-def test_verdicts_on_other_answers_are_never_overwritten(tmp_path, capsys):
-    answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y"), (IDS[1], "y")])
+def test_verdicts_on_other_answers_are_never_gone_on_with(tmp_path, capsys):
+    """Of other problems, in another order, fewer, or others to the same problems."""
+    pairs = [(IDS[0], "y"), (IDS[1], "y"), (IDS[0], "x")]
     out = tmp_path / "verdicts.jsonl"
-    row = {"problem_id": IDS[1], "reward": 0.0, "status": "wrong_answer", "feedback": ""}
-    for content in (
-        json.dumps(row) + "\n",
-        "".join(json.dumps(row | {"problem_id": id_}) + "\n" for id_ in (*IDS[:2], IDS[0])),
+    answers = written(tmp_path / "answers.jsonl", pairs)
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    before = out.read_bytes()
+    for changed, message in (
+        ([(IDS[0], "y"), (IDS[1], "x"), (IDS[0], "x")], "line 2: this is the verdict on another"),
+        ([(IDS[0], "x"), (IDS[1], "y"), (IDS[0], "y")], "line 1: this is the verdict on another"),
+        ([(IDS[0], "y"), (IDS[2], "y"), (IDS[0], "x")], "line 2: this is no verdict on an answer"),
+        (pairs[:2], "has more verdicts than"),
     ):
-        out.write_text(content)
+        capsys.readouterr()
+        written(answers, changed)
         assert run("judge", *MINI, "--answers", answers, "--out", out) == 2
-        assert out.read_text() == content
-        assert "Pass another --out" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Pass another --out, or remove the file." in said
+        assert out.read_bytes() == before
+    written(answers, [*pairs, (IDS[2], right(IDS[2]))])  # more answers may come
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 0
+    assert "4 answers judged, mean reward 0.2500 (1 now" in capsys.readouterr().err
+    assert out.read_bytes().startswith(before)
+
+
+JUDGE = """
+import gymnasium as gym
+from vpd_envs import Problem, Status, TextEnv, Verdict
+
+
+class Shout(TextEnv):
+    def __init__(self, word="yes", reward=1.0, **kwargs):
+        self.reward = reward
+        super().__init__([Problem("1", "Shout: " + word, word.upper())], **kwargs)
+
+    def judge(self, problem, answer):
+        return Verdict(self.reward * (answer == problem.target), Status.WRONG_ANSWER, "No.")
+
+
+gym.register("Shout-v0", entry_point=Shout, vector_entry_point=Shout.vector)
+"""
+
+
+def test_verdicts_of_another_judge_are_never_gone_on_with(tmp_path, capsys, monkeypatch):
+    """Another environment, option, problem, or an edited `judge`: each is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shout_judge.py").write_text(JUDGE)
+    answers = written(tmp_path / "answers.jsonl", [("1", "YES")])
+    out = tmp_path / "verdicts.jsonl"
+    command = ("judge", "--env", "shout_judge:Shout-v0", "--answers", answers, "--out", out)
+    assert run(*command, "--set", "reward=0.5") == 0
+    before = out.read_bytes()
+    for options, message in (
+        ((), "options.reward is 0.5 there, None here"),
+        (("--set", "reward=0.25"), "options.reward is 0.5 there, 0.25 here"),
+        (("--set", "reward=0.5", "word=yeah"), "fingerprint is"),
+    ):
+        capsys.readouterr()
+        assert run(*command, *options) == 2
+        said = capsys.readouterr().err
+        assert "has the verdicts of another judge" in said
+        assert message in said
+    (tmp_path / "shout_judge.py").write_text(JUDGE + "# mended\n")
+    assert run(*command, "--set", "reward=0.5") == 2
+    assert "judge is" in capsys.readouterr().err
+    (tmp_path / "verdicts.jsonl.judge.json").unlink()
+    assert run(*command, "--set", "reward=0.5") == 2
+    assert "is missing or damaged" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    out.unlink()  # as the message says
+    assert run(*command) == 0
+    assert [row["reward"] for row in read(out)] == [1.0]
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path, capsys):
+    answers = written(tmp_path / "answers.jsonl", [(IDS[0], "y")])
+    out = tmp_path / "thesis.txt"
+    out.write_text("do not lose me\n")
+    assert run("judge", *MINI, "--answers", answers, "--out", out) == 2
+    assert out.read_text() == "do not lose me\n"
 
 
 @pytest.mark.parametrize(

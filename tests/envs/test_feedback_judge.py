@@ -382,6 +382,9 @@ def test_a_rerun_with_a_cache_asks_nothing(tmp_path):
             assert len(judge.requests) == before + 1
     # The server is gone; what was answered is still there.
     assert told(source(judge, cache=path, retries=0), "2", "9") == ["Critique of 2", "inner 9"]
+    # Another server's model of the same name may be another model.
+    with Judge(lambda question, number: completion("Mine.")) as other:
+        assert told(source(other, cache=path), "2") == ["Mine."]
 
 
 def test_failures_are_not_cached(tmp_path):

@@ -1,9 +1,11 @@
 """A long batch shows how far it is, and a short one shows nothing."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -25,8 +27,15 @@ envs.step([str(i) for i in range(20)])
 """
 
 
-class Instant(TextEnv):
+class Observed(TextEnv):
+    """Its judge waits until something was said, or the given seconds are over."""
+
+    seconds = 0.0
+
     def judge(self, problem, answer):
+        deadline = time.monotonic() + self.seconds
+        while not self.said.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.001)
         return Verdict(0.0, Status.WRONG_ANSWER, "No.")
 
 
@@ -63,10 +72,27 @@ def test_a_short_batch_and_one_that_shall_not_show_nothing(patience, shown):
     assert on_a_terminal(PROGRAM.format(patience=patience, shown=shown)) == ""
 
 
-def test_without_a_terminal_there_are_lines_only_if_they_are_asked_for(capsys, monkeypatch):
+@pytest.mark.parametrize("shown", [None, False, True])
+def test_without_a_terminal_there_are_lines_only_if_they_are_asked_for(monkeypatch, shown):
+    """Even before the first answer is judged."""
     monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
-    for shown, expected in ((None, ""), (False, ""), (True, "judging: 1 of 3\n")):
-        envs = Instant.vector(3, problems=[Problem("1", "p", "t")], progress=shown)
-        envs.reset()
-        envs.step(["a", "b", "c"])
-        assert capsys.readouterr().err == expected
+    monkeypatch.setattr(Observed, "said", io.StringIO(), raising=False)
+    monkeypatch.setattr(Observed, "seconds", 60.0 if shown else 0.05)
+    monkeypatch.setattr(sys, "stderr", Observed.said)
+    envs = Observed.vector(3, problems=[Problem("1", "p", "t")], progress=shown)
+    envs.reset()
+    envs.step(["a", "b", "c"])
+    assert Observed.said.getvalue() == ("judging: 0 of 3\n" if shown else "")
+
+
+def test_work_that_says_nothing_itself_is_named_once_it_is_slow(monkeypatch, capsys):
+    with progress.told_if_slow("Loading"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    with progress.told_if_slow("Loading"):
+        while not said.getvalue():
+            time.sleep(0.001)
+    assert said.getvalue() == "Loading (0 s so far)\n"

@@ -73,7 +73,7 @@ def program(tmp_path):
 
 def test_streams_and_exit_code_are_those_of_the_program(box, program):
     code = "import sys\nprint(input() + '!')\nprint('oh', end='', file=sys.stderr)\nsys.exit(7)"
-    done = typed("run", program(code), "--backend", box.name, stdin="é\n".encode())
+    done = typed("run", program(code), "--sandbox", box.name, stdin="é\n".encode())
     assert (done.returncode, done.stdout) == (7, "é!\n".encode())
     lines = done.stderr.splitlines()
     assert lines[0] == "oh"
@@ -112,7 +112,7 @@ def test_a_cut_output_is_told_with_its_whole_length():
 
 def test_json_has_every_field_and_leaves_the_exit_code_to_the_command(box, program, capsys):
     code = main(["run", str(program("print(6 * 7)\n1 / 0")), "--stdin", "/dev/null", "--json",
-                 "--backend", box.name])  # fmt: skip
+                 "--sandbox", box.name])  # fmt: skip
     output = capsys.readouterr()
     got = json.loads(output.out)
     assert (code, output.err) == (0, "")
@@ -127,7 +127,7 @@ def test_json_has_every_field_and_leaves_the_exit_code_to_the_command(box, progr
 
 def test_a_called_function_prints_its_value_as_the_last_line(program, capsys):
     code = "def add(a, b):\n    print('adding', end='')\n    return [a + b, None]"
-    arguments = ["run", str(program(code)), "--stdin", "/dev/null", "--backend", "local",
+    arguments = ["run", str(program(code)), "--stdin", "/dev/null", "--sandbox", "local",
                  "--call", "add", "--arguments", '["é", "!"]']  # fmt: skip
     assert main(arguments) == 0
     assert capsys.readouterr().out == 'adding\n["\\u00e9!", null]\n'
@@ -137,7 +137,7 @@ def test_a_called_function_prints_its_value_as_the_last_line(program, capsys):
 
 def test_a_call_without_a_value_fails_whatever_the_program_says(program, capsys):
     code = "import os\ndef f(): os._exit(0)"
-    assert main(["run", str(program(code)), "--stdin", "/dev/null", "--backend", "local",
+    assert main(["run", str(program(code)), "--stdin", "/dev/null", "--sandbox", "local",
                  "--call", "f"]) == 1  # fmt: skip
     assert "gave no JSON value" in capsys.readouterr().err
 
@@ -146,15 +146,15 @@ def test_standard_input_is_passed_byte_for_byte(box, program, tmp_path):
     code = program("import sys; print(sys.stdin.buffer.read().hex())")
     data = bytes(range(256)) + b"\r\n\xff"
     (tmp_path / "input").write_bytes(data)
-    from_file = typed("run", code, "--stdin", tmp_path / "input", "--backend", box.name)
-    piped = typed("run", code, "--backend", box.name, stdin=data)
+    from_file = typed("run", code, "--stdin", tmp_path / "input", "--sandbox", box.name)
+    piped = typed("run", code, "--sandbox", box.name, stdin=data)
     assert from_file.stdout == piped.stdout == data.hex().encode() + b"\n"
 
 
 def test_a_program_can_come_by_standard_input(tmp_path):
     code = b"import sys; print([sys.stdin.read()])"
     (tmp_path / "input").write_text("line\n")
-    run = ("run", "-", "--backend", "local")
+    run = ("run", "-", "--sandbox", "local")
     assert typed(*run, "--stdin", tmp_path / "input", stdin=code).stdout == b"['line\\n']\n"
     assert typed(*run, stdin=code).stdout == b"['']\n"
 
@@ -165,7 +165,7 @@ import os, resource
 for name in ("AS", "FSIZE", "NOFILE", "CPU"):
     print(resource.getrlimit(getattr(resource, "RLIMIT_" + name))[0])
 """
-    main(["run", str(program(code)), "--stdin", "/dev/null", "--backend", "local", "--cpu-seconds",
+    main(["run", str(program(code)), "--stdin", "/dev/null", "--sandbox", "local", "--cpu-seconds",
           "7", "--file-mb", "1.5", "--open-files", "23", "--memory-mb", "100"])  # fmt: skip
     memory, file_bytes, files, cpu = map(int, capsys.readouterr().out.split())
     assert (file_bytes, files, cpu) == (1.5 * MIB, 23, 7)
@@ -184,7 +184,7 @@ with open("large", "wb") as file:
     for _ in range(280): file.write(bytes(1 << 20))
     print(file.tell() >> 20)
 """
-    done = typed("run", program(code), "--backend", box.name, "--processes", 200,
+    done = typed("run", program(code), "--sandbox", box.name, "--processes", 200,
                  "--file-mb", 300, "--memory-mb", 600)  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b"280\n"), done.stderr
 
@@ -254,8 +254,9 @@ def test_a_file_that_is_no_text_is_explained(program, capsys):
         (["run", __file__, "--stdin", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
         (["run", "-", "--stdin", "-"], "cannot both be standard input"),
         (["run"], "required: FILE. vpd sandbox run --help tells more"),
-        (["run", __file__, "--backend", "jail"],
+        (["run", __file__, "--sandbox", "jail"],
          "no sandbox 'jail'; choose one of auto, docker, bubblewrap, local (vpd doctor"),
+        (["run", __file__, "--backend", "local"], "--backend is called --sandbox"),
         (["run", __file__, "--wall-seconds", "-1"],
          "--wall-seconds: expected a positive number, got '-1'"),
         (["run", __file__, "--cpu-seconds", "0"], "--cpu-seconds: expected a positive number"),
@@ -296,12 +297,12 @@ def test_help_tells_the_exit_codes(capsys):
 @pytest.mark.parametrize("form", [[], ["--json"]])
 @pytest.mark.parametrize("backend", ["docker", "bubblewrap"])
 def test_a_sandbox_that_does_not_work_is_no_verdict(backend, form):
-    done = typed("run", "-", "--backend", backend, *form, stdin=b"exit(125)", env=NOWHERE)
+    done = typed("run", "-", "--sandbox", backend, *form, stdin=b"exit(125)", env=NOWHERE)
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.startswith("python -m sandbox run: ")
     assert "vpd doctor tells how to mend it" in done.stderr
     # A program that ends with the same code has the line that only verdicts have.
-    verdict = typed("run", "-", "--backend", "local", stdin=b"exit(125)")
+    verdict = typed("run", "-", "--sandbox", "local", stdin=b"exit(125)")
     assert verdict.returncode == 125
     assert verdict.stderr.splitlines()[-1].startswith("sandbox: error, exit code 125")
 
@@ -315,20 +316,20 @@ def test_falling_back_to_local_is_said(program):
 
 
 def test_a_reader_that_leaves_early_changes_nothing(program):
-    process = start("run", program("print('x' * 999_999); exit(3)"), "--backend", "local")
+    process = start("run", program("print('x' * 999_999); exit(3)"), "--sandbox", "local")
     process.stdout.close()
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 3
     assert [line[:22] for line in err.decode().splitlines()] == ["sandbox: error, exit c"]
     code = program("print('x' * 999_999); exit(3)")
-    everything = start("run", code, "--backend", "local", stderr=subprocess.STDOUT)
+    everything = start("run", code, "--sandbox", "local", stderr=subprocess.STDOUT)
     everything.stdout.close()
     assert everything.wait(timeout=SECONDS) == 3
 
 
 def test_an_output_that_cannot_be_written_is_told(program):
     with open("/dev/full", "wb") as full:
-        process = start("run", program("print(1)"), "--backend", "local", stdout=full)
+        process = start("run", program("print(1)"), "--sandbox", "local", stdout=full)
         _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 125
     assert b"<stdout> cannot be written: No space left on device" in err
@@ -338,7 +339,7 @@ def test_control_characters_reach_no_terminal(program):
     code = program(r"print('\x1b[31mred\x9b1m\x00\ttab\r\n' + 'é', end='')")
     ours, theirs = pty.openpty()
     try:
-        process = start("run", code, "--backend", "local", stdout=theirs)
+        process = start("run", code, "--sandbox", "local", stdout=theirs)
         process.communicate(timeout=SECONDS)
         shown = os.read(ours, 10_000).decode()
     finally:
@@ -346,7 +347,7 @@ def test_control_characters_reach_no_terminal(program):
         os.close(ours)
     # The terminal itself turns each \n into \r\n.
     assert shown == "\\x1b[31mred\\x9b1m\\x00\ttab\r\r\né"
-    piped = typed("run", code, "--backend", "local").stdout
+    piped = typed("run", code, "--sandbox", "local").stdout
     assert piped == "\x1b[31mred\x9b1m\x00\ttab\r\né".encode()
 
 
@@ -360,7 +361,7 @@ def test_a_stopped_command_leaves_nothing_behind(box, program, tmp_path, number,
     folder = tmp_path / "temporary"
     folder.mkdir()
     program = program("import time\ntime.sleep(100)")
-    process = start("run", program, "--backend", box.name, "--wall-seconds", 100,
+    process = start("run", program, "--sandbox", box.name, "--wall-seconds", 100,
                     env={"TMPDIR": str(folder)}, start_new_session=True)  # fmt: skip
     try:
         wait_for(lambda: containers_of(process.pid) or descendants(process.pid))
@@ -445,7 +446,7 @@ def test_an_interrupted_build_takes_its_processes_and_files_along(tmp_path):
 
 def test_vpd_sandbox_is_the_same_command(program, capsys):
     path = str(program("print(1)\nexit(9)"))
-    arguments = ["run", path, "--stdin", "/dev/null", "--backend", "local"]
+    arguments = ["run", path, "--stdin", "/dev/null", "--sandbox", "local"]
     assert main(arguments) == vpd(["sandbox", *arguments]) == 9
     output = capsys.readouterr()
     assert output.out == "1\n1\n"

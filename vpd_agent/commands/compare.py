@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from vpd_agent.commands.configuration import differences, other_software, saved
 from vpd_agent.commands.options import (
     EnvironmentOptions,
     Part,
@@ -14,7 +17,13 @@ from vpd_agent.commands.options import (
     unknown,
     warm_policy,
 )
-from vpd_agent.console import bars, print_table, say
+from vpd_agent.commands.train import TrainOptions, read_arguments
+from vpd_agent.console import bars, phase, print_table, say
+from vpd_agent.run_folder import CONFIG
+from vpd_envs.provenance import differences as told_differences
+
+if TYPE_CHECKING:
+    from vpd_agent.compare import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,8 @@ class CompareOptions(EnvironmentOptions):
     jobs: int = 2
     """Runs side by side, each a process with one torch thread."""
     out: Path = Path("runs/compare")
-    """Folder for the runs, report.md, results.json and curves.png; finished runs are kept."""
+    """Folder for the runs, report.md, results.json and curves.png; finished runs are kept, if they
+    are what this command would train."""
 
 
 def compare(arguments: list[str]) -> int:
@@ -55,7 +65,11 @@ def compare(arguments: list[str]) -> int:
     runs = head_to_head.plan(options.out, options.algorithms, options.seeds)
     _check_unfinished(runs)
     # An unknown environment, a bad file, a sandbox that does not work: found before any work.
-    sandbox_name = open_sandbox(options.spec(options.feedback).make(1))
+    with phase("Loading the problems"):
+        environment = options.spec(options.feedback).make(1)
+    with phase("Starting the sandbox"):
+        sandbox_name = open_sandbox(environment)
+    environment.close()
     if options.model in RECIPES:
         warm_policy(options.model, quiet=False)
     given = ["--env", options.env, "--model", options.model, "--steps", str(options.steps)]
@@ -66,6 +80,7 @@ def compare(arguments: list[str]) -> int:
     ):
         given += [f"--{name}", value] if value is not None else []
     given += ["--set", *options.set] if options.set else []
+    _check_finished([run for run in runs if run.finished], [*given, *extra])
     with bars() as progress:
         names = {run: f"{run.algorithm} seed {run.seed}" for run in runs}
         for run, name in names.items():
@@ -91,17 +106,54 @@ def compare(arguments: list[str]) -> int:
         f"student: pass@1 on held-out problems by training step, {len(options.seeds)} seed(s)",
         *head_to_head.table(done),
     )
-    print(f"{report}\n{options.out / 'curves.png'}")
+    print("\n".join(map(str, report)))
     return 1 if failed else 0
 
 
-def _check_unfinished(runs: list) -> None:
+def _check_unfinished(runs: list[Run]) -> None:
     for run in runs:
         if run.path.exists() and not run.finished:
             raise ValueError(
                 f"{run.path} holds a run that did not finish. Remove that folder to run it again, "
                 f"or pass another --out."
             )
+
+
+def _check_finished(runs: list[Run], arguments: list[str]) -> None:
+    """Raises ValueError if a run that would be kept is not what would be trained in its place."""
+    fingerprints: dict[str, Any] = {}
+    for run in runs:
+        options, *parts = read_arguments(run.algorithm, [*arguments, *run.arguments()])
+        fingerprints = fingerprints or _fingerprints(options)
+        there, here = json.loads((run.path / CONFIG).read_text()), saved(*parts, options)
+        told = [
+            f"{name} is {old!r} there, {new!r} here"
+            for name, (old, new) in differences(there, here).items()
+            if name not in ("sandbox", "threads")
+        ]
+        known = {k: v for k, v in there.get("fingerprints", {}).items() if v is not None}
+        told += filter(None, [told_differences(known, {k: fingerprints[k] for k in known})])
+        if told:
+            raise ValueError(
+                f"{run.path} holds a finished run of another comparison: {'; '.join(told)}. Pass "
+                f"another --out, or remove that folder to train it again."
+            )
+        if others := other_software(there, here):
+            say(f"Warning: {run.path}, which is kept, was trained with other software: {others}.")
+
+
+def _fingerprints(options: TrainOptions) -> dict[str, Any]:
+    """Those that a run with these options writes into its config.json."""
+    from vpd_agent.identity import fingerprint, model_hashes
+
+    splits = {"train": options.train_split, "eval": options.eval_split}
+    found: dict[str, Any] = {}
+    with phase("Comparing the finished runs with what would be trained"):
+        for name, split in splits.items():
+            environment = options.spec(options.feedback).make(1, split)
+            found[name] = fingerprint(environment)
+            environment.close()
+        return {**found, "model": model_hashes(options.load(quiet=True, device="cpu"))}
 
 
 def _split_at(arguments: list[str], mark: str) -> tuple[list[str], list[str]]:

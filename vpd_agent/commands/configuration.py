@@ -26,10 +26,17 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tyro
 
 from vpd_agent.commands.options import Part
+from vpd_envs.catalogue import parsed_options
+from vpd_envs.provenance import NOT_JUDGING, commit, versions
+from vpd_envs.provenance import differences as told_differences
 
 SECTIONS = ("algorithm", "config", "options")  # of a run's config.json, with flags; and "template"
-NOT_FLAGS = "versions"  # a section of it that is there to be read
+NOT_FLAGS = ("versions", "commit", "fingerprints")  # entries of it that are there to be read
 UNSAVED = ("config", "resume")  # flags that say how a run is begun, not what it is
+PACKAGES = (  # whose versions may change what a run does
+    *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
+    *("math-verify", "reasoning-gym", "datasets"),
+)
 HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
 
 
@@ -89,8 +96,10 @@ def flags(parts: Mapping[str, Part]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two saved configurations differ in, harmless things apart: name → (old, new)."""
-    a, b = (dict(_leaves(json.loads(json.dumps(c)))) for c in (old, new))
+    """What the flags of two saved configurations differ in, harmless ones apart:
+    name → (old, new)."""
+    flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
+    a, b = (dict(_leaves(json.loads(json.dumps(c)))) for c in flags_of)
     harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
     return {
         name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
@@ -99,15 +108,28 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     }
 
 
+def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In words, what else two saved configurations were made with; empty if with the same."""
+    return told_differences(*({k: c.get(k) for k in ("versions", "commit")} for c in (old, new)))
+
+
+def same_options(old: Sequence[str] | None, new: Sequence[str] | None) -> bool:
+    """Whether two values of --set mean the same to an environment's verdicts."""
+    a, b = (parsed_options(given or ()) for given in (old, new))
+    return all(a.get(k) == b.get(k) for k in {*a, *b}.difference(NOT_JUDGING))
+
+
 def saved(algorithm: Any, config: Any, template: Any, options: Any) -> dict[str, Any]:
-    """What a run writes into its config.json: all that repeats it when read as a file of flags."""
+    """What a run writes into its config.json: all that repeats it when read as a file of flags,
+    and the versions and the commit that it was begun with."""
     chosen = {k: _plain(v) for k, v in asdict(options).items() if k not in UNSAVED}
     return {
         "algorithm": {"name": algorithm.name, **asdict(algorithm)},
         "config": asdict(config),
         "template": asdict(template),
         "options": chosen,
-        "versions": _versions(),
+        "versions": versions(*PACKAGES),
+        "commit": commit(),
     }
 
 
@@ -155,7 +177,7 @@ def _flat(path: Path, content: _Mapping, prefix: str = "") -> Iterator[Entry]:
     for name, value, line in content:
         key = str(name).replace("-", "_")
         place = f"{path}, line {line}" if line is not None else str(path)
-        if not prefix and key == NOT_FLAGS:
+        if not prefix and key in NOT_FLAGS:
             continue
         if not isinstance(value, _Mapping):
             yield Entry(prefix + key, value, place)
@@ -247,14 +269,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items():
         yield from _leaves(inner, f"{name}.{key}" if name else key)
-
-
-def _versions() -> dict[str, str]:
-    import platform
-
-    import gymnasium
-    import torch
-    import transformers
-
-    modules = {"gymnasium": gymnasium, "torch": torch, "transformers": transformers}
-    return {"python": platform.python_version(), **{k: m.__version__ for k, m in modules.items()}}

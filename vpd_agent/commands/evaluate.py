@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vpd_agent.commands.options import ModelOptions, Part, ProblemOptions, open_sandbox, parse
-from vpd_agent.console import bars, is_main_process, print_table, say
+from vpd_agent.console import bars, is_main_process, phase, print_table, say
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -71,18 +71,21 @@ def evaluate(arguments: list[str]) -> int:
     check_engine(options.engine)
     each = options.samples if options.samples <= options.batch else 1
     most = min(options.problems, options.batch // each)
-    environment = options.spec().make_for(each, most, options.split)
-    open_sandbox(environment)
+    with phase("Loading the problems"):
+        environment = options.spec().make_for(each, most, options.split)
+    with phase("Starting the sandbox"):
+        open_sandbox(environment)
     ids = sorted(environment.unwrapped.problem_ids, key=_hash)[: options.problems]
     policy = options.load(quiet=False)
     measured = _measured(options, policy, environment)
-    engine = make_engine(
-        options.engine,
-        policy,
-        max_tokens=options.max_prompt_tokens + options.max_response_tokens,
-    )
-    with closing(environment), closing(engine), _file(options.out, measured) as file:
-        with bars() as progress:
+    with closing(environment), _file(options.out, measured) as file:
+        with phase(f"Starting the engine {options.engine}"):
+            engine = make_engine(
+                options.engine,
+                policy,
+                max_tokens=options.max_prompt_tokens + options.max_response_tokens,
+            )
+        with closing(engine), bars() as progress:
             progress.add("eval", len(ids) * options.samples)
 
             def on_progress(done: int, total: int) -> None:
@@ -130,26 +133,20 @@ def _measured(
     options: EvalOptions, policy: Policy, environment: gym.vector.VectorEnv
 ) -> dict[str, Any]:
     """What the answers depend on: they are of the same evaluation where this is the same."""
+    from vpd_agent.identity import fingerprint, judge_hash, model_hashes
+
     given = {k: v for k, v in vars(options).items() if k not in UNMEASURED}
     return {
         **given,
         "set": list(options.set),
-        "problems": getattr(environment.unwrapped, "fingerprint", None),
-        "weights": _fingerprint(policy),
+        "problems": fingerprint(environment),
+        "judge": judge_hash(environment),
+        **model_hashes(policy),
     }
 
 
 def _hash(problem_id: str) -> str:
     return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _fingerprint(policy: Policy, count: int = 64) -> str:
-    """Of a model's weights, by the first few numbers of each: training changes them all."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(policy.model.state_dict().items()):
-        first = weight.detach().flatten()[:count].float().cpu()
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + first.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, make_dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vpd_agent.console import bars, is_main_process
+from vpd_agent.console import bars, is_main_process, phase
 from vpd_envs.feedback import SOURCES
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class ModelOptions:
         from vpd_agent.tiny import tiny_policy
         from vpd_agent.warmup import RECIPES
 
+        if self.lora_rank is not None and find_spec("peft") is None:
+            raise ValueError("--lora-rank needs peft: pip install 'vpd[lora]'")
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads must be at least 1, got {self.threads}.")
@@ -92,7 +95,8 @@ class ModelOptions:
         elif self.model in RECIPES:
             policy = warm_policy(self.model, quiet)
         else:
-            policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
+            with phase(f"Loading the model {self.model}", quiet=quiet):
+                policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
         policy.precision = self.precision
         try:
             policy.model.to(device or self.chosen_device)

@@ -14,7 +14,9 @@ from vpd_agent.commands.configuration import (
     Entry,
     as_arguments,
     differences,
+    other_software,
     read,
+    same_options,
     saved,
 )
 from vpd_agent.commands.options import (
@@ -25,12 +27,13 @@ from vpd_agent.commands.options import (
     parse,
     unknown,
 )
-from vpd_agent.console import bars, say
+from vpd_agent.console import phase, say
 from vpd_agent.run_folder import CONFIG, RunFolder
 
 if TYPE_CHECKING:
     from vpd_agent.policy import Policy
 
+NEVER_CHANGED = {"model": "model", "env": "environment", "set": "environment's options"}
 EXIT_CODES = {"done": 0, "collapsed": 1, "interrupted": 130}  # by why a run ended
 
 
@@ -48,7 +51,8 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     eval_split: str | None = "test"
     """Split to evaluate on, every --eval-every steps."""
     resume: bool = False
-    """Go on from the last checkpoint in --out. Flags that are not given are those of that run."""
+    """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
+    that has finished goes on with more --steps."""
     trackers: tuple[str, ...] = ()
     """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
     trackers. Their files are in --out."""
@@ -68,10 +72,10 @@ def train(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in ALGORITHMS:
         raise ValueError(unknown("algorithm", name, ALGORITHMS))
-    return _train(*_read(name, rest))
+    return _train(*read_arguments(name, rest))
 
 
-def _read(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
+def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
     """Options, algorithm, configuration and template: flags over files over the setting."""
     from vpd_agent.algorithms import ALGORITHMS
     from vpd_agent.config import TrainConfig
@@ -123,6 +127,7 @@ def _entries(name: str, early: argparse.Namespace) -> list[Entry]:
 
 def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) -> int:
     from vpd_agent.engines.make import check_engine, make_engine
+    from vpd_agent.identity import fingerprint, model_hashes
     from vpd_agent.processes import Processes
     from vpd_agent.trackers import check_trackers, open_trackers
     from vpd_agent.trainer import Trainer
@@ -130,24 +135,37 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
     check_engine(options.engine)
     check_trackers(options.trackers)
     resolved = saved(algorithm, config, template, options)
-    checkpoint = None
+    checkpoint, begun = None, {}
     if options.resume:
         checkpoint = RunFolder.latest_checkpoint(options.out)
-        _compare_with_saved(options.out / CONFIG, resolved)
+        begun = _begun(options.out)
+        _compare_with_saved(options.out, begun, resolved)
+        finished = RunFolder.finished_step(options.out)
+        if finished is not None and finished >= config.steps:
+            say(
+                f"Nothing to do: the run in {options.out} has finished at step {finished}. To go "
+                f"on with it, ask for more --steps than that."
+            )
+            return 0
     with ExitStack() as stack:
         processes = Processes.join(options.chosen_device)
         stack.callback(processes.leave)
         spec = options.spec(options.feedback)
         prompts = max(config.prompts_per_step // processes.size, 1)
-        environment = spec.make(prompts * config.group_size, options.train_split)
+        with phase("Loading the problems", quiet=options.quiet):
+            environment = spec.make(prompts * config.group_size, options.train_split)
         stack.callback(environment.close)
-        open_sandbox(environment)
+        with phase("Starting the sandbox", quiet=options.quiet):
+            open_sandbox(environment)
         evaluation = None
         if config.eval_every and config.eval_problems:
-            evaluation = spec.make_for(
-                config.eval_samples, config.eval_problems, options.eval_split
-            )
+            with phase("Loading the problems of the evaluation", quiet=options.quiet):
+                evaluation = spec.make_for(
+                    config.eval_samples, config.eval_problems, options.eval_split
+                )
             stack.callback(evaluation.close)
+        problems = {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
+        _check_problems(options.out, begun, problems)
         out = RunFolder(options.out, resume=options.resume, processes=processes)
         stack.callback(out.close)
         if options.resume and checkpoint is None:
@@ -155,16 +173,18 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         with processes.in_turn():  # the first one downloads, or makes, what the others then find
             # A model that is sharded comes to the GPUs in shards.
             policy = options.load(options.quiet, "cpu" if config.sharding == "fsdp" else None)
+        if processes.is_first:
+            model = begun.get("fingerprints", {}).get("model") or model_hashes(policy)
+            resolved["fingerprints"] = {**problems, "model": model}
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
-        engine = make_engine(
-            options.engine,
-            policy,
-            max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
-            apart=config.overlap,
-        )
+        with phase(f"Starting the engine {options.engine}", quiet=options.quiet):
+            engine = make_engine(
+                options.engine,
+                policy,
+                max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
+                apart=config.overlap,
+            )
         stack.callback(engine.close)
-        progress = stack.enter_context(bars(quiet=options.quiet))
-        progress.add(algorithm.name, config.steps)
         trainer = Trainer(
             policy,
             algorithm,
@@ -174,8 +194,8 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
             evaluation=evaluation,
             engine=engine,
             out=out,
-            warn=say,
             processes=processes,
+            progress=not options.quiet,
         )
         if checkpoint is not None:
             trainer.load(checkpoint)
@@ -185,12 +205,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
         names = options.trackers if processes.is_first else ()
         trackers = open_trackers(names, options.out, options.out.absolute().name, resolved)
         stack.callback(trackers.close)
-
-        def on_step(row: dict[str, Any]) -> None:
-            progress.show(algorithm.name, row["step"], row)
-            trackers.log(row)
-
-        trainer.on_step = on_step
+        trainer.on_step = trackers.log
         reason = trainer.train()
     say(_farewell(reason, options.out, trainer.step, config.steps))
     return EXIT_CODES[reason]
@@ -207,17 +222,38 @@ def _farewell(reason: str, out: Path, step: int, steps: int) -> str:
     return f"Trained {step} steps; metrics, samples and the model are in {out}."
 
 
-def _compare_with_saved(path: Path, resolved: dict[str, Any]) -> None:
+def _begun(out: Path) -> dict[str, Any]:
+    """The configuration of the run in a folder; empty without one."""
+    path = out / CONFIG
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _compare_with_saved(out: Path, begun: dict[str, Any], resolved: dict[str, Any]) -> None:
     """Say in what a resumed run differs from the one that was begun. Raises ValueError if it would
-    be a run of another model."""
-    if not path.is_file():
+    be a run of another model, or in another environment."""
+    if not begun:
         return
-    changed = differences(json.loads(path.read_text(encoding="utf-8")), resolved)
-    if "model" in changed:
-        old, new = changed["model"]
-        raise ValueError(f"{path.parent} holds a run of the model {old}; it cannot go on as {new}.")
+    changed = differences(begun, resolved)
+    for name, what in NEVER_CHANGED.items():
+        old, new = changed.get(name, (None, None))
+        if old != new and not (name == "set" and same_options(old, new)):
+            raise ValueError(f"{out} holds a run of the {what} {old}; it cannot go on as {new}.")
     for name, (old, new) in changed.items():
         say(f"Warning: resuming with {name} = {new}; the run was begun with {old}.")
+    if others := other_software(begun, resolved):
+        say(f"Warning: resuming with other software: {others}.")
+
+
+def _check_problems(out: Path, begun: dict[str, Any], problems: dict[str, str | None]) -> None:
+    """Raises ValueError if a resumed run would go on with other problems."""
+    there = begun.get("fingerprints", {})
+    for split, here in problems.items():
+        if None not in (here, there.get(split)) and here != there[split]:
+            raise ValueError(
+                f"{out} holds a run with other problems to {split} on: their fingerprint was "
+                f"{there[split]:.12}…, it is {here:.12}… now. Resume with the data that it was "
+                f"begun with, or start a run in another --out."
+            )
 
 
 def _bind_critics(policy: Policy, max_tokens: int, *environments: Any) -> None:

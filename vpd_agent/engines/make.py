@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 
 from vpd_agent.engines import Engine
 from vpd_agent.policy import Policy
@@ -11,13 +12,19 @@ NAMES = ("hf", "vllm")
 
 
 def check_engine(name: str) -> None:
-    """Raise ValueError for a name that `make_engine` does not know."""
+    """Raise ValueError for a name that `make_engine` does not know, and for one whose package is
+    not installed."""
     if name not in NAMES and not _is_address(name):
         close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
             f"Unknown engine {name!r}; there is hf, vllm, or the address of a vLLM server, such as "
             f"http://127.0.0.1:8000.{hint}"
+        )
+    if name == "vllm" and find_spec("vllm") is None:
+        raise ValueError(
+            "The engine vllm needs the package vllm, which is not installed: pip install "
+            "'vpd[vllm]', in an environment of its own if its versions clash with yours."
         )
 
 

@@ -56,8 +56,8 @@ class ChatEndpoint:
     concurrency: the most requests under way at any time.
     max_tokens, temperature: of an answer. None is not sent, for models that refuse them.
     cache: an SQLite file of answers, made if absent, that several processes may share; None for
-        none. The same question to the same model with the same max_tokens and temperature is asked
-        once in its life.
+        none. The same question to the same model at the same address with the same max_tokens and
+        temperature is asked once in its life.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ChatEndpoint:
         """Never raises for what the endpoint does. The same question twice is asked once."""
         deadline = time.monotonic() + self.batch_seconds
         requests = [self._request(question) for question in questions]
-        keys = [hashlib.sha256(request).hexdigest() for request in requests]
+        keys = [hashlib.sha256(self.url.encode() + request).hexdigest() for request in requests]
         answers: dict[str, str | Failure] = {}
         if self.cache is not None:
             answers.update(self.cache.read(set(keys)))

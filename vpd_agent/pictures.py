@@ -1,0 +1,33 @@
+"""Pictures for reports, where matplotlib is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vpd_agent.console import say
+
+
+def drawn(path: Path, draw: Callable[[Path], None]) -> bool:
+    """Whether a picture could be drawn. Where matplotlib is missing, a line says so: what was
+    measured must not be lost for the want of it."""
+    try:
+        draw(path)
+    except ImportError as error:
+        say(
+            f"Without the picture {path.name}: it needs matplotlib (pip install 'vpd[report]'; "
+            f"{error}). The same command draws it then, without any other work."
+        )
+        return False
+    return True
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, without a window. Raises ImportError where it is missing."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
