@@ -30,6 +30,7 @@ from sandbox.cage import (
     python_command,
 )
 from sandbox.core import MIB, SandboxError
+from sandbox.installation import pip_install
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
@@ -213,7 +214,7 @@ def _connect(host: str) -> Any:
     except ImportError as error:
         raise SandboxError(
             f"The package docker is not installed ({error}). "
-            "Install it (pip install 'docker>=7.1,<8'), or choose another sandbox."
+            f"Install it ({pip_install('docker>=7.1,<8')}), or choose another sandbox."
         ) from error
 
     try:

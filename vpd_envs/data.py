@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox import MIB
+from sandbox.installation import install_hint
 from vpd_envs.types import Problem
 
 Row = Mapping[str, Any]
@@ -189,9 +190,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ValueError(
-            f"{path}: reading parquet needs pyarrow: pip install 'vpd[hub]'"
-        ) from error
+        raise ValueError(f"{path}: reading parquet needs pyarrow: {install_hint('hub')}") from error
     number = 0
     try:
         with ParquetFile(path) as file:
@@ -214,7 +213,7 @@ def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
     except ImportError as error:
         raise ValueError(
             f"Loading {hub.name} from the hub needs the package datasets "
-            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+            f"({install_hint('hub')}). Install it, or: {ADVICE}"
         ) from error
     try:
         rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
@@ -231,7 +230,7 @@ def hub_folder(hub: Hub, names: Iterable[str]) -> Path:
     except ImportError as error:
         raise ValueError(
             f"Loading {hub.name} from the hub needs the package huggingface_hub "
-            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+            f"({install_hint('hub')}). Install it, or: {ADVICE}"
         ) from error
     try:
         paths = [

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.core import MIB, SandboxError
+from sandbox.installation import install_hint
 from vpd_envs.extraction import Found
 from vpd_envs.math_answer import (
     FinalAnswer,
@@ -298,7 +299,7 @@ def without_unit(text: str, unit: str) -> str:
 def check_math_verify() -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise ValueError(
-            "Comparing mathematical answers needs the package Math-Verify: pip install 'vpd[math]'"
+            f"Comparing mathematical answers needs the package Math-Verify: {install_hint('math')}"
         )
 
 
