@@ -4,10 +4,11 @@ Every environment that reads data takes the same options:
 
 data: a .jsonl, .json or .parquet file (each also as .gz, but for parquet), or a folder of them.
     None loads the data set from the hub, through the package `datasets`.
-hub, revision: another data set of the same layout on the hub, and its branch, tag or commit.
+hub: another data set of the same layout on the hub, OWNER/NAME.
+revision: its branch, tag or commit on the hub.
 split: "all", "train" or "test". Rows that name their own split keep it; the others go by the hash
-    of the problem's id, so that a problem never changes sides. `test_fraction` of them are in
-    "test".
+    of the problem's id, so that a problem never changes sides.
+test_fraction: the share of those others that is in "test".
 max_problems: the first so many of what is left.
 """
 
