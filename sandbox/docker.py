@@ -31,6 +31,7 @@ from sandbox.cage import (
     readable,
 )
 from sandbox.core import MIB, SandboxError
+from sandbox.installation import pip_install
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
@@ -214,7 +215,7 @@ def _connect(host: str) -> Any:
     except ImportError as error:
         raise SandboxError(
             f"The package docker is not installed ({error}). "
-            "Install it (pip install 'docker>=7.1,<8'), or choose another sandbox."
+            f"Install it ({pip_install('docker>=7.1,<8')}), or choose another sandbox."
         ) from error
 
     try:

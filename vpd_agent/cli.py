@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from sandbox import SandboxError
+from sandbox.installation import install_hint
 from vpd_agent.console import say, say_error
 
 COMMANDS = {  # the function that takes the arguments behind the word; imported when it is called
@@ -42,7 +43,7 @@ USAGE = """usage: vpd COMMAND …
 
 vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is installed."""
 
-EXTRAS = {  # the extra of `vpd` that brings a package
+EXTRAS = {  # the extra of this project that brings a package
     "matplotlib": "report",
     "vllm": "vllm",
     "peft": "lora",
@@ -107,7 +108,7 @@ def _run(command: str, *rest: str) -> int:
         return 1
     except ModuleNotFoundError as error:
         if error.name in EXTRAS:
-            said = f"needs {error.name}: pip install 'vpd[{EXTRAS[error.name]}]'"
+            said = f"needs {error.name}: {install_hint(EXTRAS[error.name])}"
         elif "pip install" in str(error):
             said = str(error)
         else:

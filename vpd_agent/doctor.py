@@ -39,6 +39,7 @@ from rich.text import Text
 
 import sandbox
 from sandbox.docker import DEFAULT_ADDRESS, IMAGE, addresses
+from sandbox.installation import externally_managed, pip_install, requirements
 from sandbox.local import PACKAGES as CAGE_PACKAGES
 from sandbox.local import interpreter
 from vpd_agent.console import console, say
@@ -369,7 +370,7 @@ def _docker_package_problem() -> tuple[str, str] | None:
     try:
         importlib.import_module("docker")
     except Exception as error:  # whatever a damaged installation raises
-        again = _pip_install(_requirement("docker"), "--force-reinstall")
+        again = pip_install("--force-reinstall", _requirement("docker"))
         return f"the Python package docker cannot be imported: {error}", again
     return None
 
@@ -382,7 +383,7 @@ def _engine(address: str) -> dict[str, Any]:
     elif scheme == "tcp":
         _connect_tcp(address)
     elif scheme == "ssh" and util.find_spec("paramiko") is None:
-        raise _Problem(f"{address} needs the Python package paramiko", _pip_install("paramiko"))
+        raise _Problem(f"{address} needs the Python package paramiko", pip_install("paramiko"))
     try:
         return _in_child(ask_engine, address, IMAGE, ENGINE_SECONDS / 2, seconds=ENGINE_SECONDS)
     except _Problem as error:
@@ -578,7 +579,7 @@ def check_gpu() -> Iterator[Check]:
     if seen["devices"]:
         yield Check("GPU", State.WORKS, ", ".join(seen["devices"]), facts=seen)
     elif seen["built_for"] is None:
-        again = _pip_install(_requirement("torch"), "--force-reinstall")
+        again = pip_install("--force-reinstall", _requirement("torch"))
         yield Check("GPU", State.BROKEN, "there is one, but this torch is for CPUs only", again)
     else:
         found = f"there is one, but torch (for {seen['built_for']}) cannot use it"
@@ -610,20 +611,19 @@ def _package(name: str) -> Check:
             version = metadata.version(distribution)
             break
     else:
-        return Check(name, State.ABSENT, "not installed", _pip_install(requirement))
+        return Check(name, State.ABSENT, "not installed", pip_install(requirement))
     if not _fits(version, requirement.removeprefix(name)):
         found = f"{version}, but {requirement} is needed"
-        return Check(name, State.BROKEN, found, _pip_install(requirement))
+        return Check(name, State.BROKEN, found, pip_install(requirement))
     return Check(name, State.WORKS, version, facts={"version": version})
 
 
 def _requirement(name: str) -> str:
     """As our own metadata has it, such as torch<2.14,>=2.11; else just the name."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        for line in metadata.requires("vpd") or ():
-            requirement = line.partition(";")[0].strip()
-            if re.match(r"[\w.-]+", requirement)[0].lower() == name:
-                return requirement
+    for line in requirements():
+        requirement = line.partition(";")[0].strip()
+        if re.match(r"[\w.-]+", requirement)[0].lower() == name:
+            return requirement
     return name
 
 
@@ -637,33 +637,15 @@ def _fits(version: str, bounds: str) -> bool:
     return True
 
 
-def _pip_install(requirement: str, *flags: str) -> str:
-    words = ["install", *flags]
-    if sys.prefix == sys.base_prefix and _externally_managed():
-        words.append("--break-system-packages")  # as vpd itself must have been installed
-    words.append(requirement)
-    pip = shutil.which("pip")
-    if util.find_spec("pip") is None and shutil.which("uv"):
-        return shlex.join(["uv", "pip", words[0], "--python", sys.executable, *words[1:]])
-    if pip is not None and Path(pip).parent == Path(sys.executable).parent:
-        return shlex.join(["pip", *words])
-    return shlex.join([sys.executable, "-m", "pip", *words])
-
-
 def _install_in_cages(packages: list[str]) -> str:
     """For the interpreter itself: that is the one in the cages, not a virtual environment."""
-    if _externally_managed() and _family(_os_release()) == "debian":
+    if externally_managed() and _family(_os_release()) == "debian":
         return install_command([f"python3-{package}" for package in packages], _os_release())
     words = [interpreter(), "-m", "pip", "install"]
-    if _externally_managed():
+    if externally_managed():
         words.append("--break-system-packages")
     command = shlex.join([*words, *packages])
     return command if os.access(sysconfig.get_path("stdlib"), os.W_OK) else _root(command)
-
-
-def _externally_managed() -> bool:
-    """Whether the interpreter's packages are a distribution's business (PEP 668)."""
-    return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
 
 
 MANAGERS = {  # by the ID or ID_LIKE of /etc/os-release: how to install, and the package of Docker

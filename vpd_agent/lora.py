@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sandbox.installation import install_hint
 from vpd_agent.policy import Policy, Precision
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def add_lora(
         from peft.tuners.lora import Linear
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "LoRA needs peft, which is not installed: pip install peft", name=error.name
+            f"LoRA needs peft, which is not installed: {install_hint('lora')}", name=error.name
         ) from error
     alpha = 2.0 * rank if alpha is None else alpha
     if rank < 1 or alpha <= 0:

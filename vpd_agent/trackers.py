@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandbox.installation import install_hint, pip_install
+
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
@@ -73,7 +75,7 @@ def check_trackers(names: Sequence[str]) -> None:
     if not names:
         return
     if find_spec("accelerate") is None:
-        raise ValueError("--trackers needs accelerate: pip install 'vpd[trackers]'")
+        raise ValueError(f"--trackers needs accelerate: {install_hint('trackers')}")
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
@@ -86,7 +88,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in available:
             raise ValueError(
                 f"The tracker {name!r} needs a package that is not installed: "
-                f"pip install {PACKAGES.get(name, name)}"
+                f"{pip_install(PACKAGES.get(name, name))}"
             )
 
 

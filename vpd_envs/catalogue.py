@@ -17,6 +17,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from vpd_envs.options import check_options
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -164,9 +166,11 @@ def make(
 ) -> gym.Env | gym.vector.VectorEnv:
     """`gym.make`, or with `num_envs` the batched `gym.make_vec`, with errors for a person.
 
-    Raises ValueError for an unknown id (see `known_name`) or an option that it does not take.
+    Raises ValueError for an unknown id (see `known_name`) or an option that it does not take (see
+    `check_options`).
     """
     name = known_name(env_id)
+    check_options(name, options)
     try:
         if num_envs is None:
             return gym.make(name, **options)

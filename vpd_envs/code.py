@@ -72,6 +72,7 @@ class CodeEnv(SandboxedEnv):
     stop_at_first_failure: whether tests run in their order (those that may be shown first) until
         one fails, or all of them. Then feedback tells the first error, else the first timeout, else
         the two shortest wrong answers.
+    time_limit_seconds, memory_limit_mb: of a program in one test.
 
     `info["details"]`: `tests`, `tests_run`, `tests_passed` and, if one failed, `failed_test` (1 is
     the first) and `failed_test_shown`; `first_failure`, the feedback on the first failing test

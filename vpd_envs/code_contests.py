@@ -62,6 +62,7 @@ class CodeContests(CodeEnv):
     generated_tests: whether DeepMind's generated tests count, besides public and private ones.
     time_limit_seconds: None takes the problem's own limit times `time_limit_factor`, since
         interpreted programs are slower than those the limits were set for; 6 s if it has none.
+    time_limit_factor: of the problem's own limits, see `time_limit_seconds`.
     memory_limit_mb: None takes the problem's own limit, at least 512.
     The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
 

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import sys
+import textwrap
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sandbox import SandboxError
-from vpd_envs.catalogue import CATALOGUE, make, parsed_options
+from vpd_envs.catalogue import CATALOGUE, Entry, known_name, make, parsed_options
 from vpd_envs.data import json_lines
+from vpd_envs.options import REQUIRED, about, options_of
 from vpd_envs.progress import LateProgress, told_if_slow
 from vpd_envs.provenance import differences, judged_by, text_hash
 from vpd_envs.text_env import TextEnv
@@ -40,21 +42,51 @@ SHOWN_DISAGREEMENTS = 20
 
 
 def envs(arguments: list[str]) -> int:
-    """`vpd envs`: what the suite has."""
-    parser = argparse.ArgumentParser("vpd envs", description="The environments of the suite.")
+    """`vpd envs`: what the suite has; with an id, the options of that environment."""
+    parser = argparse.ArgumentParser(
+        "vpd envs", description="The environments of the suite, or the options of one."
+    )
+    parser.add_argument(
+        "env", nargs="?", metavar="ID", help="such as vpd/Math-v0; your own as module:Name-v0"
+    )
     parser.add_argument("--json", action="store_true", help="as a JSON list")
     options = parser.parse_args(arguments)
-    if options.json:
+    if options.env is not None:
+        print_options(known_name(options.env), options.json)
+    elif options.json:
         print(json.dumps([asdict(entry) for entry in CATALOGUE], indent=1))
-        return 0
+    else:
+        for entry in CATALOGUE:
+            print_entry(entry)
+    return 0
+
+
+def print_entry(entry: Entry) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for entry in CATALOGUE:
-        console.print(Text.assemble((f"{entry.id:<24}", "bold"), entry.asks))
-        print(f"    judge: {entry.judge}; data: {entry.data}; problems: {entry.size}")
-    return 0
+    console.print(Text.assemble((f"{entry.id:<24}", "bold"), entry.asks))
+    print(f"    judge: {entry.judge}; data: {entry.data}; problems: {entry.size}")
+
+
+def print_options(name: str, as_json: bool) -> None:
+    """What `--set` takes for an environment, each option with its default and its meaning."""
+    options = options_of(name)
+    if as_json:
+        rows = [asdict(option) | {"required": option.default is REQUIRED} for option in options]
+        print(json.dumps(rows, indent=1, default=lambda _: None))
+        return
+    entry = next((entry for entry in CATALOGUE if entry.id == name), None)
+    if entry is not None:
+        print_entry(entry)
+    else:
+        print(f"{name}  {about(name)}".strip())
+    for option in options:
+        print(f"\n{option}")
+        if option.meaning:
+            text = textwrap.fill(option.meaning, 92, break_on_hyphens=False)
+            print(textwrap.indent(text, " " * 4))
 
 
 def show(arguments: list[str]) -> int:
@@ -126,7 +158,7 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="options of the environment, such as dataset=gsm8k max_turns=2",
+        help="options of the environment, such as dataset=gsm8k max_turns=2; vpd envs ID has all",
     )
 
 

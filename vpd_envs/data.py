@@ -4,10 +4,11 @@ Every environment that reads data takes the same options:
 
 data: a .jsonl, .json or .parquet file (each also as .gz, but for parquet), or a folder of them.
     None loads the data set from the hub, through the package `datasets`.
-hub, revision: another data set of the same layout on the hub, and its branch, tag or commit.
+hub: another data set of the same layout on the hub, OWNER/NAME.
+revision: its branch, tag or commit on the hub.
 split: "all", "train" or "test". Rows that name their own split keep it; the others go by the hash
-    of the problem's id, so that a problem never changes sides. `test_fraction` of them are in
-    "test".
+    of the problem's id, so that a problem never changes sides.
+test_fraction: the share of those others that is in "test".
 max_problems: the first so many of what is left.
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox import MIB
+from sandbox.installation import install_hint
 from vpd_envs.types import Problem
 
 Row = Mapping[str, Any]
@@ -189,9 +191,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ValueError(
-            f"{path}: reading parquet needs pyarrow: pip install 'vpd[hub]'"
-        ) from error
+        raise ValueError(f"{path}: reading parquet needs pyarrow: {install_hint('hub')}") from error
     number = 0
     try:
         with ParquetFile(path) as file:
@@ -214,7 +214,7 @@ def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
     except ImportError as error:
         raise ValueError(
             f"Loading {hub.name} from the hub needs the package datasets "
-            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+            f"({install_hint('hub')}). Install it, or: {ADVICE}"
         ) from error
     try:
         rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
@@ -231,7 +231,7 @@ def hub_folder(hub: Hub, names: Iterable[str]) -> Path:
     except ImportError as error:
         raise ValueError(
             f"Loading {hub.name} from the hub needs the package huggingface_hub "
-            f"(pip install 'vpd[hub]'). Install it, or: {ADVICE}"
+            f"({install_hint('hub')}). Install it, or: {ADVICE}"
         ) from error
     try:
         paths = [

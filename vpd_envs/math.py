@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.core import MIB, SandboxError
+from sandbox.installation import install_hint
 from vpd_envs.extraction import Found
 from vpd_envs.math_answer import (
     FinalAnswer,
@@ -51,12 +52,13 @@ class Math(TextEnv):
         row has a question (`problem`, `question` or `prompt`, which may be chat messages) and an
         answer (`answer`, `final_answer`, `reward_model.ground_truth` or the box of `solution`).
         None loads from the hub.
-    The other options of the data are described in `vpd_envs.data`. GSM8K on the hub has a train and
-    a test split of its own; the repeated rows of DAPO-Math-17k are taken once.
+    hub, revision, split, test_fraction, max_problems: see `vpd_envs.data`. GSM8K on the hub has a
+        train and a test split of its own; the repeated rows of DAPO-Math-17k are taken once.
 
     answer: where the final answer stands. "boxed": in the last `\boxed{}` after the thinking (see
         `math_answer.boxed_answer`); "marker": after the last `answer_marker`, on the same line;
         "last": wherever Math-Verify finds it in the response. The prompt asks for it accordingly.
+    answer_marker: of answer="marker".
     reveal: whether the feedback on a wrong answer tells the right one.
     time_limit_seconds, memory_limit_mb: of one comparison.
 
@@ -298,7 +300,7 @@ def without_unit(text: str, unit: str) -> str:
 def check_math_verify() -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise ValueError(
-            "Comparing mathematical answers needs the package Math-Verify: pip install 'vpd[math]'"
+            f"Comparing mathematical answers needs the package Math-Verify: {install_hint('math')}"
         )
 
 

@@ -52,7 +52,11 @@ LIMIT_FEEDBACK = {
 
 
 class MiniCode(SandboxedEnv):
-    """`vpd/MiniCode-v0`. Problem ids are the prompts; `split` is "train" or "test"."""
+    """`vpd/MiniCode-v0`. Problem ids are the prompts.
+
+    split: "train" or "test".
+    table_seed: which name stands for which digit.
+    """
 
     def __init__(
         self,

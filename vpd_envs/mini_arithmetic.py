@@ -27,8 +27,9 @@ TRAIN_SUMS, TEST_SUMS = 600, 300
 
 
 class MiniArithmetic(TextEnv):
-    """`vpd/MiniArithmetic-v0`. Problem ids are the prompts; `split` is "train" or "test".
+    """`vpd/MiniArithmetic-v0`. Problem ids are the prompts.
 
+    split: "train" or "test".
     digits: of each summand, 2 to 12.
     table_seed: which sums there are. No sum is in both splits, nor with its summands exchanged.
 

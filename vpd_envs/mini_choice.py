@@ -26,7 +26,10 @@ LETTERS = "ABCD"
 
 
 class MiniChoice(TextEnv):
-    """`vpd/MiniChoice-v0`. Problem ids are the names; `split` is "train" or "test".
+    """`vpd/MiniChoice-v0`. Problem ids are the names.
+
+    split: "train" or "test".
+    table_seed: which name stands for which digit.
 
     `info["metadata"]`: `first`, `second` (the names) and `options` (the digits of A, B, C, D).
     `info["details"]`: `chosen`, a letter or None.

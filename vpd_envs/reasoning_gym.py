@@ -21,6 +21,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from sandbox.core import SandboxError
+from sandbox.installation import install_hint
 from vpd_envs.answer_tag import quoted, tagged_answer, unreadable
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
@@ -230,7 +231,7 @@ def checked_category(source: Source) -> str:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise ValueError(
-            "vpd/ReasoningGym-v0 needs the package reasoning-gym: pip install 'vpd[reasoning]'"
+            f"vpd/ReasoningGym-v0 needs the package reasoning-gym: {install_hint('reasoning')}"
         ) from error
     if source.name == "composite":
         raise ValueError("composite mixes datasets: make an environment for each of them.")

@@ -14,8 +14,10 @@ from vpd_envs.types import Problem
 class SandboxedEnv(TextEnv):
     """Adds `self.sandbox`, opened at the first answer and shared by all envs of that name.
 
-    `sandbox` is a name for `sandbox.shared` ("auto" takes the strongest that works here), or an
-    open sandbox. Neither is closed with the env: the one is shared, the other is the caller's.
+    sandbox: docker, bubblewrap, local, or "auto" for the strongest of them that works here; or an
+        open sandbox. Neither is closed with the env: the one is shared (`sandbox.shared`), the
+        other is the caller's.
+
     An env made by name can be pickled; its copy opens its own process's sandbox.
     """
 

@@ -51,8 +51,8 @@ class SciKnowEval(TextEnv):
     """`vpd/SciKnowEval-v0`.
 
     data: a file of either layout, or a folder of them, or a folder with a folder for each domain;
-        None loads hicai-zju/SciKnowEval from the hub. hub, revision, split, test_fraction,
-        max_problems: see `vpd_envs.data`.
+        None loads hicai-zju/SciKnowEval from the hub.
+    hub, revision, split, test_fraction, max_problems: see `vpd_envs.data`.
     domain: "biology", "chemistry", "material" or "physics"; None asks all.
     level: "L1" to "L5", of the public layout; the papers use L3. None asks all. Rows of the papers'
         layout name no level and are always asked.

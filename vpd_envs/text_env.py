@@ -54,6 +54,10 @@ class TextEnv(gym.Env[str, str]):
     that of its last answer.
 
     A `SandboxError` out of `step` is no verdict: the episode stays open and may be stepped again.
+
+    max_turns: answers that an episode may have.
+    max_answer_length: characters that an answer may have.
+    render_mode: "ansi" or None; `render()` gives a text either way.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012

@@ -52,8 +52,8 @@ class ToolUse(TextEnv):
     """`vpd/ToolUse-v0`.
 
     data: a file or folder of that layout. No data set of the hub has it under a known name, so
-        without `data`, name one with `hub` (its split `test` is read). revision, split,
-        test_fraction, max_problems: see `vpd_envs.data`.
+        without `data`, name one with `hub` (its split `test` is read).
+    hub, revision, split, test_fraction, max_problems: see `vpd_envs.data`.
     reveal: whether the feedback on wrong calls ends with the right ones.
 
     An answer is solved if it has the wanted calls in their order, each with the same tool and equal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agent.helpers import small_policy
+from sandbox.installation import install_hint
 from vpd_agent.engines import vllm_server
 from vpd_agent.engines.vllm import VLLMEngine
 from vpd_agent.engines.vllm_server import VLLMServerEngine
@@ -229,5 +231,5 @@ def test_without_vllm_the_error_says_what_to_install(policy, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "vllm", None)  # importing it fails, installed or not
-    with pytest.raises(ValueError, match=r"pip install 'vpd\[vllm\]'"):
+    with pytest.raises(ValueError, match=re.escape(install_hint("vllm"))):
         VLLMEngine(policy)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vpd_envs  # noqa: F401 (registers the ids)
+from sandbox.installation import install_hint
 from vpd_envs.extraction import Found
 from vpd_envs.math import Math, equal, response_equal
 from vpd_envs.math_answer import (
@@ -434,7 +435,7 @@ def test_gsm8k_has_splits_of_its_own_on_the_hub():
 
 def test_without_math_verify_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(ValueError, match=r"pip install 'vpd\[math\]'"):
+    with pytest.raises(ValueError, match=re.escape(install_hint("math"))):
         Math(FIXTURE)
 
 

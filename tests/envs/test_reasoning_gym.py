@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox import SandboxError
+from sandbox.installation import install_hint
 from vpd_envs import Status
 from vpd_envs.reasoning_gym import FORMULAS, LISTS, ReasoningGym, is_formula
 
@@ -159,7 +161,7 @@ def test_bad_options_are_refused_with_what_there_is(options, message):
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    with pytest.raises(ValueError, match=r"pip install 'vpd\[reasoning\]'"):
+    with pytest.raises(ValueError, match=re.escape(install_hint("reasoning"))):
         ReasoningGym()
 
 

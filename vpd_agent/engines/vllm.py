@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sandbox.installation import install_hint
 from vpd_agent.engines import Engine, Generation, check_counts
 from vpd_agent.engines.weights import checkpoint_weights, save_config
 from vpd_agent.processes import Processes
@@ -230,8 +231,9 @@ def _import_vllm() -> Any:
         from vllm import LLM, SamplingParams  # noqa: F401  (vllm imports them when asked)
     except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
         raise ValueError(
-            f"The engine vllm could not be imported: {error}. Install it with pip install "
-            f"'vpd[vllm]', in an environment of its own if its versions clash with yours."
+            f"The engine vllm could not be imported: {error}. Install it with "
+            f"{install_hint('vllm')}, in an environment of its own if its versions clash with "
+            f"yours."
         ) from error
     return vllm
 

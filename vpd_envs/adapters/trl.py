@@ -29,6 +29,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from sandbox.core import SandboxError
+from sandbox.installation import pip_install
 from vpd_envs.adapters import text_env
 from vpd_envs.feedback import FeedbackSource, compose
 from vpd_envs.text_env import TextEnv, TextVectorEnv
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 # TRL 1.6 is the first that leaves an answer without a reward out of its group instead of counting
 # it as 0, TRL 1.8 the first whose environments have a reward.
 OLDEST_TRL = (1, 8)
-INSTALL = "pip install 'trl>=1.8,<2'"
+NEEDED = "trl>=1.8,<2"
 
 Completion = str | Sequence[Mapping[str, Any]]  # plain, or the messages that answer a chat
 
@@ -242,10 +243,12 @@ def require_trl() -> None:
     try:
         version = metadata.version("trl")
     except metadata.PackageNotFoundError as error:
-        raise ImportError(f"This adapter is for TRL, which is not installed: {INSTALL}") from error
+        raise ImportError(
+            f"This adapter is for TRL, which is not installed: {pip_install(NEEDED)}"
+        ) from error
     release = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if release < OLDEST_TRL:
         raise ImportError(
             f"This adapter needs TRL 1.8 or newer, {version} is installed (older ones train on an "
-            f"answer that could not be judged as if it were wrong): {INSTALL}"
+            f"answer that could not be judged as if it were wrong): {pip_install(NEEDED)}"
         )

@@ -28,12 +28,14 @@ from typing import Any
 
 from pydantic import Field
 
+from sandbox.installation import pip_install
+
 try:
     import verifiers.v1 as vf
 except ImportError as error:
     raise ImportError(
         "This adapter is for the verifiers library, of version 0.4 or newer: "
-        "pip install 'verifiers>=0.4'"
+        f"{pip_install('verifiers>=0.4')}"
     ) from error
 
 from sandbox.core import SandboxError
