@@ -88,7 +88,7 @@ class Pool:
             if cage.jobs >= self._jobs_per_cage:
                 cage = self._discard(cage)
             return execution
-        except ValueError:
+        except (ValueError, SandboxError):  # the cage is none the worse for it
             raise
         except BaseException:  # also Ctrl-C: the cage may be in the middle of a job
             cage = self._discard(cage)
