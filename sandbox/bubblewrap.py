@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from sandbox.cage import (
+    PACKAGES,
     Cage,
     CageFailure,
     Capacity,
@@ -34,7 +35,7 @@ from sandbox.cage import (
     python_command,
 )
 from sandbox.core import MIB, SandboxError
-from sandbox.local import PACKAGES, find_packages, interpreter
+from sandbox.local import find_packages, interpreter
 
 CAP_SYS_ADMIN = 21
 IMPORTABLE = "/packages"
@@ -44,7 +45,8 @@ class Bubblewrap:
     """
     Args:
         tmp_bytes: how much all files of a job may take together.
-        packages: what programs may import besides the standard library, where it is installed here.
+        packages: what programs may import besides the standard library. One that is not installed
+            here makes the programs that import it end in a SandboxError.
         command: the bwrap program.
     """
 
@@ -66,6 +68,7 @@ class Bubblewrap:
             )
         self._program = found
         self._tmp_bytes = tmp_bytes
+        self._modules = packages
         self._packages = find_packages(packages)
         self._as_root = new_uid() is not None and _may_administer()
 
@@ -78,6 +81,7 @@ class Bubblewrap:
                 writable="/tmp",
                 job_uid=job_uid,
                 die_with_parent=True,
+                modules=self._modules,
                 packages=IMPORTABLE,
                 capacity=Capacity(file_bytes=self._tmp_bytes),
             )

@@ -8,6 +8,7 @@ cages need nothing but a Python interpreter.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -17,16 +18,17 @@ import re
 import select
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from sandbox import seccomp
-from sandbox.core import Call, Cancelled, Execution, ExecutionStatus, Job
-from sandbox.runner import MOST_STRETCH
+from sandbox.core import Call, Cancelled, Execution, ExecutionStatus, Job, SandboxError
+from sandbox.runner import CPUS, MOST_STRETCH, USER
 
 log = logging.getLogger("sandbox")
 
@@ -34,6 +36,8 @@ START_SECONDS = 60.0  # a cage that is not ready by then has failed
 MOST_CONTAINERS = 1_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
 CANCEL_LOOK_SECONDS = 0.05  # how often somebody who may be cancelled looks whether that is so
+PACKAGES = ("numpy", "sortedcontainers")  # what programs may import besides the standard library
+MOST_DIGITS = 50_000  # of an integer that is read or printed, as LiveCodeBench allows
 SMALL_UIDS = range(20_000, 60_000)  # rootless containers have no more than 65,536
 
 # The command of every cage: `python -c BOOT DIRECTORY`. It takes the runner from standard input,
@@ -72,13 +76,20 @@ RUNNER_SOURCE = Path(__file__).with_name("runner.py").read_bytes()
 
 
 def environment(home: str) -> dict[str, str]:
-    """All variables that a job sees. Hashes are not randomised: verdicts should repeat."""
+    """All variables that a job sees, the same in every cage but for `home`.
+
+    Hashes are not randomised: verdicts should repeat.
+    """
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
+        "USER": USER,
+        "LOGNAME": USER,
         "TMPDIR": home,
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
+        "PYTHONINTMAXSTRDIGITS": str(MOST_DIGITS),
+        "PYTHON_CPU_COUNT": str(CPUS),  # for interpreters that a job starts
         "MALLOC_ARENA_MAX": "1",  # glibc reserves 64 MiB of address space per thread otherwise
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
@@ -155,9 +166,9 @@ class Cage:
         job_uid: int | None = None,
         keep_reading: bool = False,
         die_with_parent: bool = False,
-        filters: dict[str, str] | None = None,
         shared_memory: str | None = None,
         directory: str | None = None,
+        modules: Sequence[str] = PACKAGES,
         packages: str | None = None,
         capacity: Capacity | None = None,
         grace_seconds: float = 10.0,
@@ -165,6 +176,8 @@ class Cage:
         self.link = link
         self.jobs = 0
         self.python_version = ""  # "3.13.5", as the runner says when it is ready
+        self._modules = tuple(modules)
+        self._missing: list[str] = []  # of these; the runner says that, too
         self._is_ready = False
         self._capacity = capacity or Capacity()
         self._grace_seconds = grace_seconds
@@ -174,9 +187,10 @@ class Cage:
             "job_uid": job_uid,
             "keep_reading": keep_reading,
             "die_with_parent": die_with_parent,
-            "filters": seccomp.programs() if filters is None else filters,
+            "filters": seccomp.programs(),
             "shared_memory": shared_memory,
             "directory": directory,
+            "modules": list(modules),
             "packages": packages,
         }
         deadline = time.monotonic() + START_SECONDS
@@ -193,6 +207,7 @@ class Cage:
 
         Raises:
             ValueError: the job cannot be sent as it is; the cage has not noticed.
+            SandboxError: it needs a module that should be here and is not; likewise.
             CageFailure: the cage, not the program, failed.
             Cancelled: as asked.
         """
@@ -200,6 +215,7 @@ class Cage:
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
         self._capacity.check(job, len(code) + len(stdin))
+        self._check_modules(job.code)
         self.jobs += 1
         frame = _frame(vars(limits), code, stdin, _call_bytes(job.call))
         deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
@@ -215,7 +231,7 @@ class Cage:
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
             err = err.replace(self._program, b"solution.py")
-            return _execution(job, result, out, err, value)
+            return self._explained(_execution(job, result, out, err, value))
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
 
@@ -251,12 +267,36 @@ class Cage:
         except (OSError, ValueError) as error:  # closed meanwhile, by another thread
             raise CageFailure("it was closed") from error
 
+    def _check_modules(self, code: str) -> None:
+        """A program gets the same verdict in every cage, or none."""
+        for name in self._missing:
+            if re.search(
+                rf"^[^#\n]*\bimport\b.*\b{name}\b|^\s*from\s+{name}\b", code, re.MULTILINE
+            ):
+                raise SandboxError(
+                    f"The program imports {name}, which programs may, but this cage's Python "
+                    f"{self.python_version} has no such module. Install it (pip install {name}; "
+                    "for Docker, `vpd sandbox build`), or drop the job: this is no verdict."
+                )
+
+    def _explained(self, execution: Execution) -> Execution:
+        """Says of a module that no cage has that it is not the program's mistake to hope for it."""
+        last_line = execution.stderr.rstrip().rpartition("\n")[2]
+        found = re.match(r"ModuleNotFoundError: No module named '(\w+)[.\w]*'", last_line)
+        if not found or found[1] in (*self._modules, *sys.stdlib_module_names):
+            return execution
+        note = (
+            f"({found[1]} is not part of the judge. Programs can import the standard library, "
+            f"{', '.join(self._modules)}.)\n"
+        )
+        return dataclasses.replace(execution, stderr=execution.stderr.rstrip() + "\n" + note)
+
     def _await_ready(self, deadline: float) -> None:
         if not self._is_ready:
             header, _ = self._receive_frame(deadline)
             if "ready" not in header:
                 raise CageFailure(f"it should be ready, but said {header!r}")
-            self.python_version = header["ready"]
+            self.python_version, self._missing = header["ready"], header["missing"]
             self._is_ready = True
 
     def kill(self) -> None:

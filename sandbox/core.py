@@ -84,10 +84,10 @@ class Limits:
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     memory_bytes: int = 512 * MIB
-    processes: int = 32  # processes and threads of the job, itself included
+    processes: int = 128  # processes and threads of the job, itself included
     output_bytes: int = 16 * MIB  # of stdout and of stderr, each
     file_bytes: int = 64 * MIB  # size of any one file it writes
-    open_files: int = 64
+    open_files: int = 256
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.cage import (
+    PACKAGES,
     SMALL_UIDS,
     Cage,
     CageFailure,
@@ -48,7 +49,9 @@ class Docker:
     Args:
         hosts: addresses of engines, in the form of DOCKER_HOST. None: what DOCKER_HOST lists,
             separated by commas or spaces, else the engine of this machine.
-        image: needs python3 and nothing else; programs find the packages that it has.
+        image: needs python3, and the packages.
+        packages: what programs may import besides the standard library. One that the image lacks
+            makes the programs that import it end in a SandboxError.
         memory_bytes: of a container with all its jobs and files. Should exceed what a job may use.
         tmp_bytes: how much all files of a job may take together.
         pids: processes and threads in a container.
@@ -63,13 +66,15 @@ class Docker:
         *,
         hosts: Sequence[str] | None = None,
         image: str = IMAGE,
+        packages: Sequence[str] = PACKAGES,
         memory_bytes: int = 2048 * MIB,
         tmp_bytes: int = 256 * MIB,
-        pids: int = 128,
+        pids: int = 160,
         cpus: float = 1.0,
         runtime: str | None = None,
     ) -> None:
         self._image = image
+        self._modules = packages
         self._memory_bytes = memory_bytes
         self._tmp_bytes = tmp_bytes
         self._pids = pids
@@ -132,6 +137,7 @@ class Docker:
             link,
             writable="/tmp",
             shared_memory="/dev/shm",
+            modules=self._modules,
             job_uid=random.SystemRandom().choice(SMALL_UIDS),
             capacity=Capacity(self._memory_bytes, self._pids, self._tmp_bytes),
         )

@@ -28,8 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sandbox import seccomp
-from sandbox.cage import Cage, ProcessLink, environment, new_uid, python_command
+from sandbox.cage import PACKAGES, Cage, ProcessLink, environment, new_uid, python_command
 from sandbox.runner import (
     descendants,
     empty,
@@ -38,7 +37,6 @@ from sandbox.runner import (
     stat_fields,
 )
 
-PACKAGES = ("numpy", "sortedcontainers")  # what contest programs use
 PREFIX = "vpd-sandbox-"  # of the directory of a cage
 NEW_SECONDS = 60.0  # a directory so young may not be locked yet
 QUICK_SECONDS = 0.5  # for removing a directory while somebody waits
@@ -51,12 +49,14 @@ log = logging.getLogger("sandbox")
 class Local:
     """
     Args:
-        packages: what programs may import besides the standard library, where it is installed here.
+        packages: what programs may import besides the standard library. One that is not installed
+            here makes the programs that import it end in a SandboxError.
     """
 
     name = "local"
 
     def __init__(self, *, packages: Sequence[str] = PACKAGES) -> None:
+        self._modules = packages
         self._packages = find_packages(packages)
         remove_leftovers()
 
@@ -107,9 +107,9 @@ class Local:
             writable=str(writable),
             job_uid=job_uid,
             directory=str(directory),
+            modules=self._modules,
             packages=str(importable),
             keep_reading=job_uid is not None and not anyone_can_reach(Path(sys.base_prefix)),
-            filters=seccomp.programs(socket_families=(seccomp.AF_UNIX,)),
         )
 
 

@@ -124,7 +124,7 @@ class Pool:
             if cage.jobs >= self._jobs_per_cage:
                 cage = self._discard(cage)
             return execution
-        except (ValueError, Cancelled):
+        except (ValueError, SandboxError, Cancelled):  # the cage is none the worse for it
             raise
         except BaseException:  # also Ctrl-C: the cage may be in the middle of a job
             cage = self._discard(cage)

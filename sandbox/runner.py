@@ -20,20 +20,26 @@ one runs that nobody wants any more; if that comes too late, the next child pass
 """
 
 # pathlib and contextlib would only make this process, and so every fork of it, larger.
-# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH116, PTH118, PTH208, SIM105
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH115, PTH116, PTH118, PTH208, SIM105
+# ruff: noqa: E402
+
+import sys
+
+STARTED_WITH = frozenset(sys.modules)  # what CPython itself has imported when a program begins
 
 import atexit
 import ctypes
 import gc
+import grp
 import json
 import math
 import mmap
 import os
+import pwd
 import re
 import resource
 import select
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -56,7 +62,12 @@ REMOVE_SECONDS = 60.0  # for all that a vanished host leaves
 COUNT_SECONDS = 5.0  # how long a count of this user's processes is good for
 MOST_FILES = 20_000  # of a job in a file system of its own; their names are kernel memory
 STACK_BYTES = 120 << 20  # of the main thread, as contest judges give it; the gap CPython has is 128
-ADDRESS_SLACK_BYTES = 256 << 20  # address space beyond the memory limit: thread stacks, mappings
+# Address space beyond the memory limit: the stacks of threads, arrays that are never filled. What
+# is filled is sampled. One allocation of more than this fails at once, with a MemoryError.
+ADDRESS_SLACK_BYTES = 3 << 30
+MOST_SIGNALS = 4096  # queued; each is kernel memory
+CPUS = 2  # that a job is told it has, in every cage and on every machine
+USER = "user"  # the name of the user that a job is told it is
 
 # What contest programs import. Imported once here, so that a job's own import costs nothing.
 MODULES = """
@@ -110,6 +121,7 @@ PLAIN_EXIT = re.compile(
 )
 
 libc = ctypes.CDLL(None, use_errno=True)
+setrlimit = resource.setrlimit  # programs get set_limit_as_far_as_allowed
 
 STREAMS = ("stdin", "stdout", "stderr")
 
@@ -121,12 +133,16 @@ class Settings:
         self.writable = header["writable"]  # the one directory a job can write; emptied after each
         self.shared_memory = header["shared_memory"]  # another directory that a job can write
         self.directory = header["directory"]  # ours to remove if the host vanishes, or None
-        self.packages = header["packages"]  # a directory that programs import from, or None
+        self.modules = header["modules"]  # the third-party ones that programs may import
+        self.packages = header["packages"]  # the directory where they are; None: among CPython's
+        self.missing = []  # those that are not installed
         self.job_uid = header["job_uid"]  # the user jobs become, or None: they stay who we are
         self.keep_reading = header["keep_reading"]  # jobs keep CAP_DAC_READ_SEARCH (see local.py)
         self.die_with_parent = header["die_with_parent"]
         self.filter = bytes.fromhex(header["filters"].get(os.uname().machine, ""))
         self.owns_processes = os.getpid() == 1  # first of a process namespace: all others are jobs'
+        self.owns_network = self.owns_processes  # all sockets in /proc/net/unix are the job's
+        self.socket_bytes = bytes_of_a_socket()
         self.rss_bytes = self.address_bytes = 0  # ours, before any job: not charged to jobs
         self.oom = OomKills(own_group=self.owns_processes)
         self.cpu = CpuClock(own_group=self.owns_processes)
@@ -166,8 +182,8 @@ def prepare():
         os.environ.pop(variable, None)
     boot = sys.path.pop(0)
     sys.path_importer_cache.pop(boot, None)
-    if settings.packages is not None:
-        sys.path.append(settings.packages)
+    offer_modules(settings)
+    look_plain()
     empty(settings.writable, time.monotonic() + CLEAN_SECONDS)
     prelude = {}
     exec(PRELUDE, prelude)
@@ -183,6 +199,91 @@ def prepare():
     return settings, prelude
 
 
+def offer_modules(settings):
+    """Let programs import the standard library and the modules of the list, and nothing else."""
+    library = os.__file__.rpartition("/")[0]
+    standard = (library, os.path.join(library, "lib-dynload"))
+    of_cpython = [path for path in sys.path if path in standard or path.endswith(".zip")]
+    places = [path for path in sys.path if path not in of_cpython]
+    sys.path[:] = of_cpython
+    # Others come with editable installs of the host.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__ in IMPORT_SYSTEM]
+    finder = ListedModules(settings.modules, [settings.packages] if settings.packages else places)
+    sys.meta_path.append(finder)
+    settings.missing = [name for name in settings.modules if finder.find_spec(name) is None]
+
+
+IMPORT_SYSTEM = ("_frozen_importlib", "_frozen_importlib_external")
+
+
+class ListedModules:
+    """Finds these top-level modules in these directories, as a directory on sys.path would."""
+
+    def __init__(self, names, places):
+        self.names, self.places = names, places
+
+    def find_spec(self, name, path=None, target=None):
+        if path is not None or name not in self.names:
+            return None
+        return sys.modules["_frozen_importlib_external"].PathFinder.find_spec(name, self.places)
+
+
+def look_plain():
+    """Give jobs what a plain user finds on a plain, small machine, in every cage alike."""
+    os.cpu_count = lambda: CPUS
+    if hasattr(os, "process_cpu_count"):
+        os.process_cpu_count = os.cpu_count
+    os.sched_getaffinity = partial(few_cpus, os.sched_getaffinity)
+    os.sched_setaffinity = partial(use_cpus, os.sched_setaffinity)
+    os.getlogin = lambda: USER
+    pwd.getpwuid = partial(user_with_id, pwd.getpwuid)
+    pwd.getpwnam = partial(user_with_name, pwd.getpwnam)
+    grp.getgrgid = partial(group_with_id, grp.getgrgid)
+    resource.setrlimit = set_limit_as_far_as_allowed
+
+
+def few_cpus(sched_getaffinity, pid):
+    return set(sorted(sched_getaffinity(pid))[:CPUS])
+
+
+def use_cpus(sched_setaffinity, pid, cpus):
+    """The filter allows it to the caller itself, which 0 stands for."""
+    sched_setaffinity(0 if pid == os.getpid() else pid, cpus)
+
+
+def user_with_id(getpwuid, uid):
+    return this_user() if uid == os.getuid() else getpwuid(uid)
+
+
+def user_with_name(getpwnam, name):
+    return this_user() if name == USER else getpwnam(name)
+
+
+def group_with_id(getgrgid, gid):
+    return grp.struct_group((USER, "x", gid, [])) if gid == os.getgid() else getgrgid(gid)
+
+
+def this_user():
+    home = os.environ.get("HOME", "/")
+    return pwd.struct_passwd((USER, "x", os.getuid(), os.getgid(), "", home, "/bin/sh"))
+
+
+def set_limit_as_far_as_allowed(which, limits):
+    """Programs that ask for more than the cage allows get as much as it allows."""
+    try:
+        setrlimit(which, limits)
+    except ValueError:
+        most = resource.getrlimit(which)[1]
+        setrlimit(which, tuple(least(limit, most) for limit in limits))
+
+
+def least(limit, most):
+    """The lower of two resource limits, of which RLIM_INFINITY is a negative number."""
+    if limit == resource.RLIM_INFINITY or most == resource.RLIM_INFINITY:
+        return max(limit, most)
+    return min(limit, most)
+
+
 def serve(settings):
     """Run jobs until the host hangs up. Returns only in a forked child: the job it is to become."""
     while True:
@@ -196,7 +297,7 @@ def serve(settings):
             return become_a_job(settings, out[1], err[1], value[1], start[1])
         for pipe in (out, err, value, start):
             os.close(pipe[1])
-        write_frame({"ready": sys.version.split()[0]})
+        write_frame({"ready": sys.version.split()[0], "missing": settings.missing})
         job = started_job(settings, start[0])
         settings.oom.begin()
         watch = Watch(job, settings, pid, out[0], err[0], value[0])
@@ -317,7 +418,10 @@ def become_a_job(settings, out, err, value, start):
         os.close(start)
         # From here on all time and memory is the job's.
         try:
-            job.ends_plainly = ends_plainly(bytes(code.view))
+            program = bytes(code.view)
+            job.ends_plainly = ends_plainly(program)
+            if job.call is None and b".py" in program:
+                forget_modules()
         except MemoryError:
             pass
         code.close()
@@ -328,6 +432,16 @@ def become_a_job(settings, out, err, value, start):
     except BaseException as error:
         write_all(start, json.dumps({"failure": repr(error)}).encode())
         os._exit(1)
+
+
+def forget_modules():
+    """Let the program import anew what CPython had not imported when it began.
+
+    For one that may write a random.py of its own and import that. It would otherwise get ours.
+    """
+    for name in sys.modules.keys() - STARTED_WITH:
+        if (getattr(sys.modules[name], "__file__", None) or "").endswith(".py"):
+            del sys.modules[name]
 
 
 def json_of_any_length(data):
@@ -350,17 +464,16 @@ def set_limits(job, settings):
     set_limit(resource.RLIMIT_FSIZE, job.file_bytes)
     set_limit(resource.RLIMIT_NOFILE, job.open_files)
     set_limit(resource.RLIMIT_NPROC, settings.other_tasks + job.processes)
-    set_limit(resource.RLIMIT_STACK, STACK_BYTES)
+    set_limit(resource.RLIMIT_STACK, STACK_BYTES, resource.RLIM_INFINITY)  # programs may raise it
     set_limit(resource.RLIMIT_CORE, 0)
     set_limit(resource.RLIMIT_MSGQUEUE, 0)
+    set_limit(resource.RLIMIT_SIGPENDING, MOST_SIGNALS)
 
 
 def set_limit(which, soft, hard=None):
     hard = soft if hard is None else hard
     allowed = resource.getrlimit(which)[1]
-    if allowed != resource.RLIM_INFINITY:
-        soft, hard = min(soft, allowed), min(hard, allowed)
-    resource.setrlimit(which, (soft, hard))
+    setrlimit(which, (least(soft, allowed), least(hard, allowed)))
 
 
 def drop_privileges(settings):
@@ -411,8 +524,9 @@ def finish_quickly(modules):
         return
     if len(sys.modules) != modules:
         return
-    if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
-        return
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name, None) is not getattr(sys, f"__{name}__", None):
+            return
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -554,6 +668,7 @@ class Watch:
         self.deadline = job.started + job.wall_seconds
         self.told = self.deadline  # when the host last expected the end, or heard of it
         self.peak_bytes = 0
+        self.meter = MemoryMeter(settings, job)
 
     def until_it_ends(self):
         captures = {capture.fd: capture for capture in (self.out, self.err, self.value)}
@@ -645,19 +760,18 @@ class Watch:
     def sample(self, now):
         """Add up what all processes of the job use now; setrlimit only sees them one by one."""
         tick = os.sysconf("SC_CLK_TCK")
-        page = os.sysconf("SC_PAGE_SIZE")
-        memory, cpu, runs = 0, self.cpu_seconds, False
+        cpu, processes, runs = self.cpu_seconds, [], False
         for pid in self.processes():
             fields = stat_fields(pid)
             if fields:
-                pages = resident_pages(pid) if is_alive_without_main_thread(fields) else fields[21]
-                memory += max(0, int(pages) * page - self.settings.rss_bytes)
+                processes.append(Process(pid, fields))
                 cpu += sum(map(int, fields[11:15])) / tick
                 runs = runs or wants_a_cpu(pid, fields)
         self.used_seconds = max(self.used_seconds, self.charged(cpu))
         if not runs:
             self.asleep_seconds += min(now - self.sampled, WITNESSED_SECONDS)
         self.sampled = now
+        memory = self.meter.measure(processes)
         self.peak_bytes = max(self.peak_bytes, memory + self.settings.rss_bytes)
         if memory > self.job.memory_bytes:
             self.reason = self.reason or "memory"
@@ -772,18 +886,6 @@ def is_alive_without_main_thread(fields):
     return fields[0] in (b"Z", b"X") and int(fields[17]) > 1
 
 
-def resident_pages(pid):
-    """Of a process whose main thread has ended: ask its other threads."""
-    pages = 0
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/statm", "rb") as file:
-                pages = max(pages, int(file.read().split()[1]))
-    except OSError:
-        pass  # it ended meanwhile
-    return pages
-
-
 def files_in(place):
     """How many files and directories there are on the file system that `place` is."""
     status = os.statvfs(place)
@@ -818,6 +920,160 @@ def listed_children(pid):
     except OSError:
         pass  # it ended meanwhile
     return children
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PAGES_OF_A_TABLE = 512  # that one page of page tables maps
+PIPE_BYTES = 16 * PAGE_BYTES  # the filter lets nobody enlarge it
+TERMINAL_BYTES = 640 << 10
+MESSAGES = 12  # in a datagram socket, each of another sender, which may be gone by now
+DATAGRAM = b"0002"  # in /proc/net/unix
+SHARED_MAPPING = re.compile(rb"^\S+ ..[x-]s .* /dev/zero \(deleted\)$", re.MULTILINE)
+PROPORTIONAL = re.compile(rb"^(Pss|Pss_Shmem): +(\d+) kB$", re.MULTILINE)
+
+
+class Process:
+    """What a process has mapped, and what of it is in memory, in bytes."""
+
+    def __init__(self, pid, fields):
+        self.pid, self.places = pid, [f"/proc/{pid}"]  # that tell of it
+        self.mapped, self.resident = int(fields[20]), int(fields[21]) * PAGE_BYTES
+        if is_alive_without_main_thread(fields):
+            self.ask_threads()
+
+    def ask_threads(self):
+        try:
+            tasks = f"/proc/{self.pid}/task"
+            self.places = [f"{tasks}/{thread}" for thread in os.listdir(tasks)]
+            for place in self.places:
+                with open(f"{place}/statm", "rb") as file:
+                    mapped, resident = (int(pages) for pages in file.read().split()[:2])
+                self.mapped = max(self.mapped, mapped * PAGE_BYTES)
+                self.resident = max(self.resident, resident * PAGE_BYTES)
+        except OSError:
+            pass  # it ended meanwhile
+
+    def read(self, name):
+        for place in self.places:
+            try:
+                with open(f"{place}/{name}", "rb") as file:
+                    return file.read()
+            except OSError:
+                pass  # it ended meanwhile, or hides from its own user
+        return b""
+
+    def proportional(self):
+        """What is in memory, where a page that N share is an Nth each; and of that what is shared
+        memory. Of a process that hides: all that it has, none of it shared."""
+        found = dict(PROPORTIONAL.findall(self.read("smaps_rollup")))
+        if found:
+            return int(found[b"Pss"]) << 10, int(found.get(b"Pss_Shmem", 0)) << 10
+        fields = stat_fields(self.pid)
+        return Process(self.pid, fields).resident if fields else 0, 0
+
+    def descriptors(self):
+        """How many; 0 where the kernel does not tell."""
+        try:
+            return os.stat(f"{self.places[0]}/fd").st_size
+        except OSError:
+            return 0
+
+    def descriptor_names(self):
+        for place in self.places:
+            try:
+                for fd in os.listdir(f"{place}/fd"):
+                    yield os.readlink(f"{place}/fd/{fd}")
+            except OSError:
+                pass
+
+
+class MemoryMeter:
+    """Adds up what a job holds: in its processes, and for them in the kernel.
+
+    One look at each process and two at the machine give a sum that is never too low: it counts
+    shared pages once per process, and the kernel's buffers as if they were full. Only if that is
+    over the limit, we look closely.
+    """
+
+    def __init__(self, settings, job):
+        self.settings, self.limit, self.open_files = settings, job.memory_bytes, job.open_files
+        self.shared_before = None  # shared memory of the machine at our first look, in bytes
+        self.sockets_before = 0  # and its sockets, where they are not all the job's
+
+    def measure(self, processes):
+        settings = self.settings
+        mapped = sum(max(0, one.mapped - settings.address_bytes) for one in processes)
+        tables = mapped // PAGES_OF_A_TABLE
+        resident = sum(max(0, one.resident - settings.rss_bytes) for one in processes)
+        shared, sockets = shared_memory(), unix_sockets()
+        if self.shared_before is None:
+            self.shared_before = shared
+            self.sockets_before = 0 if settings.owns_network else len(sockets)
+        shared = max(0, shared - self.shared_before)
+        buffers = self.socket_bytes(sockets[self.sockets_before :])
+        files = sum(one.descriptors() or self.open_files for one in processes)
+        if resident + tables + buffers + shared + files * PIPE_BYTES <= self.limit:
+            return resident + tables + (buffers if settings.owns_network else 0)
+        with as_job_user(settings, to_look=True):
+            return tables + self.exactly(processes, resident, shared, sockets)
+
+    def exactly(self, processes, resident, shared, sockets):
+        names = [name for one in processes for name in one.descriptor_names()]
+        if not self.settings.owns_network:
+            sockets = sockets_of({name[8:-1].encode() for name in names if name[:8] == "socket:["})
+        kernel = self.socket_bytes(sockets)
+        kernel += PIPE_BYTES * len({name for name in names if name.startswith("pipe:")})
+        kernel += TERMINAL_BYTES * sum(name.endswith("/ptmx") for name in names)
+        if shared and not any(SHARED_MAPPING.search(one.read("maps")) for one in processes):
+            shared = 0
+        if resident + shared + kernel <= self.limit:
+            return resident + kernel
+        owned, in_sight = map(sum, zip(*(one.proportional() for one in processes)))
+        resident = min(resident, max(0, owned - self.settings.rss_bytes))
+        return resident + max(0, shared - in_sight) + kernel
+
+    def socket_bytes(self, sockets):
+        return sum(
+            self.settings.socket_bytes * (MESSAGES if kind == DATAGRAM else 1)
+            for kind, _, _ in sockets
+        )
+
+
+def shared_memory():
+    """Of the whole machine, in bytes: pages that a mapping keeps but no process shows count here."""
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            return int(re.search(rb"^Shmem: +(\d+) kB", file.read(), re.MULTILINE)[1]) << 10
+    except (OSError, TypeError):
+        return 0
+
+
+def unix_sockets():
+    """Type, inode and name of all in our network namespace, those too that wait to be accepted."""
+    try:
+        with open("/proc/net/unix", "rb") as file:
+            lines = [line.split(None, 7) for line in file.readlines()[1:]]
+    except OSError:
+        return []
+    return [(line[4], line[6], line[7] if len(line) > 7 else b"") for line in lines]
+
+
+def sockets_of(inodes):
+    """Those with these inodes, and those that wait to be accepted there."""
+    found = unix_sockets()
+    names = {name for _, inode, name in found if inode in inodes and name}
+    return [one for one in found if one[1] in inodes or (one[1] == b"0" and one[2] in names)]
+
+
+def bytes_of_a_socket():
+    """The most that one can have sent without anybody receiving it: its buffer and one message."""
+    fd = libc.socket(1, 1, 0)  # AF_UNIX, SOCK_STREAM
+    size, length = ctypes.c_int(0), ctypes.c_uint32(4)
+    libc.getsockopt(fd, 1, 7, ctypes.byref(size), ctypes.byref(length))  # SOL_SOCKET, SO_SNDBUF
+    os.close(fd)
+    return size.value * 3 // 2
 
 
 def clean(settings):
@@ -883,6 +1139,7 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 CAP_DAC_READ_SEARCH = 2
+CLONE_NEWNET = 0x40000000
 
 
 class SockFprog(ctypes.Structure):
@@ -900,6 +1157,7 @@ def become_unreachable(settings):
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if not settings.owns_processes:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        settings.owns_network = libc.unshare(CLONE_NEWNET) == 0  # as root
     if settings.filter:
         program = ctypes.create_string_buffer(settings.filter, len(settings.filter))
         pointed = SockFprog(len(settings.filter) // 8, ctypes.addressof(program))
@@ -914,19 +1172,24 @@ def keep_capabilities(bits):
 
 
 class as_job_user:
-    """Make and remove files as the user of the jobs, since nothing else may touch theirs."""
+    """Make and remove files as the user of the jobs, since nothing else may touch theirs.
 
-    def __init__(self, settings):
-        self.uid = settings.job_uid
+    And look into their processes. With keep_reading we are root, who may, and their user may not.
+    """
+
+    def __init__(self, settings, to_look=False):
+        self.uid = None if to_look and settings.keep_reading else settings.job_uid
         self.die_with_parent = settings.die_with_parent
 
     def __enter__(self):
         if self.uid is not None:
+            os.setegid(self.uid)
             os.seteuid(self.uid)
 
     def __exit__(self, *_):
         if self.uid is not None:
             os.seteuid(0)
+            os.setegid(0)
             if self.die_with_parent:  # the kernel forgets this when the user changes
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

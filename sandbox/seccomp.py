@@ -1,8 +1,13 @@
 """A system call filter. The runner puts it on itself, and so on its jobs, in every cage.
 
 Namespaces hide the host; this takes away the kernel's lesser doors: tracing and reading other
-processes, or slowing them, new namespaces, mounts, kernel keyrings, BPF, io_uring, sockets that
-namespaces do not cover (vsock, netlink), and memory that outlives or escapes the limits of a job.
+processes, or slowing them, new namespaces, mounts, kernel keyrings, BPF, io_uring, and memory that
+outlives or escapes the limits of a job.
+
+Jobs have no network, not even 127.0.0.1: the only sockets are Unix ones (AF_UNIX), which asyncio
+and multiprocessing need and which end with their process. A TCP port would stay taken after its
+job (TIME_WAIT), and what was sent would show in /proc/net. `socket.socket()` fails with "Address
+family not supported by protocol".
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 # name: (x86_64, aarch64)
 DENIED = {
@@ -25,6 +31,8 @@ DENIED = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "init_module": (175, 105),
+    "inotify_init": (253, 26),
+    "inotify_init1": (294, 26),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425),
@@ -54,70 +62,120 @@ DENIED = {
     "quotactl": (179, 60),
     "reboot": (169, 142),
     "request_key": (249, 218),
-    "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274),
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
     "semget": (64, 190),
     "setns": (308, 268),
-    "setpriority": (141, 140),
     "shmget": (29, 194),
+    "splice": (275, 76),
     "swapoff": (168, 225),
     "swapon": (167, 224),
     "syslog": (103, 116),
+    "tee": (276, 77),
     "umount2": (166, 39),
     "unshare": (272, 97),
     "userfaultfd": (323, 282),
+    "vmsplice": (278, 75),
 }
-CLONE, CLONE3, PRLIMIT64, SOCKET = (56, 220), (435, 435), (302, 261), (41, 198)
+CLONE, CLONE3, SOCKET, SOCKETPAIR = (56, 220), (435, 435), (41, 198), (53, 199)
+PRLIMIT64, SETPRIORITY, SCHED_SETAFFINITY = (302, 261), (141, 140), (203, 122)
+FCNTL, SETSOCKOPT = (72, 25), (54, 208)
 NAMESPACE_FLAGS = 0x7E020000  # all CLONE_NEW* of clone
-AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10  # these a network namespace contains
+CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
+CLONE_FLAGS = NAMESPACE_FLAGS | CLONE_FILES | CLONE_THREAD
+AF_UNIX, SOL_SOCKET, F_SETPIPE_SZ, PRIO_PROCESS = 1, 1, 1031, 0
+BUFFER_SIZES = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the two with FORCE
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
 
-LOAD, JUMP_IF_EQUAL, JUMP_IF_AT_LEAST, JUMP_IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, AND, JUMP_IF_EQUAL, JUMP_IF_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+DENY = FAIL | errno.EPERM
+PRETEND = FAIL  # returns 0, as if it had been done
+NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
+FIRST, SECOND, THIRD = 16, 24, 32  # of the arguments
+ALL_BITS = 0xFFFFFFFF
+
+Step = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 
-def programs(socket_families: Sequence[int] = (AF_UNIX, AF_INET, AF_INET6)) -> dict[str, str]:
+@dataclass(frozen=True)
+class Argument:
+    """One of `values`, after all but the bits of `mask` are cleared."""
+
+    offset: int
+    values: Sequence[int]
+    mask: int = ALL_BITS
+
+
+# The call, what its arguments must be, and what happens if they are and if they are not.
+RULES = (
+    # No namespaces, and no thread with files of its own, which /proc/PID/fd would not show.
+    (
+        CLONE,
+        (Argument(FIRST, (0, CLONE_FILES, CLONE_THREAD | CLONE_FILES), CLONE_FLAGS),),
+        ALLOW,
+        DENY,
+    ),
+    # Of the caller only, not of our runner.
+    (PRLIMIT64, (Argument(FIRST, (0,)),), ALLOW, DENY),
+    (SCHED_SETAFFINITY, (Argument(FIRST, (0,)),), ALLOW, DENY),
+    (SETPRIORITY, (Argument(FIRST, (PRIO_PROCESS,)), Argument(SECOND, (0,))), ALLOW, DENY),
+    # As on a machine that has no other kind of network.
+    (SOCKET, (Argument(FIRST, (AF_UNIX,)),), ALLOW, FAIL | errno.EAFNOSUPPORT),
+    (SOCKETPAIR, (Argument(FIRST, (AF_UNIX,)),), ALLOW, FAIL | errno.EAFNOSUPPORT),
+    # Buffers in the kernel keep the size that the runner charges for them.
+    (FCNTL, (Argument(SECOND, (F_SETPIPE_SZ,)),), DENY, ALLOW),
+    (
+        SETSOCKOPT,
+        (Argument(SECOND, (SOL_SOCKET,)), Argument(THIRD, BUFFER_SIZES)),
+        PRETEND,
+        ALLOW,
+    ),
+)
+
+
+def programs() -> dict[str, str]:
     """The filter as hexadecimal classic BPF, for each machine (`uname -m`) that we know."""
-    return {machine: _program(*MACHINES[machine], socket_families).hex() for machine in MACHINES}
+    return {machine: _program(*MACHINES[machine]).hex() for machine in MACHINES}
 
 
-def _program(column: int, architecture: int, socket_families: Sequence[int]) -> bytes:
-    denied = FAIL | errno.EPERM
+def _program(column: int, architecture: int) -> bytes:
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
         (JUMP_IF_EQUAL, 1, 0, architecture),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
         (JUMP_IF_AT_LEAST, 0, 1, 0x40000000),  # x32, an alias of all calls
-        (RETURN, 0, 0, denied),
+        (RETURN, 0, 0, DENY),
         # glibc falls back to clone, whose flags can be examined.
         (JUMP_IF_EQUAL, 0, 1, CLONE3[column]),
         (RETURN, 0, 0, FAIL | errno.ENOSYS),
     ]
     for numbers in DENIED.values():
-        steps += [(JUMP_IF_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, denied)]
-    steps += [
-        (JUMP_IF_EQUAL, 0, 4, CLONE[column]),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (JUMP_IF_ANY_BIT, 0, 1, NAMESPACE_FLAGS),
-        (RETURN, 0, 0, denied),
-        (RETURN, 0, 0, ALLOW),
-        (JUMP_IF_EQUAL, 0, 4, PRLIMIT64[column]),  # of the caller only, not of our runner
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (JUMP_IF_EQUAL, 1, 0, 0),
-        (RETURN, 0, 0, denied),
-        (RETURN, 0, 0, ALLOW),
-        (JUMP_IF_EQUAL, 0, 2 + len(socket_families), SOCKET[column]),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        *(
-            (JUMP_IF_EQUAL, len(socket_families) - at, 0, family)
-            for at, family in enumerate(socket_families)
-        ),
-        (RETURN, 0, 0, denied),
-        (RETURN, 0, 0, ALLOW),
-    ]
+        steps += [(JUMP_IF_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, DENY)]
+    for numbers, arguments, met, unmet in RULES:
+        steps += _rule(numbers[column], arguments, met, unmet)
+    steps.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def _rule(number: int, arguments: Sequence[Argument], met: int, unmet: int) -> list[Step]:
+    steps: list[Step] = [(RETURN, 0, 0, met), (RETURN, 0, 0, unmet)]
+    for argument in reversed(arguments):
+        steps = _test(argument, to_unmet=len(steps) - 1) + steps
+    return [(JUMP_IF_EQUAL, 0, len(steps), number), *steps]
+
+
+def _test(argument: Argument, to_unmet: int) -> list[Step]:
+    """Goes on behind itself if the argument is one of the values, else `to_unmet` steps later."""
+    last = len(argument.values) - 1
+    return [
+        (LOAD, 0, 0, argument.offset),
+        (AND, 0, 0, argument.mask),
+        *(
+            (JUMP_IF_EQUAL, last - at, to_unmet if at == last else 0, value)
+            for at, value in enumerate(argument.values)
+        ),
+    ]
