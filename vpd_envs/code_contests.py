@@ -224,40 +224,93 @@ class Source:
 # Several right answers ----------------------------------------------------------------------------
 
 SHOW = r"(?:print|output|display|write|report|return|find|construct|restore|reconstruct)"
+SHOWN = r"(?:printed|output|displayed|written|reported|returned|listed|given out|accepted)"
+RIGHT = r"(?:accepted|acceptable|allowed|considered|correct|counted|fine|okay|ok|right|valid)"
+CHOOSE = r"(?:choose|pick|select|take|use)"
+ANSWER = r"(?:answers?|solutions?|outputs?|results?)"
 ANSWERS = (
-    r"(?:answers?|solutions?|outputs?|ways?|options?|variants?|sequences?|permutations?|arrays?"
-    r"|strings?|sets?|subsets?|orders?|orderings?|arrangements?|configurations?|paths?|trees?"
-    r"|graphs?|representations?|partitions?|pairs?|triples?|matrices|assignments?)"
+    rf"(?:{ANSWER}|ways?|options?|variants?|sequences?|permutations?|arrays?|strings?|sets?|subsets?"
+    r"|orders?|orderings?|arrangements?|configurations?|paths?|trees?|graphs?|representations?"
+    r"|partitions?|pairs?|triples?|matrices|assignments?|colorings?|schedules?|constructions?)"
 )
-MANY = r"(?:multiple|several|many|various|different|more than one|two or more)"
+MAY = r"(?:can|may|could|might|should|will|would|is|are)"
+WILL_DO = (
+    rf"\s+{MAY}\s+(?:also\s+)?(?:be\s+)?(?:{SHOWN}|{RIGHT})\b"
+    r"(?!\s+(?:if|in|on|by|at|from|as|different|distinct|equal|the)\b)"
+)
+MANY = (
+    r"(?:multiple|several|many|various|different|more than one|two or more"
+    r"|not (?:necessarily )?unique|ambiguous)"
+)
 VALID = r"(?:valid|correct|possible|suitable|optimal|appropriate|such|acceptable|feasible)"
+ANY = r"(?:any|an arbitrary)"
+THEM = r"(?:them|those|these|which)"
+ANY_ORDER = r"in\s+(?:any|an\s+arbitrary|arbitrary|whatever|whichever)\s+order"
+NO_MATTER = (
+    r"(?:(?:does\s+not|doesn't|do\s+not|don't|need\s+not)\s+matter|(?:is|are)\s+(?:not\s+important"
+    r"|unimportant|irrelevant|insignificant|arbitrary)|(?:can|may)\s+be\s+(?:any|arbitrary))"
+)
+UNIQUE = r"(?:smallest|largest|least|greatest|minim|maxim|first|last|lexicograph|earliest|latest)"
+CLAUSE = r"(?:if|whether|when|where|that|than|without|not|number|count|each)"  # begins another
 # Each within a sentence, but for a condition and the instruction that follows it.
 SEVERAL = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # If there are several answers, print any of them. / ... , you may output an arbitrary one.
-        rf"\b{MANY}\b[^.]{{0,120}}(?:\.[^.]{{0,40}})?\b(?:{SHOW}\b[^.]{{0,30}}\b(?:any(?!\s+(?:letter"
-        r"|character|case|order))|an arbitrary|arbitrary one|one of (?:them|those|these))"
-        r"|choose (?:any|one) of (?:them|those|these))\b",
+        rf"\b{MANY}\b[^.]{{0,120}}(?:\.[^.]{{0,40}})?\b{SHOW}\b(?:(?!\b(?:{CLAUSE}\b|{UNIQUE}))[^.])"
+        rf"{{0,30}}\b(?:any(?!\s+(?:letter|character|case|order))|an arbitrary|arbitrary one|"
+        rf"whichever|one of {THEM})\b",
+        # If there are several answers, you may choose any of them. Not: If there are several such
+        # elements, he may choose any of them.
+        rf"\b{MANY}\s+(?:[\w-]+\s+){{0,3}}{ANSWER}\b[^.]{{0,80}}(?:\.[^.]{{0,40}})?"
+        rf"\b{CHOOSE}\s+(?:{ANY}|one)\b",
         # Print any of them. / output any valid answer. / You can print any.
-        rf"\b{SHOW}\s+any(?:\s+(?:one|single))?(?:\s+of\s+(?:them|those|these|the|which|such)\b"
+        rf"(?<!not )(?<!n't )\b{SHOW}\s+any(?:\s+(?:one|single))?(?:\s+of\s+(?:{THEM}|the|such)\b"
         rf"|\s+(?:{VALID}\s+)*{ANSWERS}\b|\s*[.,;)]|\s*$)",
-        rf"\b{SHOW}\s+any\s+{VALID}\b",
-        rf"\b{SHOW}\s+(?:an arbitrary|one of the possible|any possible)\b",
-        # Any of them is accepted. / all correct answers will be accepted.
-        rf"\bany\s+(?:one\s+)?(?:of\s+(?:them|those|these)|(?:{VALID}\s+)?(?:answer|solution"
-        r"|output))\s+(?:is|are|will be|would be|can be|may be)\s+(?:also\s+)?(?:accepted"
-        r"|acceptable|allowed|considered|correct|fine)",
-        # There may be multiple accepted outputs.
-        rf"\b(?:may|can|could|might)\s+(?:be|have|exist)\s+{MANY}\s+"
-        rf"(?:(?:{VALID}|accepted|right)\s+)*(?:answers?|solutions?|outputs?)\b(?!\s+of the\b)",
-        # You can print the edges in any order.
-        r"\b(?:print|output|display|write|report|return|list)\b[^.]{0,100}"
-        r"\bin\s+(?:any|arbitrary)\s+order\b",
+        rf"(?<!not )(?<!n't )\b{SHOW}\s+any\s+{VALID}\b",
+        rf"\b{SHOW}\s+(?:an arbitrary|one of the (?:possible|valid|suitable|correct)|any possible"
+        rf"|one (?:such|possible|valid|suitable))\b",
+        r"\b(?:print|output|construct)\s+an?\s+(?:possible|valid|suitable|feasible)\b",
+        # Find any perfect coloring.
+        rf"(?:^|[.!?:]\s+|\n)(?:Otherwise,?\s+)?{SHOW}\s+any\s+(?!{VALID}|(?:letter|character|case"
+        r"|order|extra|additional|other|number|amount)s?\b)\w+",
+        # Any of them is accepted. / ..., any can be printed. / All correct answers will be accepted.
+        rf"(?<!if )(?<!whether )\bany(?:\s+one)?\s+of\s+(?:{THEM}|the\s+(?:{VALID}\s+)*{ANSWERS})"
+        rf"{WILL_DO}",
+        rf",\s*any(?:\s+one)?{WILL_DO}",
+        rf"\b(?:any|all|each|every)\s+(?:{VALID}\s+)*{ANSWER}{WILL_DO}",
+        rf"\b(?:checker|judge|jury|grader|system)\s+(?:will\s+)?accepts?\s+{ANY}\b",
+        r"\b(?:special|custom)\s+(?:judge|checker)\b",
+        # There may be multiple accepted outputs. Not: ... ; print the smallest.
+        rf"\b(?:may|can|could|might)\s+(?:be|have|exist)\s+{MANY}\s+(?:(?:{VALID}|accepted|right)\s+)*"
+        rf"{ANSWER}\b(?!\s+of the\b)(?!.{{0,120}}{UNIQUE})",
+        # You can print the edges in any order. / The edges can be printed in any order.
+        r"\b(?:print|output|display|write|report|return|list(?!s? of))\b"
+        r"(?:(?!\b(?:if|whether|when|such that|can|could|number|count)\b)[^.]){0,100}"
+        rf"\b{ANY_ORDER}",
+        rf"\b{MAY}\s+(?:also\s+)?be\s+(?:also\s+)?{SHOWN}\b(?:(?!\binput\b)[^.]){{0,60}}\b{ANY_ORDER}",
+        # The order in which you print the edges does not matter. / The order of the output is ...
+        rf"\border\b[^.]{{0,60}}\b(?:you\s+(?:print|output)|(?:is|are)\s+(?:printed|output)|(?:printing"
+        rf"|output|answer)s?\b)[^.]{{0,60}}\b{NO_MATTER}",
         # Your answer will be considered correct if your tree ... (not: if its error is at most ...)
-        r"\b(?:answer|solution|output)s?\s+(?:will be|is|are)\s+(?:considered|accepted as|treated "
-        r"as)\s+(?:to be\s+)?(?:correct|valid|right)\s+if\b(?![^.]*(?:error|inaccuracy|differ"
-        r"|precision|10))",
+        rf"\b{ANSWER}\s+(?:will be|is|are)\s+(?:considered|accepted as|treated as)\s+(?:to be\s+)?"
+        r"(?:correct|valid|right)\s+if\b(?![^.]*(?:error|inaccuracy|differ|precision|10))",
+    )
+]
+# What these say is about the output only where the output is described.
+OUTPUT_SECTION = re.compile(
+    r"^\W*output(?:\s+(?:format|specification))?\W*$(.*?)"
+    r"(?=^\W*(?:input|examples?|samples?|notes?|explanation|constraints|scoring)\b|\Z)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+SEVERAL_IN_OUTPUT = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # (1) in any order. / The order of the edges does not matter.
+        rf"\b{ANY_ORDER}\b",
+        rf"\border\b[^.]{{0,80}}\b{NO_MATTER}",
+        # If there are several such strings, you may choose any of them.
+        rf"\b{MANY}\b[^.]{{0,120}}\b{CHOOSE}\s+(?:{ANY}|one\s+of)\b",
     )
 ]
 
@@ -267,10 +320,12 @@ def several_answers(row: Row, statement: str) -> str:
     tolerance = tolerance_of(statement)
     if row.get("multiple_answers") is True and tolerance is None:
         return "the row says so"
-    for pattern in SEVERAL:
-        found = pattern.search(statement)
-        if found:
-            return f"the statement says {' '.join(found[0].split())!r}"
+    output = "\n".join(OUTPUT_SECTION.findall(statement))
+    for patterns, text in ((SEVERAL, statement), (SEVERAL_IN_OUTPUT, output)):
+        for pattern in patterns:
+            found = pattern.search(text)
+            if found:
+                return f"the statement says {' '.join(found[0].split())!r}"
     return ""
 
 
