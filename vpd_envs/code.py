@@ -293,6 +293,7 @@ class CallTest:
     public: bool
     function: str
     arguments: tuple[Any, ...] = field(repr=False)
+    rule: Rule = JSON
 
     def job(self, code: str, limits: Limits) -> Job:
         return Job(code, call=Call(self.function, self.arguments), limits=limits)
@@ -301,7 +302,7 @@ class CallTest:
         return execution.value or ""
 
     def passes(self, execution: Execution) -> bool:
-        return JSON(execution.value, self.expected)
+        return self.rule(execution.value, self.expected, self.input)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 from lcb_rows import block
 
 from sandbox import SandboxError
-from vpd_envs.code_contests import CodeContests, several_answers, tolerance_of
+from vpd_envs.code_contests import CodeContests
+from vpd_envs.contest_rules import several_answers, tolerance_of
 from vpd_envs.humaneval import HumanEval
 from vpd_envs.livecodebench import LiveCodeBench
 from vpd_envs.mbpp import MBPP
