@@ -17,6 +17,7 @@ from code_rows import (
     HUMANEVAL_SOLUTIONS,
     MBPP_ROWS,
     MBPP_SOLUTIONS,
+    QUIXBUGS_ROW,
     contest_row,
 )
 from gymnasium.utils.env_checker import check_env
@@ -156,6 +157,7 @@ ROWS = {
 }
 ROWS["livecodebench"] = ROWS["lcb"]
 LAYOUT_FAMILY = {name: FAMILIES.get(name, CodeContests) for name in ROWS}
+ROWS["quixbugs"], LAYOUT_FAMILY["quixbugs"] = QUIXBUGS_ROW, HumanEval
 LAYOUT_FAMILY["livecodebench"] = LiveCodeBench
 NO_VALUE = object()
 json_values = st.recursive(
@@ -614,6 +616,69 @@ def test_a_missing_function_is_named(name):
 def test_unfit_humaneval_rows_are_refused_when_they_are_loaded(tmp_path, change, message):
     with pytest.raises(ValueError, match=rf"line 2: .*{message}"):
         load(HumanEval, tmp_path, HUMANEVAL_ROWS[1], HUMANEVAL_ROWS[0] | change)
+
+
+def test_quixbugs_rows_ask_for_the_function_of_their_docstring(tmp_path):
+    env = load(HumanEval, tmp_path, QUIXBUGS_ROW)
+    prompt = env.problem("reverse").prompt
+    assert 'import itertools\ndef reverse(node):\n    """\n    Reverse\n' in prompt
+    assert [test.input for test in env.tests(env.problem("reverse"))] == ["test1()", "test2()"]
+    assert step(env, "reverse", QUIXBUGS_ROW["solution"])[0] == 1.0
+    assert step(env, "reverse", QUIXBUGS_ROW["buggy_program"])[0] == 0.0
+
+
+ADD_UP = HUMANEVAL_ROWS[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "tests"),
+    [
+        (
+            {"test": "x = [1, 2]\nassert add_up(x) == 3\nassert add_up(x, 5) == 8\n"},
+            ["assert add_up(x) == 3", "assert add_up(x, 5) == 8"],
+        ),
+        (
+            {"test": "x = [1]\nassert add_up(x) == 1\nx = []\nassert add_up(x, 5) == 5\n"},
+            ["assert add_up(x) == 1\nx = []\nassert add_up(x, 5) == 5"],
+        ),
+        (
+            {"test": ["assert add_up([1, 2]) == 3", "assert add_up([]) == 0"]},
+            ["assert add_up([1, 2]) == 3", "assert add_up([]) == 0"],
+        ),
+        ({"test": NO_VALUE, "tests": ["assert add_up([5]) == 5"]}, ["assert add_up([5]) == 5"]),
+        (
+            {"test": '"""Tests."""\ndef test_it():\n    assert add_up([1]) == 1\n'},
+            ["test_it()"],
+        ),
+        (
+            {
+                "test": "def run():\n    assert add_up([1]) == 1\n"
+                "if __name__ == '__main__':\n    run()\n    for n in [1]:\n        run()\n"
+            },
+            ["run()", "for n in [1]:\n    run()"],
+        ),
+        ({"test": "for n in range(3):\n    assert add_up([n]) == n"}, None),
+        ({"task_id": NO_VALUE, "name": "Ours/0", "test": "assert add_up([]) == 0"}, None),
+    ],
+)
+def test_tests_are_read_in_many_forms(tmp_path, change, tests):
+    changed = {name: value for name, value in (ADD_UP | change).items() if value is not NO_VALUE}
+    env = load(HumanEval, tmp_path, changed)
+    read = [test.input for test in env.tests(env.problem("Ours/0"))]
+    assert read == ([changed["test"]] if tests is None else tests)
+    assert step(env, "Ours/0", HUMANEVAL_SOLUTIONS["Ours/0"])[0] == 1.0
+    wrong = "def add_up(numbers, start=0):\n    return sum(numbers) - start - 1"
+    assert step(env, "Ours/0", wrong)[1] == "wrong_answer"
+
+
+@pytest.mark.parametrize("text", [None, "Add up the \\N numbers."])
+def test_a_declaration_stands_for_the_head_of_the_function(tmp_path, text):
+    declaration = "from typing import List\n\n\ndef add_up(numbers: List[int], start=0) -> int:\n"
+    changed = {name: value for name, value in ADD_UP.items() if name != "prompt"}
+    changed |= {"declaration": declaration} | ({} if text is None else {"prompt": text})
+    env = load(HumanEval, tmp_path, changed)
+    assert (text or declaration).replace("\\", "\\\\").strip() in env.problem("Ours/0").prompt
+    assert step(env, "Ours/0", HUMANEVAL_SOLUTIONS["Ours/0"])[0] == 1.0
 
 
 # MBPP ---------------------------------------------------------------------------------------------
