@@ -54,7 +54,9 @@ def checked_python(source: str, what: str, place: str) -> ast.Module:
 
 
 def segment(source: str, node: ast.stmt) -> str:
-    """The source of a statement, as it stands there."""
+    """The source of a statement, as it stands there; of one that is indented, without comments."""
+    if node.col_offset and not isinstance(node, ast.Assert):
+        return ast.unparse(node)
     decorators = getattr(node, "decorator_list", [])
     above = [f"@{ast.get_source_segment(source, each)}" for each in decorators]
     return "\n".join([*above, ast.get_source_segment(source, node) or ""])

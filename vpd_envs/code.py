@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
-from sandbox import MIB, Call, Execution, Job, Limits
+from sandbox import MIB, Call, Execution, Job, Limits, Sandbox
 from sandbox.comparison import Json, Lines, Rule
 from sandbox.judge import AssertTest, Outcome, Result, judge
+from sandbox.local import PACKAGES
 from vpd_envs import code_feedback
 from vpd_envs.code_answer import Program, program_in
 from vpd_envs.code_feedback import Failure
@@ -108,6 +109,12 @@ class CodeEnv(SandboxedEnv):
     def tests(self, problem: Problem) -> Sequence[CodeTest]:
         """The problem's tests, public ones first."""
         raise NotImplementedError(f"{type(self).__name__} must implement tests(problem).")
+
+    def problem(self, problem_id: str) -> Problem:
+        """As `TextEnv`'s. Its prompt says what the answer's program runs on, as the sandbox tells:
+        a machine of another kind may have another Python, but the same problem."""
+        problem = super().problem(problem_id)
+        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{runs_on(self.sandbox)}")
 
     def limits_of(self, problem: Problem) -> Limits:
         """What each test of the problem may use: what its prompt states."""
@@ -237,6 +244,13 @@ def answer_format(limits: Limits, *, whole_program: bool) -> str:
     )
 
 
+def runs_on(sandbox: Sandbox) -> str:
+    return (
+        f"The code runs on Python {sandbox.python_version}. Besides the standard library it may "
+        f"import {' and '.join(PACKAGES)}."
+    )
+
+
 def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
     """Raises ValueError for what is no limit."""
     for name, value in (
@@ -280,6 +294,7 @@ class CallTest:
     public: bool
     function: str
     arguments: tuple[Any, ...] = field(repr=False)
+    rule: Rule = JSON
 
     def job(self, code: str, limits: Limits) -> Job:
         return Job(code, call=Call(self.function, self.arguments), limits=limits)
@@ -288,7 +303,7 @@ class CallTest:
         return execution.value or ""
 
     def passes(self, execution: Execution) -> bool:
-        return JSON(execution.value, self.expected)
+        return self.rule(execution.value, self.expected, self.input)
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ says is what can be known: where it is silent, a problem may slip through.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sandbox import MIB, Limits, Sandbox
-from sandbox.comparison import Checker, Floats, IgnoreCase, Rule, Whitespace, rule
+from sandbox.comparison import Rule
 from vpd_envs import livecodebench
 from vpd_envs.code import CodeEnv, CodeTest, StdinTest, answer_format, limits_for
+from vpd_envs.contest_rules import Checkers, Rules, rule_name, rule_of, several_answers
 from vpd_envs.data import Hub, Row, load_problems, local_files, text_field
 from vpd_envs.types import Problem
 
@@ -42,6 +42,7 @@ DEFAULT_SECONDS = 6.0  # for a problem without a limit of its own
 LEAST_MEMORY_MB = 512  # Python's objects take several times what the limits were set for
 MOST_SECONDS, MOST_MEMORY_MB = 3600.0, 1 << 16  # a row that asks for more has a mistake
 MAX_DECOMPRESSED = 512 * MIB  # of the tests of one row in LiveCodeBench's layout
+INTERACTIVE = re.compile(r"\binteractive\s+(?:problem|task|interaction)\b", re.IGNORECASE)
 
 
 class CodeContests(CodeEnv):
@@ -50,15 +51,10 @@ class CodeContests(CodeEnv):
     data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data`. Of the hub, and of
         a folder with files named as there (test-00000-of-..., train-...), `split` takes the data
         set's own: "test" is "test", "train" is "train", "all" has "valid", too.
-    checkers: for problems with several right outputs, by id: the name of a rule of
-        `sandbox.comparison`, a rule, or a callable `(output, expected, input) -> bool`. To pickle
-        the environment, a callable must be a function of a module.
+    checkers, comparison: see `vpd_envs.contest_rules`. By default "auto": white space does not
+        matter, and the statement may allow a tolerance or any case.
     multi_answer: "exclude" or "include" (and compare with the one output that is stored) problems
         that seem to accept several outputs and have no checker.
-    comparison: "auto", or the rule for all problems without a checker, such as "whitespace". "auto"
-        compares tokens, with any white space between them (`whitespace`); within the tolerance that
-        the statement grants, if it grants one (`floats`); and without upper and lower case where
-        the statement says that any case will do.
     generated_tests: whether DeepMind's generated tests count, besides public and private ones.
     time_limit_seconds: None takes the problem's own limit times `time_limit_factor`, since
         interpreted programs are slower than those the limits were set for; 6 s if it has none.
@@ -78,7 +74,7 @@ class CodeContests(CodeEnv):
         split: str = "all",
         test_fraction: float = 0.2,
         max_problems: int | None = None,
-        checkers: Mapping[str, str | Rule | Callable[[str, str, str], bool]] | None = None,
+        checkers: Checkers | None = None,
         multi_answer: str = "exclude",
         comparison: str | Rule = "auto",
         generated_tests: bool = True,
@@ -101,8 +97,7 @@ class CodeContests(CodeEnv):
         asked = (time_limit_seconds, memory_limit_mb)
         limits_for(*(1.0 if each is None else each for each in asked))  # refuses what is no limit
         self.excluded: dict[str, str] = {}
-        rules = {id_: rule(checker) for id_, checker in (checkers or {}).items()}
-        common = None if comparison == "auto" else rule(comparison)
+        rules = Rules(checkers, comparison, rule_of)
         seen: set[str] = set()
 
         def problem_of(row: Row, place: str) -> Problem | None:
@@ -114,7 +109,7 @@ class CodeContests(CodeEnv):
             if not reason and INTERACTIVE.search(source.statement):
                 reason = "it is interactive"
             several = several_answers(row, source.statement)
-            if several and source.id not in rules and multi_answer == "exclude":
+            if several and source.id not in rules.checkers and multi_answer == "exclude":
                 reason = reason or f"several outputs may be right, and it has no checker: {several}"
             if reason:
                 self.excluded[source.id] = reason
@@ -125,8 +120,7 @@ class CodeContests(CodeEnv):
                 seconds if time_limit_seconds is None else time_limit_seconds,
                 megabytes if memory_limit_mb is None else memory_limit_mb,
             )
-            compare = rules.get(source.id) or common or rule_of(source.statement)
-            return source.problem(limits, compare)
+            return source.problem(limits, rules.of(source.id, source.statement))
 
         own = own_splits(data)
         problems = self._loaded(
@@ -139,7 +133,7 @@ class CodeContests(CodeEnv):
             files=lambda path: not own or split == "all" or split_of(path) == split,
         )
         if max_problems is None:
-            check_ids(rules, seen)
+            rules.check_ids(seen)
         super().__init__(
             problems,
             limits=Limits(),
@@ -184,8 +178,7 @@ class PackedTests:
         return unpacked(self)
 
     def __repr__(self) -> str:  # what the fingerprint covers
-        name = self.rule.name if isinstance(self.rule, Checker) else repr(self.rule)
-        return f"PackedTests({self.digest}, {name}, {self.limits})"
+        return f"PackedTests({self.digest}, {rule_name(self.rule)}, {self.limits})"
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
@@ -220,105 +213,6 @@ class Source:
             target=PackedTests(packed, self.digest, compare, limits),
             metadata=self.metadata,
         )
-
-
-# Several right answers ----------------------------------------------------------------------------
-
-SHOW = r"(?:print|output|display|write|report|return|find|construct|restore|reconstruct)"
-ANSWERS = (
-    r"(?:answers?|solutions?|outputs?|ways?|options?|variants?|sequences?|permutations?|arrays?"
-    r"|strings?|sets?|subsets?|orders?|orderings?|arrangements?|configurations?|paths?|trees?"
-    r"|graphs?|representations?|partitions?|pairs?|triples?|matrices|assignments?)"
-)
-MANY = r"(?:multiple|several|many|various|different|more than one|two or more)"
-VALID = r"(?:valid|correct|possible|suitable|optimal|appropriate|such|acceptable|feasible)"
-# Each within a sentence, but for a condition and the instruction that follows it.
-SEVERAL = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # If there are several answers, print any of them. / ... , you may output an arbitrary one.
-        rf"\b{MANY}\b[^.]{{0,120}}(?:\.[^.]{{0,40}})?\b(?:{SHOW}\b[^.]{{0,30}}\b(?:any(?!\s+(?:letter"
-        r"|character|case|order))|an arbitrary|arbitrary one|one of (?:them|those|these))"
-        r"|choose (?:any|one) of (?:them|those|these))\b",
-        # Print any of them. / output any valid answer. / You can print any.
-        rf"\b{SHOW}\s+any(?:\s+(?:one|single))?(?:\s+of\s+(?:them|those|these|the|which|such)\b"
-        rf"|\s+(?:{VALID}\s+)*{ANSWERS}\b|\s*[.,;)]|\s*$)",
-        rf"\b{SHOW}\s+any\s+{VALID}\b",
-        rf"\b{SHOW}\s+(?:an arbitrary|one of the possible|any possible)\b",
-        # Any of them is accepted. / all correct answers will be accepted.
-        rf"\bany\s+(?:one\s+)?(?:of\s+(?:them|those|these)|(?:{VALID}\s+)?(?:answer|solution"
-        r"|output))\s+(?:is|are|will be|would be|can be|may be)\s+(?:also\s+)?(?:accepted"
-        r"|acceptable|allowed|considered|correct|fine)",
-        # There may be multiple accepted outputs.
-        rf"\b(?:may|can|could|might)\s+(?:be|have|exist)\s+{MANY}\s+"
-        rf"(?:(?:{VALID}|accepted|right)\s+)*(?:answers?|solutions?|outputs?)\b(?!\s+of the\b)",
-        # You can print the edges in any order.
-        r"\b(?:print|output|display|write|report|return|list)\b[^.]{0,100}"
-        r"\bin\s+(?:any|arbitrary)\s+order\b",
-        # Your answer will be considered correct if your tree ... (not: if its error is at most ...)
-        r"\b(?:answer|solution|output)s?\s+(?:will be|is|are)\s+(?:considered|accepted as|treated "
-        r"as)\s+(?:to be\s+)?(?:correct|valid|right)\s+if\b(?![^.]*(?:error|inaccuracy|differ"
-        r"|precision|10))",
-    )
-]
-
-
-def several_answers(row: Row, statement: str) -> str:
-    """Why several outputs seem to be right: "" if nothing says so."""
-    tolerance = tolerance_of(statement)
-    if row.get("multiple_answers") is True and tolerance is None:
-        return "the row says so"
-    for pattern in SEVERAL:
-        found = pattern.search(statement)
-        if found:
-            return f"the statement says {' '.join(found[0].split())!r}"
-    return ""
-
-
-INTERACTIVE = re.compile(r"\binteractive\s+(?:problem|task|interaction)\b", re.IGNORECASE)
-
-# Rules that a statement asks for ------------------------------------------------------------------
-
-TOLERANCE = re.compile(
-    r"\b(?:(?P<kinds>(?:absolute|relative)(?:\s*(?:or|and|/|,)\s*(?:absolute|relative))?)\s+)?"
-    r"(?:errors?|inaccuracy|imprecision|precision|accuracy|differs?|deviates?)\b"
-    r"(?P<rest>[^.]{0,160}(?:\.\d[^.]*)?)",
-    re.IGNORECASE,
-)
-TEN_TO_MINUS = re.compile(
-    r"10\s*(?:\^|\*\*)?\s*(?:\\?[{(])?\s*[-−–—]\s*(?P<ten>\d{1,2})|\b1e-0?(?P<e>\d{1,2})"
-    r"|\b0?\.(?P<zeros>0{1,12})1\b",
-    re.IGNORECASE,
-)
-ANY_CASE = re.compile(
-    r"(?:letters?|characters?|answers?|yes|no|print|output|strings?|words?)\b[^.]{0,60}"
-    r"\bin\s+(?:any|either|arbitrary)\s+(?:case|register)\b|\bcase[- ]insensitive",
-    re.IGNORECASE,
-)
-
-
-def rule_of(statement: str) -> Rule:
-    """Tokens, within the tolerance and without the case that the statement does not care for."""
-    tolerance = tolerance_of(statement)
-    compare = Whitespace() if tolerance is None else tolerance
-    return IgnoreCase(compare) if ANY_CASE.search(statement) else compare
-
-
-def tolerance_of(statement: str) -> Floats | None:
-    """The error that the statement allows, if it allows any.
-
-    An "absolute or relative error" of no stated size is one of 1e-6; "differs by at most 1e-4" is
-    an absolute one.
-    """
-    for allowed in TOLERANCE.finditer(statement):
-        size = TEN_TO_MINUS.search(allowed["rest"])
-        kinds = (allowed["kinds"] or "").lower()
-        if size or kinds:
-            exponent = int(size["ten"] or size["e"] or len(size["zeros"]) + 1) if size else 6
-            relative = 10.0**-exponent if "relative" in kinds else 0.0
-            absolute = 0.0 if kinds == "relative" else 10.0**-exponent
-            return Floats(absolute, relative)
-    return None
 
 
 # Layouts ------------------------------------------------------------------------------------------
@@ -457,15 +351,6 @@ def split_of(path: Path) -> str:
     """The split that a file's name begins with ("train-00000-of-00039-....parquet"), or ""."""
     name = re.match(r"(train|valid|test)[-.]", path.name)
     return name[1] if name else ""
-
-
-def check_ids(rules: Mapping[str, Rule], seen: set[str]) -> None:
-    for id_ in rules:
-        if id_ not in seen:
-            close = sorted(each for each in seen if each.startswith(id_))[:3]
-            close = close or difflib.get_close_matches(id_, seen, n=3)
-            hint = f" Close matches: {', '.join(close)}." if close else ""
-            raise ValueError(f"checkers has the id {id_!r}, and no problem has it.{hint}")
 
 
 vector = CodeContests.vector  # gymnasium's entry points cannot name a class attribute

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import MIB, Limits, Sandbox
+from sandbox.comparison import Checker, Floats, Json, Rule
 from vpd_envs.code import (
+    JSON,
+    LINES,
     CallTest,
     CodeEnv,
     CodeTest,
@@ -25,6 +28,7 @@ from vpd_envs.code import (
     answer_format,
     limits_for,
 )
+from vpd_envs.contest_rules import Checkers, Rules, rule_name, rule_of
 from vpd_envs.data import Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.types import Problem
 
@@ -64,11 +68,12 @@ class LiveCodeBench(CodeEnv):
     start_date, end_date: only problems with start_date <= contest_date < end_date (ISO dates). The
         "v6" of the self-distillation papers is 2025-02-01 to 2025-05-01: 131 problems.
     max_decompressed_mb: larger compressed tests of one problem are refused.
+    checkers, comparison: see `vpd_envs.contest_rules`. By default as LiveCodeBench does it: outputs
+        of programs line by line, as decimals where the texts differ ("lines"), without any
+        tolerance; and where several outputs are right, only the stored one is.
     The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
 
-    The comparison is LiveCodeBench's own: outputs of programs line by line, as decimals where the
-    texts differ, and values of functions as JSON. Where several outputs are right, only the stored
-    one is, as there.
+    Values of functions are compared as JSON, with the tolerance of `comparison`, if it has one.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class LiveCodeBench(CodeEnv):
         start_date: str | None = None,
         end_date: str | None = None,
         max_decompressed_mb: float = 512,
+        checkers: Checkers | None = None,
+        comparison: str | Rule = "lines",
         sandbox: str | Sandbox = "auto",
         time_limit_seconds: float = 6.0,
         memory_limit_mb: float = 512,
@@ -99,6 +106,8 @@ class LiveCodeBench(CodeEnv):
                 f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
             )
         window = Window.of(start_date, end_date)
+        rules = Rules(checkers, comparison, rule_of)
+        seen: set[str] = set()
         max_bytes = int(max_decompressed_mb * MIB)
         source = Hub(hub or HUB.name, revision=revision)
         names = files_of(release)
@@ -108,7 +117,8 @@ class LiveCodeBench(CodeEnv):
             check_release(Path(data), names)
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, limits, max_bytes)
+            problem = problem_of_row(row, place, limits, max_bytes, rules)
+            seen.add(problem.id)
             if window and not window.holds(row.get("contest_date"), place):
                 return None
             if len(problem.target.private) <= CHECKED_AT_ONCE:
@@ -124,6 +134,8 @@ class LiveCodeBench(CodeEnv):
             max_problems=max_problems,
             files=lambda path: release is None or path.name in names,
         )
+        if max_problems is None:
+            rules.check_ids(seen)
         super().__init__(
             problems,
             limits=limits,
@@ -170,9 +182,13 @@ class StoredTests:
     function: str | None  # of functional tests
     place: str  # file and line, for error messages
     max_bytes: int  # of decompressed private tests
+    rule: Rule = LINES  # for programs and, if it is a checker or has a tolerance, for functions
 
     def __repr__(self) -> str:  # what the fingerprint covers: not where the file lies
-        return f"StoredTests({self.public!r}, {self.private!r}, {self.function!r})"
+        fields = [repr(self.public), repr(self.private), repr(self.function)]
+        if self.rule != LINES:
+            fields.append(rule_name(self.rule))
+        return f"StoredTests({', '.join(fields)})"
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
@@ -191,7 +207,10 @@ def public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
     return checked_list(listed, stored.place)
 
 
-def problem_of_row(row: Row, place: str, limits: Limits, max_bytes: int) -> Problem:
+def problem_of_row(
+    row: Row, place: str, limits: Limits, max_bytes: int, rules: Rules | None = None
+) -> Problem:
+    """rules: None compares as LiveCodeBench does."""
     id_ = text_field(row, place, LAYOUT, "question_id")
     content = text_field(row, place, LAYOUT, "question_content")
     for name in TEXTS:
@@ -209,11 +228,17 @@ def problem_of_row(row: Row, place: str, limits: Limits, max_bytes: int) -> Prob
     else:
         task = CALL_FORMAT.format(function=function) if function else PROGRAM_FORMAT
     form = answer_format(limits, whole_program=function is None)
+    compare = rules.of(id_, content) if rules else LINES
     return Problem(
         id=id_,
         prompt=f"{content.rstrip()}\n\n{task}\n\n{form}",
         target=StoredTests(
-            row["public_test_cases"], row["private_test_cases"], function, place, max_bytes
+            row["public_test_cases"],
+            row["private_test_cases"],
+            function,
+            place,
+            max_bytes,
+            compare,
         ),
         metadata={name: str(row[name]) for name in SHOWN_FIELDS if name in row}
         | {"kind": "functional" if function else "stdin"},
@@ -225,7 +250,7 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeT
     if not isinstance(input_, str) or not isinstance(expected, str):
         raise ValueError(f"{stored.place}: a test must have the texts 'input' and 'output'.")
     if kind == "stdin":
-        return StdinTest(input_, expected, public)
+        return StdinTest(input_, expected, public, stored.rule)
     if kind != "functional":
         raise ValueError(
             f"{stored.place}: a test's testtype must be 'stdin' or 'functional', got {kind!r}."
@@ -235,7 +260,18 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeT
     lines = [line for line in input_.split("\n") if line.strip()]
     arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
     parsed(expected, "the output of a functional test", stored.place)
-    return CallTest(input_, expected, public, stored.function, tuple(arguments))
+    return CallTest(
+        input_, expected, public, stored.function, tuple(arguments), value_rule(stored.rule)
+    )
+
+
+def value_rule(compare: Rule) -> Rule:
+    """The rule for JSON values that goes with one for texts."""
+    if isinstance(compare, Checker | Json):
+        return compare
+    if isinstance(compare, Floats):
+        return Json(compare.absolute, compare.relative)
+    return JSON
 
 
 def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:

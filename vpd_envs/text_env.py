@@ -108,9 +108,10 @@ class TextEnv(gym.Env[str, str]):
         super().reset(seed=seed)
         options = checked_options(options, "problem_id")
         if "problem_id" in options:
-            self._problem = self.problem(options["problem_id"])
+            problem_id = options["problem_id"]
         else:
-            self._problem = self._problems[self.np_random.integers(len(self._problems))]
+            problem_id = self.problem_ids[self.np_random.integers(len(self._problems))]
+        self._problem = self.problem(problem_id)
         self._turn = 0
         self._shown = f"Problem {self._problem.id}\n\n{self._problem.prompt}"
         return self._problem.prompt, reset_info(self._problem)
@@ -229,7 +230,8 @@ class TextEnv(gym.Env[str, str]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids, prompts and targets: equal fingerprints ask and judge the same."""
+        """SHA-256 over ids, prompts and targets: equal fingerprints ask and judge the same, but for
+        what a sandbox differs in."""
         digest = hashlib.sha256()
         for problem in self._problems:
             for text in (problem.id, problem.system or "", problem.prompt, repr(problem.target)):

@@ -104,6 +104,20 @@ HUMANEVAL_SOLUTIONS = {
     row["task_id"]: row["prompt"] + row["canonical_solution"] for row in HUMANEVAL_ROWS
 }
 
+QUIXBUGS_ROW = {
+    "name": "reverse",
+    "docstring": '"""\nReverse\n\nReverses a linked list.\n\nExample:\n    >>> reverse(None)\n"""',
+    "solution": "import itertools\ndef reverse(node):\n    last = None\n    while node:\n"
+    "        node.next, last, node = last, node, node.next\n    return last\n",
+    "buggy_program": "import itertools\ndef reverse(node):\n    last = None\n    while node:\n"
+    "        node.next, node = last, node.next\n    return last\n",
+    "tests": "class Node:\n    def __init__(self, value, next=None):\n"
+    "        self.value = value\n        self.next = next\n\n"
+    "def test1():\n    second = Node(2)\n    first = Node(1, second)\n"
+    "    assert reverse(first) == second\n    assert second.next == first\n\n"
+    "def test2():\n    assert reverse(None) is None\n\ntest1()\ntest2()\n",
+}
+
 MBPP_ROWS = [
     {
         "task_id": 1,

@@ -7,7 +7,8 @@ import pytest
 from lcb_rows import block
 
 from sandbox import SandboxError
-from vpd_envs.code_contests import CodeContests, several_answers, tolerance_of
+from vpd_envs.code_contests import CodeContests
+from vpd_envs.contest_rules import several_answers, tolerance_of
 from vpd_envs.humaneval import HumanEval
 from vpd_envs.livecodebench import LiveCodeBench
 from vpd_envs.mbpp import MBPP
@@ -89,6 +90,18 @@ def test_humanevalpack_tells_canonical_from_buggy_solutions():
 
 
 @pytest.mark.slow
+def test_quixbugs_tells_right_from_buggy_programs():
+    path, rows = rows_of("quixbugs_python")
+    env = HumanEval(path, sandbox="local", time_limit_seconds=30.0)  # one takes seconds
+    programs = [
+        (row["name"], row[code], row[passes])
+        for row in rows
+        for code, passes in (("solution", "solution_passes"), ("buggy_program", "buggy_passes"))
+    ]
+    assert not disagreements(env, programs)
+
+
+@pytest.mark.slow
 def test_humanevalplus_gives_all_stored_programs_their_verdict():
     pytest.importorskip("numpy")
     path, rows = rows_of("humanevalplus_with_solutions")
@@ -122,6 +135,7 @@ ASKED = {
     "judge_edge_cases": (LiveCodeBench, 2, set()),
     "livecodebench_rows": (LiveCodeBench, 61, set()),
     "mbpp": (MBPP, 100, set()),
+    "quixbugs_python": (HumanEval, 15, set()),
 }
 
 

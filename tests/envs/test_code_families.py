@@ -17,6 +17,7 @@ from code_rows import (
     HUMANEVAL_SOLUTIONS,
     MBPP_ROWS,
     MBPP_SOLUTIONS,
+    QUIXBUGS_ROW,
     contest_row,
 )
 from gymnasium.utils.env_checker import check_env
@@ -26,7 +27,8 @@ from lcb_rows import block, packed, packed_tests, row, write_rows
 
 from sandbox.comparison import Floats, IgnoreCase, Lines, Whitespace
 from vpd_envs import code_contests
-from vpd_envs.code_contests import CodeContests, rule_of, several_answers, tolerance_of
+from vpd_envs.code_contests import CodeContests
+from vpd_envs.contest_rules import rule_of, several_answers, tolerance_of
 from vpd_envs.humaneval import HumanEval, completed, statements_above
 from vpd_envs.livecodebench import LiveCodeBench
 from vpd_envs.mbpp import MBPP
@@ -155,6 +157,7 @@ ROWS = {
 }
 ROWS["livecodebench"] = ROWS["lcb"]
 LAYOUT_FAMILY = {name: FAMILIES.get(name, CodeContests) for name in ROWS}
+ROWS["quixbugs"], LAYOUT_FAMILY["quixbugs"] = QUIXBUGS_ROW, HumanEval
 LAYOUT_FAMILY["livecodebench"] = LiveCodeBench
 NO_VALUE = object()
 json_values = st.recursive(
@@ -252,44 +255,105 @@ def test_if_everything_is_excluded_the_error_says_why(tmp_path):
         load(CodeContests, tmp_path, flagged, CONTEST_ROWS[4])
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "If there are multiple answers, print any of them.",
-        "If several solutions exist, you may output any.",
-        "If there is more than one way, output an arbitrary one.",
-        "If there are many solutions, choose any of them.",
-        "Print any valid sequence.",
-        "Find any suitable permutation and print it.",
-        "Output the edges in any order.",
-        "Print the numbers in arbitrary order.",
-        "There may be multiple accepted outputs.",
-        "Any correct answer will be accepted.",
-        "Your answer will be considered correct if your graph has n edges.",
-    ],
-)
-def test_statements_that_allow_several_answers_are_recognised(statement):
+SEVERAL_ANSWERS = [
+    "If there are multiple answers, print any of them.",
+    "If several solutions exist, you may output any.",
+    "If there is more than one way, output an arbitrary one.",
+    "If there are many solutions, choose any of them.",
+    "If there are several correct answers, you may choose any of them.",
+    "If the answer is not unique, print any.",
+    "In case of several optimal routes, any can be printed.",
+    "If multiple valid placements exist, any of them can be printed.",
+    "If there are multiple solutions, any of them will be considered correct.",
+    "If there are several suitable plans, any one of them may be output.",
+    "When more than one answer is possible, any is acceptable.",
+    "If multiple solutions exist, any one will be accepted.",
+    "If there are several answers, print whichever you like.",
+    "It is possible that there are several answers. You may print any one of those.",
+    "Print any valid sequence.",
+    "Print one possible sequence.",
+    "Output one of the possible arrangements.",
+    "Print a valid coloring of the edges.",
+    "Find any suitable permutation and print it.",
+    "Find any perfect coloring, or report that there is none.",
+    "Otherwise, print any suitable value of d.",
+    "Any correct answer will be accepted.",
+    "All valid answers are accepted.",
+    "Any of the solutions is acceptable.",
+    "The checker accepts any valid plan.",
+    "Answers are checked by a special judge.",
+    "There may be multiple accepted outputs.",
+    "Your answer will be considered correct if your graph has n edges.",
+    "Output the edges in any order.",
+    "Print the numbers in arbitrary order.",
+    "Print the edges that you add, in any order.",
+    "You can print the lines in any order.",
+    "The edges can be printed in any order.",
+    "Edges can be printed in any order; vertices of the edge can also be printed in any order.",
+    "The indices may be output in an arbitrary order.",
+    "The numbers of the points can be given out in any order.",
+    "The vertices could be listed, separated by spaces, in arbitrary order.",
+    "The order in which you print the edges does not matter.",
+    "The order in which the words are printed can be arbitrary.",
+    "The order of the numbers in the output is not important.",
+    "\n\nOutput\n\nOn the second line write the points of the square (in any order).\n\nExamples",
+    "\n\nOutput\n\nThe k indices. The order of the indices doesn't matter.\n\nNote\n\nNone.",
+    "\n\n-----Output-----\n\nIf there are several such strings, you may choose any of them.",
+]
+ONE_ANSWER = [
+    "You may perform the operation any number of times. Print the minimum.",
+    "Perform several operations. In one operation, choose any element. Print the minimum.",
+    "Choose any index i and print the sum.",
+    "A permutation has n distinct integers in arbitrary order. Print their sum.",
+    "If there are several such vertices, select the one with the smallest number.",
+    "If there are several identical minima, he can choose any of them.",
+    "If there are several such elements, you can choose any of them. Print the maximum.",
+    "If several types are the most frequent, he can choose any of them. Print YES or NO.",
+    "If there are multiple cities with that value, any of them can be visited. Print the toll.",
+    "If there are multiple answers, print the lexicographically smallest.",
+    "If there are several answers, print the smallest one of them.",
+    "There may be multiple answers; print the smallest.",
+    "If there are several optimal variants, Bob chooses the one that is the fastest.",
+    "You can print each letter in any case.",
+    "You may print every letter in any case you want (upper or lower).",
+    "Each test contains multiple test cases. Print one integer.",
+    "You are given several strings. Print YES if any of them contains the letter a.",
+    "Print the number of ways to get from any city to any other.",
+    "Print the minimum number of days if the cities can be visited in any order.",
+    "Print the largest sum when the strings can be joined in any order.",
+    "Your answer is considered correct if its absolute or relative error is at most 1e-6.",
+    "Find the number of pairs such that any path goes through a and b (in any order).",
+    "You can delete the vertices in any order. Print the maximum.",
+    "You can rearrange the strings in any order.",
+    "The input has a list of integers in arbitrary order.",
+    "The edges may be listed in the input in any order.",
+    "The edges are given in any order. Print the diameter.",
+    "Two ways are different if their sets differ; the order does not matter. Print their number.",
+    "It can be shown that the answer is unique.",
+    "Do not print any extra spaces.",
+    "Print YES if all are correct.",
+    "Each of the ways is considered different.",
+    "All sequences are considered distinct if they differ somewhere.",
+    "Any permutation of the cards is allowed. Print the number of swaps.",
+    "Check if any of them is valid.",
+    "The machine accepts any coins.",
+    "Any of them can be written as a sum of two squares.",
+    "If it is impossible to get any valid sequence, print -1.",
+    "Print -1 if there are no such pairs, else the number of different pairs.",
+    "Any two answers are different if any of their elements differ. Print the number of them.",
+    "\n\nInput\n\nThe edges, in any order.\n\nOutput\n\nPrint the length.\n\nNote\n\nIn any order.",
+    "\n\nOutput\n\nPrint the number of moves.\n\nInput\n\nIf there are several such, take any.",
+]
+
+
+@pytest.mark.parametrize("statement", SEVERAL_ANSWERS)
+def test_statements_that_allow_several_answers_are_recognized(statement):
     assert several_answers({}, f"You are given n. {statement}").startswith("the statement says")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "You may perform the operation any number of times. Print the minimum.",
-        "Perform several operations. In one operation, choose any element. Print the minimum.",
-        "Choose any index i and print the sum.",
-        "A permutation has n distinct integers in arbitrary order. Print their sum.",
-        "If there are several such vertices, select the one with the smallest number.",
-        "If there are multiple answers, print the lexicographically smallest.",
-        "You can print each letter in any case.",
-        "Each test contains multiple test cases. Print one integer.",
-        "Print the number of ways to get from any city to any other.",
-        "Your answer is considered correct if its absolute or relative error is at most 1e-6.",
-        "Find the number of pairs such that any path goes through a and b (in any order).",
-    ],
-)
+@pytest.mark.parametrize("statement", ONE_ANSWER)
 def test_statements_with_one_answer_are_not_taken_for_several(statement):
-    assert several_answers({}, statement) == ""
+    assert several_answers({}, f"You are given n. {statement}") == ""
 
 
 @pytest.mark.parametrize(
@@ -552,6 +616,69 @@ def test_a_missing_function_is_named(name):
 def test_unfit_humaneval_rows_are_refused_when_they_are_loaded(tmp_path, change, message):
     with pytest.raises(ValueError, match=rf"line 2: .*{message}"):
         load(HumanEval, tmp_path, HUMANEVAL_ROWS[1], HUMANEVAL_ROWS[0] | change)
+
+
+def test_quixbugs_rows_ask_for_the_function_of_their_docstring(tmp_path):
+    env = load(HumanEval, tmp_path, QUIXBUGS_ROW)
+    prompt = env.problem("reverse").prompt
+    assert 'import itertools\ndef reverse(node):\n    """\n    Reverse\n' in prompt
+    assert [test.input for test in env.tests(env.problem("reverse"))] == ["test1()", "test2()"]
+    assert step(env, "reverse", QUIXBUGS_ROW["solution"])[0] == 1.0
+    assert step(env, "reverse", QUIXBUGS_ROW["buggy_program"])[0] == 0.0
+
+
+ADD_UP = HUMANEVAL_ROWS[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "tests"),
+    [
+        (
+            {"test": "x = [1, 2]\nassert add_up(x) == 3\nassert add_up(x, 5) == 8\n"},
+            ["assert add_up(x) == 3", "assert add_up(x, 5) == 8"],
+        ),
+        (
+            {"test": "x = [1]\nassert add_up(x) == 1\nx = []\nassert add_up(x, 5) == 5\n"},
+            ["assert add_up(x) == 1\nx = []\nassert add_up(x, 5) == 5"],
+        ),
+        (
+            {"test": ["assert add_up([1, 2]) == 3", "assert add_up([]) == 0"]},
+            ["assert add_up([1, 2]) == 3", "assert add_up([]) == 0"],
+        ),
+        ({"test": NO_VALUE, "tests": ["assert add_up([5]) == 5"]}, ["assert add_up([5]) == 5"]),
+        (
+            {"test": '"""Tests."""\ndef test_it():\n    assert add_up([1]) == 1\n'},
+            ["test_it()"],
+        ),
+        (
+            {
+                "test": "def run():\n    assert add_up([1]) == 1\n"
+                "if __name__ == '__main__':\n    run()\n    for n in [1]:\n        run()\n"
+            },
+            ["run()", "for n in [1]:\n    run()"],
+        ),
+        ({"test": "for n in range(3):\n    assert add_up([n]) == n"}, None),
+        ({"task_id": NO_VALUE, "name": "Ours/0", "test": "assert add_up([]) == 0"}, None),
+    ],
+)
+def test_tests_are_read_in_many_forms(tmp_path, change, tests):
+    changed = {name: value for name, value in (ADD_UP | change).items() if value is not NO_VALUE}
+    env = load(HumanEval, tmp_path, changed)
+    read = [test.input for test in env.tests(env.problem("Ours/0"))]
+    assert read == ([changed["test"]] if tests is None else tests)
+    assert step(env, "Ours/0", HUMANEVAL_SOLUTIONS["Ours/0"])[0] == 1.0
+    wrong = "def add_up(numbers, start=0):\n    return sum(numbers) - start - 1"
+    assert step(env, "Ours/0", wrong)[1] == "wrong_answer"
+
+
+@pytest.mark.parametrize("text", [None, "Add up the \\N numbers."])
+def test_a_declaration_stands_for_the_head_of_the_function(tmp_path, text):
+    declaration = "from typing import List\n\n\ndef add_up(numbers: List[int], start=0) -> int:\n"
+    changed = {name: value for name, value in ADD_UP.items() if name != "prompt"}
+    changed |= {"declaration": declaration} | ({} if text is None else {"prompt": text})
+    env = load(HumanEval, tmp_path, changed)
+    assert (text or declaration).replace("\\", "\\\\").strip() in env.problem("Ours/0").prompt
+    assert step(env, "Ours/0", HUMANEVAL_SOLUTIONS["Ours/0"])[0] == 1.0
 
 
 # MBPP ---------------------------------------------------------------------------------------------

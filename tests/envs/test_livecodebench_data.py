@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lcb_rows import FIXTURE, ROWS, block, listed, packed, packed_tests, row, write_rows
 
+from sandbox.comparison import Floats, Json
 from vpd_envs import livecodebench
 from vpd_envs.livecodebench import LiveCodeBench, StoredTests, decoded
 
@@ -84,7 +85,7 @@ def test_the_window_includes_its_start_and_excludes_its_end():
 
 
 def test_metadata_shows_the_task_but_no_test():
-    env = LiveCodeBench(FIXTURE)
+    env = LiveCodeBench(FIXTURE, sandbox="local")
     for problem_id in env.problem_ids:
         _, info = env.reset(options={"problem_id": problem_id})
         assert set(info["metadata"]) == {*livecodebench.SHOWN_FIELDS, "kind"}
@@ -104,6 +105,9 @@ def test_metadata_shows_the_task_but_no_test():
         ({"memory_limit_mb": -1}, "memory_limit_mb must be a positive number, got -1"),
         ({"feedback_tests": "some"}, "feedback_tests must be one of none, public, half, all; got"),
         ({"max_decompressed_mb": 0}, "max_decompressed_mb must be a positive number, got 0"),
+        ({"comparison": "float"}, "Unknown rule 'float'.*Did you mean 'floats'"),
+        ({"checkers": {"mean": "same"}}, "Unknown rule 'same'"),
+        ({"checkers": {"means": "floats"}}, "checkers has the id 'means'.*Close matches: mean"),
         ({"release": "v6"}, "release must be one of release_v1, .*, release_v6; got 'v6'"),
     ],
 )
@@ -340,3 +344,58 @@ def test_any_file_is_loaded_or_refused_with_an_explanation(tmp_path_factory, tex
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=r"rows\.jsonl"):
         LiveCodeBench(path)
+
+
+# How outputs are compared -------------------------------------------------------------------------
+
+
+def divides(output, expected, input):
+    """A checker: the output is a divisor of the input greater than 1."""
+    return output.strip().isdigit() and int(output) > 1 and int(input) % int(output) == 0
+
+
+def solved(env, problem_id, code):
+    return env.judge(env.problem(problem_id), block(code)).solved
+
+
+def test_by_default_there_is_no_tolerance_and_one_right_output(tmp_path):
+    third = row("third", "Print 1/3.", [("", "0.3333333333")])
+    divisor = row("divisor", "Print a divisor of n but 1.", [("10\n", "2")])
+    path = write_rows(tmp_path / "rows.jsonl", [third, divisor])
+    plain = LiveCodeBench(path, sandbox="local")
+    tolerant = LiveCodeBench(
+        path, sandbox="local", comparison="floats", checkers={"divisor": divides}
+    )
+    for env, as_wanted in ((plain, False), (tolerant, True)):
+        assert solved(env, "third", "print('0.3333333333')")
+        assert solved(env, "third", "print('%.6f' % (1 / 3))") is as_wanted
+        assert solved(env, "divisor", "print(2)")
+        assert solved(env, "divisor", "print(5)") is as_wanted
+        assert not solved(env, "third", "print(0.34)")
+        assert not solved(env, "divisor", "print(3)")
+    assert plain.fingerprint != tolerant.fingerprint
+    assert solved(pickle.loads(pickle.dumps(tolerant)), "divisor", "print(5)")
+
+
+def test_the_statement_may_grant_a_tolerance(tmp_path):
+    said = "Print 1/3. Your answer is correct if its absolute error is at most 10^{-3}."
+    env = load(tmp_path, row("said", said, [("", "0.333333")]), comparison="auto")
+    assert solved(env, "said", "print(0.3337)")
+    assert not solved(env, "said", "print(0.3345)")
+
+
+def test_values_of_functions_have_the_same_tolerance_and_checkers(tmp_path):
+    half = row("half", "?", [("[1, 3]", "[0.5, 1.5]")], function="half", starter_code="class ...")
+    any_order = half | {"question_id": "any"}
+    env = load(
+        tmp_path,
+        half,
+        any_order,
+        comparison=Floats(absolute=0.01),
+        checkers={"any": Json(unordered_levels=1)},
+    )
+    code = "def half(a):\n    return [{} for x in a]"
+    assert solved(env, "half", code.format("x / 2 + 0.005"))
+    assert not solved(env, "half", code.format("x / 2 + 0.05"))
+    assert solved(env, "any", code.format("2 - x / 2"))
+    assert not solved(env, "half", code.format("2 - x / 2"))
