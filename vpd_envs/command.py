@@ -19,6 +19,7 @@ from vpd_envs.catalogue import CATALOGUE, make, parsed_options
 from vpd_envs.data import json_lines
 from vpd_envs.progress import LateProgress
 from vpd_envs.text_env import TextEnv
+from vpd_envs.thinking import PREFIX
 from vpd_envs.types import Problem, Status, Verdict
 
 JUDGE_EPILOG = """\
@@ -27,7 +28,10 @@ order, {"problem_id", "reward", "status", "feedback"}; where the infrastructure 
 status are null and "error" says why. If OUT exists, its verdicts are kept, those with an error are
 made anew, and judging goes on where it ended.
 
-An answer may also have "expected": true if it is known to solve its problem, false if not. Then the
+An answer may also have "thinking_prefilled": true if the prompt ended in an opened <think>, so that
+the answer has no such tag of its own: cut off before </think>, it counts as unfinished.
+
+It may have "expected": true if it is known to solve its problem, false if not. Then the
 judge is judged: how many verdicts agree is told, and every line that does not.
 
 exit codes: 0 every answer has its verdict (the expected one, if it has one); 1 some have not;
@@ -168,8 +172,13 @@ class Answers:
             if expected is not None and not isinstance(expected, bool):
                 came = f"came {expected!r:.40}"
                 raise ValueError(f"{place}: 'expected' must be true or false, {came}.")
+            prefilled = row.get("thinking_prefilled", False)
+            if not isinstance(prefilled, bool):
+                came = f"came {prefilled!r:.40}"
+                raise ValueError(f"{place}: 'thinking_prefilled' must be true or false, {came}.")
+            answer = (PREFIX if prefilled else "") + row["answer"]
             try:
-                yield self.env.problem(row["problem_id"]), row["answer"], expected
+                yield self.env.problem(row["problem_id"]), answer, expected
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
 

@@ -54,6 +54,10 @@ class TextEnv(gym.Env[str, str]):
     that of its last answer.
 
     A `SandboxError` out of `step` is no verdict: the episode stays open and may be stepped again.
+
+    Where the chat template ends the prompt in an opened `<think>`, the answer is to be given with
+    that tag before it (see `vpd_envs.thinking`), as the trainer does: else an answer that was cut
+    off while thinking looks like a finished one.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
