@@ -150,7 +150,10 @@ def answer(
         ids = list(problem_ids[chunk])
         padding = environment.num_envs - len(ids)
         read_prompts(environment, ids + ids[:1] * padding)
-        texts = [policy.decode(g.ids) for g in generations]
+        texts = [
+            policy.answer_text(prompt, g.ids)
+            for prompt, g in zip(prompts[chunk], generations, strict=True)
+        ]
         results += judge(environment, texts + [""] * padding)[: len(ids)]
     return results
 
@@ -183,7 +186,7 @@ class _Episode:
         """What the policy said; more than there is room for is cut."""
         ids = generation.ids[: self.room]
         self.finish = generation.finish if len(ids) == len(generation.ids) else "length"
-        self.text = policy.decode(ids)
+        self.text = policy.answer_text(self.ids, ids)
         self._add(ids, generation.logprobs[: len(ids)], written=True)
 
     def judged(self, judged: Judged) -> None:

@@ -29,10 +29,14 @@ class PolicyCritic:
         policy = self._policy
         digest = hashlib.sha256("\x00".join(prompts).encode("utf-8", "replace")).digest()
         seed = int.from_bytes(digest[:7])
+        encoded = [policy.encode([{"role": "user", "content": prompt}]) for prompt in prompts]
         generations = self._engine.generate(
-            [policy.encode([{"role": "user", "content": prompt}]) for prompt in prompts],
+            encoded,
             max_tokens=self._max_tokens,
             temperature=self._temperature,
             generator=torch.Generator(policy.device).manual_seed(seed),
         )
-        return [policy.decode(generation.ids) for generation in generations]
+        return [
+            policy.answer_text(ids, generation.ids)
+            for ids, generation in zip(encoded, generations, strict=True)
+        ]

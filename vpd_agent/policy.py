@@ -18,6 +18,7 @@ from vpd_agent.model_inputs import ModelInputs, without_adapter
 from vpd_agent.prefixes import CutPrompts, cut
 from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
+from vpd_envs.thinking import TAGS, opened_thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +36,9 @@ WORTH_TWO_PASSES = 0.75
 """How many of the places of its prompts a batch may be left with for two passes, the second on from
 the keys and values of the first, to be clearly faster than one. (On a CPU with prompts of 34 to 688
 tokens: even at 0.8 to 0.9.)"""
+
+PROMPT_END = 32
+"""Tokens in which the end of a prompt has an opened `<think>` and white space, whatever they are."""
 
 _MARK = "\N{SYMBOL FOR UNIT SEPARATOR}{}\N{SYMBOL FOR UNIT SEPARATOR}"  # no text of a template
 
@@ -194,8 +198,28 @@ class Policy:
         return ids + self._tokens(text[start:])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Response ids → answer text, without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        """Response ids → answer text, without special tokens. Tags of thinking stay in the text,
+        special or not: they say where the answer begins."""
+        hidden = self._hidden_ids
+        if hidden is None:
+            return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self.tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False)
+
+    def answer_text(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        """The text to judge of a response: decoded, behind `<think>` if its prompt has opened the
+        thinking, so that an answer that is cut off while thinking can be told from a finished one.
+        """
+        end = self.tokenizer.decode(list(prompt_ids[-PROMPT_END:]), skip_special_tokens=False)
+        return opened_thinking(end) + self.decode(ids)
+
+    @cached_property
+    def _hidden_ids(self) -> frozenset[int] | None:
+        """The special tokens that are no tags of thinking; None if no such tag is special."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {i: str(token) for i, token in added if token.special}
+        if not set(special.values()) & set(TAGS):
+            return None
+        return frozenset(i for i, token in special.items() if token not in TAGS)
 
     def score(
         self,

@@ -92,7 +92,7 @@ CATALOGUE = (
     Entry(
         "vpd/Math-v0",
         "math:Math",
-        "math500, gsm8k, aime24, aime25, amc23, dapo, olympiadbench",
+        "math500, gsm8k, aime24, aime25, aime26, hmmt25, amc23, dapo, olympiadbench",
         "Math-Verify in worker processes",
         "by dataset=",
         "30 to 17,000",

@@ -22,6 +22,7 @@ from vpd_envs.options import REQUIRED, about, options_of
 from vpd_envs.progress import LateProgress, told_if_slow
 from vpd_envs.provenance import differences, judged_by, text_hash
 from vpd_envs.text_env import TextEnv
+from vpd_envs.thinking import PREFIX
 from vpd_envs.types import Problem, Status, Verdict
 
 JUDGE_EPILOG = """\
@@ -32,7 +33,10 @@ with an error are made anew, and judging goes on where it ended: ANSWERS may hav
 OUT is refused if its verdicts are on other answers, or by another judge than the options ask for.
 OUT.judge.json, beside it, says by which: environment, options, data, code.
 
-An answer may also have "expected": true if it is known to solve its problem, false if not. Then the
+An answer may also have "thinking_prefilled": true if the prompt ended in an opened <think>, so that
+the answer has no such tag of its own: cut off before </think>, it counts as unfinished.
+
+It may have "expected": true if it is known to solve its problem, false if not. Then the
 judge is judged: how many verdicts agree is told, and every line that does not.
 
 exit codes: 0 every answer has its verdict (the expected one, if it has one); 1 some have not;
@@ -211,8 +215,13 @@ class Answers:
             if expected is not None and not isinstance(expected, bool):
                 came = f"came {expected!r:.40}"
                 raise ValueError(f"{place}: 'expected' must be true or false, {came}.")
+            prefilled = row.get("thinking_prefilled", False)
+            if not isinstance(prefilled, bool):
+                came = f"came {prefilled!r:.40}"
+                raise ValueError(f"{place}: 'thinking_prefilled' must be true or false, {came}.")
+            answer = (PREFIX if prefilled else "") + row["answer"]
             try:
-                yield self.env.problem(row["problem_id"]), row["answer"], expected
+                yield self.env.problem(row["problem_id"]), answer, expected
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
 

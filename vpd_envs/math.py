@@ -1,7 +1,7 @@
 r"""Mathematics problems with a final answer, compared with Math-Verify in killable processes.
 
-Loads MATH-500, GSM8K, AIME 2024 and 2025, AMC 2023, DAPO-Math-17k and OlympiadBench, from files or
-from the hub. `equal` and `response_equal` compare answers without an environment.
+Loads MATH-500, GSM8K, AIME 2024 to 2026, HMMT February 2025, AMC 2023, DAPO-Math-17k and
+OlympiadBench, from files or from the hub. `equal` and `response_equal` compare answers without an environment.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vpd_envs.math_answer import (
 )
 from vpd_envs.math_data import HUBS, Gold, math_problems
 from vpd_envs.text_env import TextEnv
+from vpd_envs.thinking import PREFIX
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.workers import WorkerError, WorkerMemory, Workers, WorkerTimeout, shared_workers
 
@@ -61,6 +62,9 @@ class Math(TextEnv):
     answer_marker: of answer="marker".
     reveal: whether the feedback on a wrong answer tells the right one.
     time_limit_seconds, memory_limit_mb: of one comparison.
+    thinking_prefilled: whether the model's prompts end in an opened `<think>`, as some chat
+        templates end them. Then a response without `</think>` is one that was cut off. The trainer
+        and `vpd eval` see it for themselves and need no option (see `vpd_envs.thinking`).
 
     Answers are equal if they are the same text, but for what only changes its looks, the same plain
     number, or equal for Math-Verify: so `0.5` equals `\frac12`, decimals are compared to 6 places,
@@ -89,6 +93,7 @@ class Math(TextEnv):
         reveal: bool = False,
         time_limit_seconds: float = 5.0,
         memory_limit_mb: int = 512,
+        thinking_prefilled: bool = False,
         max_turns: int = 1,
         render_mode: str | None = None,
     ) -> None:
@@ -105,6 +110,7 @@ class Math(TextEnv):
         self.reveal = reveal
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_mb = memory_limit_mb
+        self.thinking_prefilled = thinking_prefilled
         problems = math_problems(
             dataset,
             data,
@@ -120,7 +126,7 @@ class Math(TextEnv):
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():
             return Verdict(0.0, Status.EMPTY_ANSWER, f"Empty answer\n{self.reading.asked}")
-        final = self.reading.find(answer)
+        final = self.reading.find(PREFIX + answer if self.thinking_prefilled else answer)
         if final.found is Found.EMPTY:
             return Verdict(0.0, Status.EMPTY_ANSWER, self.reading.explained(Found.EMPTY))
         if final.found is not Found.COMPLETE:

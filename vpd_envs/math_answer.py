@@ -46,6 +46,7 @@ def boxed_answer(answer: str) -> FinalAnswer:
     text = without_thinking(answer)
     if text is None:
         return FinalAnswer(Found.THINKING)
+    text = BARE_BOX.sub(lambda match: f"{match[1]}{{{match[match.lastgroup]}}}", text)
     boxes, truncated = boxes_of(text)
     if not boxes:
         return FinalAnswer(Found.TRUNCATED if truncated else Found.NONE)
@@ -86,6 +87,13 @@ def whole_answer(answer: str) -> FinalAnswer:
 
 # A box may have two backslashes (a model that escapes its own text). `\\` and `\{` are no braces.
 BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox)[ \t]*+\{)|\\\\|\\[{}]|(?P<brace>[{}])")
+# A box without braces: `\boxed 5`, `\boxed\frac12`, `\boxed$x$`.
+BARE_BOX = re.compile(
+    r"(\\{1,2}(?:boxed|fbox))(?:[ \t]*+(?:\$(?P<formula>[^$\n]+)\$"
+    r"|(?P<plain>[-+]?\d+(?:[.,/]\d+)*+|[A-Za-z](?![A-Za-z])|\\\{[^{}\n]*\\\}"
+    r"|\\left.[^\n]*?\\right\\?.|[-+]?\\(?!left)[A-Za-z]+(?: ?\d{1,2}|(?:\{[^{}]*\}){0,2})))"
+    r"|(?P<bracket>\([^()\n]*\)))(?!\{)"
+)
 INNER_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)[ \t]*+\{")
 SEPARATOR = re.compile(
     r"(?:[\s,;&$]|\\[,;:! ()\[\]]|\\\\|\\q?quad|\\(?:text|mathrm|textrm)\{[^{}]*\}|\b(?:and|or)\b)*"

@@ -21,6 +21,8 @@ HUBS = {
     "gsm8k": Hub("openai/gsm8k", "main"),
     "aime24": Hub("HuggingFaceH4/aime_2024", split="train"),
     "aime25": Hub("math-ai/aime25"),
+    "aime26": Hub("math-ai/aime26"),
+    "hmmt25": Hub("MathArena/hmmt_feb_2025", split="train"),
     "amc23": Hub("math-ai/amc23"),
     "dapo": Hub("BytedTsinghua-SIA/DAPO-Math-17k", split="train"),
     "olympiadbench": Hub("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", split="train"),
@@ -29,12 +31,14 @@ OWN_SPLITS = {"all": "train+test", "train": "train", "test": "test"}  # of gsm8k
 
 QUESTION = ("problem", "Problem", "question", "prompt")
 ANSWER = ("final_answer", "answer", "Answer")
-ID = ("id", "ID", "unique_id")
+ID = ("id", "ID", "unique_id", "problem_idx")
 SHOWN = ("subject", "level", "subfield", "answer_type")  # what info["metadata"] has of a row
 
 SEVERAL_FORMAT = "There are several answers: give them all there, separated by commas."
 UNIT_FORMAT = "The unit of the answer is {unit}; you may leave it out."
 
+# What other files end their questions with: the prompt says by itself what is asked.
+BOXED_AFTER = r"Please reason step by step, and put your final answer within \boxed{}."
 # What DAPO-Math-17k puts around its questions.
 DAPO_BEFORE = (
     "Solve the following math problem step by step. The last line of your response should be of "
@@ -118,6 +122,7 @@ def question_of(row: Row, place: str, layout: str) -> str:
             f"came {question!r:.60}."
         )
     question = question.strip()
+    question = question.removesuffix(BOXED_AFTER).rstrip()
     return question.removeprefix(DAPO_BEFORE).removesuffix(DAPO_AFTER).strip()
 
 

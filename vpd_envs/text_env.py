@@ -55,6 +55,10 @@ class TextEnv(gym.Env[str, str]):
 
     A `SandboxError` out of `step` is no verdict: the episode stays open and may be stepped again.
 
+    Where the chat template ends the prompt in an opened `<think>`, the answer is to be given with
+    that tag before it (see `vpd_envs.thinking`), as the trainer does: else an answer that was cut
+    off while thinking looks like a finished one.
+
     max_turns: answers that an episode may have.
     max_answer_length: characters that an answer may have.
     render_mode: "ansi" or None; `render()` gives a text either way.

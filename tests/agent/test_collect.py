@@ -11,9 +11,12 @@ from agent.helpers import small_policy
 from sandbox import SandboxError
 from vpd_agent.collect import collect
 from vpd_agent.engines import Generation
+from vpd_agent.policy import Policy
 from vpd_agent.teacher import TeacherTemplate, teacher_prompts
 from vpd_agent.types import RolloutBatch
 from vpd_envs import Problem, Status, TextEnv, Verdict
+from vpd_envs.extraction import Found
+from vpd_envs.math_answer import boxed_answer
 from vpd_envs.neutral import neutral
 
 
@@ -170,3 +173,55 @@ def test_losses_apply_to_every_turn_and_to_no_reply(policy):
     for t, token in enumerate(rollouts[0].response_ids):
         expected = logits[start + t - 1, token].item() if rollouts[0].written[t] else 0.0
         assert scores.logprobs[0, t].item() == pytest.approx(expected, abs=1e-4)
+
+
+# Thinking that the template opens in the prompt ---------------------------------------------------
+
+
+def thinking_policy(*, special: bool):
+    """A model whose template ends prompts in `<think>`, as those of reasoning models do."""
+    from tokenizers import AddedToken
+
+    policy = small_policy()
+    tags = [AddedToken(tag, special=special) for tag in ("<think>", "</think>")]
+    policy.tokenizer.add_tokens(tags)
+    policy.tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    policy.model.resize_token_embeddings(len(policy.tokenizer))
+    return Policy(policy.model, policy.tokenizer)
+
+
+class Boxed(TextEnv):
+    """Judges what is boxed behind the thinking."""
+
+    def judge(self, problem: Problem, answer: str) -> Verdict:
+        final = boxed_answer(answer)
+        if final.found is not Found.COMPLETE:
+            return Verdict(0.0, Status.NO_ANSWER, f"none: {final.found}")
+        return Verdict(float(final.text == problem.target), Status.SOLVED, final.text)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_an_answer_cut_off_in_the_thinking_that_its_prompt_opened_is_unfinished(special):
+    policy = thinking_policy(special=special)
+    says = [r"maybe \boxed{4}? Wait", r"it is \boxed{3}</think>So \boxed{4}", "<think> again"]
+    engine = Scripted(policy, says, ends=False)
+    environment = Boxed.vector(3, problems=[Problem(id="a", prompt="2+2", target="4")])
+    limits = {"max_response_tokens": 200, "temperature": 1.0}
+    collected = collect(policy, engine, environment, ["a"], group_size=3, **limits)
+    rollouts = collected.rollouts
+    assert [r.status for r in rollouts] == ["no_answer", "solved", "no_answer"]
+    assert [r.feedback for r in rollouts] == ["none: thinking", "4", "none: thinking"]
+    assert rollouts[0].text == "<think>\nmaybe \\boxed{4}? Wait"
+    assert policy.tokenizer.decode(rollouts[0].response_ids) == says[0]  # nothing is added there
+
+
+def test_an_answer_to_a_prompt_that_opens_no_thinking_is_its_own_text(policy):
+    prompt = policy.encode([{"role": "user", "content": "what is <think>?"}])
+    ids = policy.tokenizer("four").input_ids
+    assert policy.answer_text(prompt, ids) == "four"
+
+
+def test_only_tags_of_thinking_are_kept_of_the_special_tokens():
+    policy = thinking_policy(special=True)
+    ids = policy.tokenizer("a</think>b").input_ids + [policy.tokenizer.eos_token_id]
+    assert policy.decode(ids) == "a</think>b"

@@ -117,6 +117,22 @@ def test_known_verdicts_are_compared_and_every_other_one_is_listed(tmp_path, cap
     assert set(read(out)[0]) == {"problem_id", "answer_hash", "reward", "status", "feedback"}
 
 
+def test_an_answer_cut_off_in_thinking_that_its_prompt_opened_is_unfinished(tmp_path):
+    pytest.importorskip("math_verify")
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"id": "p", "problem": "2+2?", "answer": "4"}\n')
+    rows = [
+        {"answer": r"Maybe \boxed{4}? Wait"},
+        {"answer": r"Maybe \boxed{4}? Wait", "thinking_prefilled": True},
+        {"answer": r"Maybe \boxed{5}?</think>\boxed{4}", "thinking_prefilled": True},
+    ]
+    answers, out = tmp_path / "answers.jsonl", tmp_path / "verdicts.jsonl"
+    answers.write_text("".join(json.dumps({"problem_id": "p"} | row) + "\n" for row in rows))
+    command = ("judge", "--env", "vpd/Math-v0", "--data", problems, "--answers", answers)
+    assert run(*command, "--out", out) == 0
+    assert [row["status"] for row in read(out)] == ["solved", "no_answer", "solved"]
+
+
 def test_verdicts_on_other_answers_are_never_gone_on_with(tmp_path, capsys):
     """Of other problems, in another order, fewer, or others to the same problems."""
     pairs = [(IDS[0], "y"), (IDS[1], "y"), (IDS[0], "x")]
@@ -211,6 +227,10 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, capsys):
         (
             f'{{"problem_id": "{IDS[0]}", "answer": "x", "expected": 1}}',
             "line 2: 'expected' must be true or false, came 1",
+        ),
+        (
+            f'{{"problem_id": "{IDS[0]}", "answer": "x", "thinking_prefilled": "yes"}}',
+            "line 2: 'thinking_prefilled' must be true or false, came 'yes'",
         ),
         ('{"problem_id": "ab', "line 2: the line (is the file complete?) must be JSON"),
     ],

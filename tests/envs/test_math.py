@@ -27,7 +27,7 @@ from vpd_envs.math_answer import (
     tidy,
     whole_answer,
 )
-from vpd_envs.math_data import DAPO_AFTER, DAPO_BEFORE, HUBS, hub_of
+from vpd_envs.math_data import BOXED_AFTER, DAPO_AFTER, DAPO_BEFORE, HUBS, hub_of
 from vpd_envs.types import Status
 
 pytest.importorskip("math_verify")
@@ -327,6 +327,16 @@ LAYOUTS = {
     "gsm8k": ({"question": "Q", "answer": "He has <<2*3=6>>6.\n#### 6,000"}, "6,000"),
     "aime24": ({"ID": "2024-I-1", "Problem": "Q", "Solution": "S", "Answer": 33}, "33"),
     "aime25": ({"problem": "Q", "answer": "070", "id": "0"}, "070"),
+    "aime26": ({"prompt": f"Q\n{BOXED_AFTER}", "answer": "277"}, "277"),
+    "hmmt25": (
+        {
+            "problem_idx": 3,
+            "problem": "Q",
+            "answer": r"1-\frac{2}{\pi}",
+            "problem_type": ["Algebra"],
+        },
+        r"1-\frac{2}{\pi}",
+    ),
     "amc23": ({"id": 0, "question": "Q", "answer": 27.0, "url": "U"}, "27"),
     "dapo": (
         {
@@ -488,6 +498,15 @@ def test_every_way_of_reading_accepts_what_its_prompt_asks(answer, response):
     wrong = env.judge(problem, response.replace("42", "43"))
     assert wrong.status is Status.WRONG_ANSWER
     assert "43" in wrong.feedback
+
+
+def test_thinking_that_the_prompt_opened_and_that_was_cut_off_holds_no_answer():
+    env = Math(FIXTURE, thinking_prefilled=True)
+    problem = env.problem("own/0")
+    cut_off = env.judge(problem, r"Let me see, maybe \boxed{42}? Wait, 6 * 7 is")
+    assert cut_off.status is Status.NO_ANSWER
+    assert "thinking is never closed" in cut_off.feedback
+    assert env.judge(problem, r"6 * 7 is 42.</think>It is \boxed{42}.").solved
 
 
 def test_a_marker_of_ones_own_is_asked_for_and_read():
