@@ -13,40 +13,52 @@ CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 
 class ModelInputs:
-    """Builds the arguments of one model's forward pass, chosen by its signature."""
+    """Builds the arguments of one module's forward pass, chosen by its signature."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = without_adapter(model)
+    def __init__(self, module: nn.Module) -> None:
+        self._module = without_adapter(module)
 
     def __call__(
-        self, ids: Tensor, attention: Tensor, cache: Any = None, logits_to_keep: int | None = None
+        self,
+        ids: Tensor,
+        attention: Tensor,
+        cache: Any = None,
+        *,
+        use_cache: bool | None = None,
+        logits_to_keep: int | None = None,
     ) -> dict[str, Any]:
         """ids: [B, L]; attention: [B, L and, before that, what is in the cache].
 
+        cache: None for no cache; with use_cache=True for one that the model makes itself.
         logits_to_keep: of the last so many positions, from models that can leave the others away;
             None: of all.
         """
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         inputs = {
-            "input_ids": ids,
             "attention_mask": attention.long(),
             "position_ids": positions[:, -ids.shape[1] :],
-            "use_cache": cache is not None,
+            "use_cache": cache is not None if use_cache is None else use_cache,
         }
+        inputs = {name: value for name, value in inputs.items() if self._takes(name)}
         if cache is not None:
-            inputs[self._cache_name] = cache
+            inputs[self.cache_name] = cache
         if logits_to_keep is not None and "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = logits_to_keep
-        return inputs
+        return {"input_ids": ids, **inputs}
 
     @cached_property
-    def _parameters(self) -> frozenset[str]:
-        return frozenset(inspect.signature(self._model.forward).parameters)
-
-    @cached_property
-    def _cache_name(self) -> str:
+    def cache_name(self) -> str:
+        """The cache's name among the arguments and in the output."""
         known = [name for name in CACHE_NAMES if name in self._parameters]
         return known[0] if known else CACHE_NAMES[0]
+
+    @cached_property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self._module.forward).parameters)
+
+    def _takes(self, name: str) -> bool:
+        others = inspect.Parameter.VAR_KEYWORD
+        return name in self._parameters or any(p.kind is others for p in self._parameters.values())
 
 
 def without_adapter(model: nn.Module) -> nn.Module:

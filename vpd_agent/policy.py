@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vpd_agent.model_inputs import ModelInputs, without_adapter
+from vpd_agent.model_probe import check_model, takes_padding
 from vpd_agent.prefixes import CutPrompts, cut
 from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
@@ -113,9 +114,11 @@ class Policy:
             )
         try:
             model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of a format, of a missing package, of a model's own code
             raise ValueError(_unloadable("model", name_or_path, looks_local, error)) from error
-        return cls(model.to(device), tokenizer, precision)
+        policy = cls(model.to(device), tokenizer, precision)
+        check_model(policy, name_or_path)
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -244,11 +247,14 @@ class Policy:
                 return TokenScores(
                     hidden, Head(head.weight, head.bias), response, scored, temperature=temperature
                 )
-            length = response.shape[1]
-            ids = torch.cat([prompt, response], 1)
-            attention = torch.cat([prompt_mask, present], 1)
-            inputs = self.inputs(ids, attention, logits_to_keep=length + 1)
-            logits = self.model(**inputs).logits[:, -length - 1 : -1]
+            if self.takes_padding:
+                length = response.shape[1]
+                ids, attention = _joined(prompt, prompt_mask, response, present)
+                inputs = self.inputs(ids, attention, logits_to_keep=length + 1)
+                logits = self.model(**inputs).logits[:, -length - 1 : -1]
+            else:
+                ids, attention, before = _padded_right(prompt, prompt_mask, response, present)
+                logits = _at(self.model(**self.inputs(ids, attention)).logits, before)
         return TokenScores.from_logits(logits, response, scored, temperature=temperature)
 
     def active(self) -> AbstractContextManager[None]:
@@ -276,8 +282,10 @@ class Policy:
             parts = cut(prompt, prompt_mask)
             if parts is not None and self._is_worth_two_passes(parts, prompt):
                 return self._after_prefixes(parts, response, present)
-        attention = torch.cat([prompt_mask, present], 1)
-        hidden = self._last_hidden_states(torch.cat([prompt, response], 1), attention)
+        if not self.takes_padding:
+            ids, attention, before = _padded_right(prompt, prompt_mask, response, present)
+            return _at(self._last_hidden_states(ids, attention), before)
+        hidden = self._last_hidden_states(*_joined(prompt, prompt_mask, response, present))
         return hidden[:, prompt.shape[1] - 1 : -1]
 
     def _is_worth_two_passes(self, parts: CutPrompts, prompt: Tensor) -> bool:
@@ -314,7 +322,8 @@ class Policy:
     def _goes_on_from_cache(self) -> bool:
         """Whether the model reads texts in two parts as it reads the whole, by a cache of keys and
         values, with padding between the parts. Tried on a few tokens rather than assumed."""
-        if not self._cache_kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
+        kinds = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+        if not (self.takes_padding and self._cache_kinds and self._cache_kinds <= kinds):
             return False
         ids = torch.tensor([[0, 1, 1, 0, 1], [0, 0, 1, 0, 1]], device=self.device)
         mask = torch.ones_like(ids, dtype=torch.bool)
@@ -323,7 +332,10 @@ class Policy:
         parts = CutPrompts(ids[:1, :1], mask[:1, :1], ids.new_zeros(2), ids[:, 1:3], rest_mask)
         with torch.no_grad():
             whole = self._last_hidden_states(ids, mask)[:, 2:-1]
-            in_two = self._after_prefixes(parts, ids[:, 3:], mask[:, 3:])
+            try:
+                in_two = self._after_prefixes(parts, ids[:, 3:], mask[:, 3:])
+            except Exception:  # whatever a model's own code raises at a cache not of its kind
+                return False
         single = self.precision == "weights" and self.model.dtype.itemsize >= 4
         tolerance = (1e-3 if single else 5e-2) * float(1 + whole.abs().max())
         return torch.allclose(whole.float(), in_two.float(), rtol=0, atol=tolerance)
@@ -337,7 +349,7 @@ class Policy:
     def _last_hidden_states(self, ids: Tensor, attention: Tensor, cache=None) -> Tensor:
         """[B, L, H], as the output embedding gets them. ids: [B, L]; attention: [B, L] and, before
         that, what is in the cache."""
-        inputs = self.inputs(ids, attention, cache)
+        inputs = self._body_inputs(ids, attention, cache)
         if self.sharding is not None:
             return self.sharding.last_hidden_states(**inputs)
         return self._body(**inputs).last_hidden_state
@@ -348,6 +360,16 @@ class Policy:
         return without_adapter(self.model).base_model
 
     @cached_property
+    def _body_inputs(self) -> ModelInputs:
+        return ModelInputs(self._body)
+
+    @cached_property
+    def takes_padding(self) -> bool:
+        """Whether padding on the left changes nothing. If it does, rows are padded on the right,
+        where nothing that counts comes after."""
+        return takes_padding(self)
+
+    @cached_property
     def _head_is_linear(self) -> bool:
         """Whether logits are the output embedding times the last hidden states and nothing more
         (some models scale or cap them). Tried on two tokens rather than assumed."""
@@ -355,9 +377,10 @@ class Policy:
         if type(head) is not nn.Linear or self._body is self.model:
             return False
         ids = torch.tensor([[0, 1]], device=self.device)
+        attention = torch.ones_like(ids)
         with torch.no_grad():
-            logits = self.model(input_ids=ids, use_cache=False).logits
-            mine = head(self._last_hidden_states(ids, torch.ones_like(ids)))
+            logits = self.model(**self.inputs(ids, attention)).logits
+            mine = head(self._last_hidden_states(ids, attention))
         return torch.allclose(logits.float(), mine.float(), rtol=1e-3, atol=1e-3)
 
     def enable_gradient_checkpointing(self) -> None:
@@ -467,6 +490,30 @@ class Policy:
         return (
             tensor.to(place.device) if self.sharding is None else self.sharding.cut(tensor, place)
         )
+
+
+def _joined(
+    prompt: Tensor, prompt_mask: Tensor, response: Tensor, present: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask [B, P+T], with the padding where it was."""
+    return torch.cat([prompt, response], 1), torch.cat([prompt_mask, present], 1)
+
+
+def _padded_right(
+    prompt: Tensor, prompt_mask: Tensor, response: Tensor, present: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids and attention mask [B, P+T] with all padding on the right, and the places [B, T]
+    of the tokens before those of the response."""
+    ids, attention = _joined(prompt, prompt_mask, response, present)
+    order = attention.logical_not().long().argsort(dim=1, stable=True)
+    steps = torch.arange(response.shape[1], device=ids.device)
+    before = (prompt_mask.sum(1, keepdim=True) - 1 + steps).clamp(min=0)
+    return ids.gather(1, order), attention.gather(1, order), before
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Of values [B, L, N] those at places [B, T]."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

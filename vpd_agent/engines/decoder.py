@@ -1,28 +1,38 @@
 """Decoding with a KV cache: prompts go in once, then one token per row and step.
 
-Two decoders with one interface. `TransformersDecoder` calls the model as it is and suits every
+Decoders with one interface. `TransformersDecoder` calls the model as it is and suits nearly every
 causal language model. `PlainDecoder` is for those of Llama's build: transformers spends much of a
 step on what a row of one token does not need (masks, cache objects, copies of the cache), so there
 the decoder calls the model's own modules (projections, norms, MLPs: adapters and quantised layers
-included) and does only the attention between them itself.
+included) and does only the attention between them itself. The others are for models that padding
+changes, or that have a cache of their own kind, or none.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import warnings
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vpd_agent.model_inputs import without_adapter
+from vpd_agent.model_probe import PROBE_LENGTHS, agree, exact_arithmetic, logits_alone, probe_rows
 from vpd_agent.policy import Policy
+from vpd_agent.types import pad_left
 
 BLOCK = 128  # tokens by which the cache grows: what is allocated follows what is sampled
+WHOLE_TEXT_PLACES = 1 << 15  # tokens that go through a model without a cache at once
 SMALL_PRODUCT = 400  # multiplications below which torch's bmm on a CPU is several times slower
 
 
 class Decoder(Protocol):
-    """R rows decoded side by side, those of one prompt next to each other."""
+    """R rows decoded side by side, those of one prompt next to each other.
+
+    takes_padding: whether the prompts of a batch may be of unequal lengths.
+    """
+
+    takes_padding: bool
 
     def __init__(self, policy: Policy, max_tokens: int) -> None: ...
 
@@ -44,12 +54,26 @@ class Decoder(Protocol):
 
 @torch.inference_mode()
 def fastest_decoder(policy: Policy) -> type[Decoder]:
-    """`PlainDecoder` where it computes what the model does, else `TransformersDecoder`.
+    """The first of the decoders that computes what the model does, tried on short prompts.
 
-    Decided by the classes the model is made of, and by comparing both on two short prompts.
+    `PlainDecoder` is tried where the classes that the model is made of let it be right, and
+    compared with `TransformersDecoder`; the others are compared with passes over whole texts.
     """
-    if not _has_llama_build(policy.model):
-        return TransformersDecoder
+    if _has_llama_build(policy.model) and _decodes_like_transformers(policy):
+        return PlainDecoder
+    kinds = [TransformersDecoder] if policy.takes_padding else []
+    for kind in [*kinds, UnpaddedDecoder, OwnCacheDecoder]:
+        if _decodes_like_whole_texts(policy, kind):
+            return kind
+    warnings.warn(
+        f"{type(without_adapter(policy.model)).__name__} keeps no cache that sampling can use, so "
+        f"each token takes a pass over its whole text: right, but slow.",
+        stacklevel=2,
+    )
+    return WholeTextDecoder
+
+
+def _decodes_like_transformers(policy: Policy) -> bool:
     highest = min(policy.model.config.vocab_size, 1000)
     prompt = torch.arange(10, device=policy.device).view(2, 5) * 37 % highest
     mask = torch.ones_like(prompt, dtype=torch.bool)
@@ -61,21 +85,54 @@ def fastest_decoder(policy: Policy) -> type[Decoder]:
         expected, got = theirs.step(tokens), ours.step(tokens)
         tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 5e-2
         if not (got - expected).abs().max() <= tolerance * (1 + expected.abs().max()):
-            return TransformersDecoder
-    return PlainDecoder
+            return False
+    return True
+
+
+def _decodes_like_whole_texts(policy: Policy, kind: type[Decoder]) -> bool:
+    """Two prompts with two rows each, one of which leaves after two steps."""
+    lengths = PROBE_LENGTHS if kind.takes_padding else (9, 9)
+    prompts = probe_rows(policy, lengths)
+    responses = torch.tensor(probe_rows(policy, [4] * 4), device=policy.device)  # [R, steps]
+    texts = [prompts[i // 2] + row for i, row in enumerate(responses.tolist())]
+    expected = torch.stack([x[-5:] for x in logits_alone(policy, texts)])  # [R, steps + 1, V]
+    decoder = kind(policy, max_tokens=5)
+    rows = torch.arange(4, device=policy.device)
+    with exact_arithmetic(policy):
+        try:
+            logits = decoder.prefill(*_padded(prompts, policy), samples=2)
+            for t in range(5):
+                if not agree(logits, expected[rows, t], policy):
+                    return False
+                if t == 2:
+                    decoder.keep(rows[1:])
+                    rows = rows[1:]
+                if t < 4:
+                    logits = decoder.step(responses[rows, t])
+        except Exception:  # whatever a model's own code raises at a cache not of its kind
+            return False
+    return True
+
+
+def _padded(prompts: list[list[int]], policy: Policy) -> tuple[Tensor, Tensor]:
+    prompt, mask = pad_left(prompts, policy.pad_id)
+    return prompt.to(policy.device), mask.to(policy.device)
 
 
 class TransformersDecoder:
-    """Any causal language model of transformers, with the cache it asks for."""
+    """Any causal language model of transformers that takes padding and a cache."""
+
+    takes_padding = True
 
     def __init__(self, policy: Policy, max_tokens: int) -> None:
         self.policy = policy
 
     def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
-        logits, self.cache = _prefill(self.policy, prompt, mask)
-        self.cache.batch_repeat_interleave(samples)
-        self.mask = mask.long().repeat_interleave(samples, 0)  # [R, P and what was sampled]
-        return logits.repeat_interleave(samples, 0)
+        logits, self.cache = _prefill(self.policy, prompt, mask, self._new_cache())
+        rows = torch.arange(len(prompt), device=prompt.device).repeat_interleave(samples)
+        self.mask = mask.long()  # [R, P and what was sampled]
+        self.keep(rows)
+        return logits[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
@@ -83,8 +140,57 @@ class TransformersDecoder:
         return self.policy.model(**inputs).logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)  # every kind of layer can, recurrent ones too
         self.mask = self.mask[rows]
+
+    def _new_cache(self) -> Any:
+        return _dynamic_cache(self.policy)
+
+
+class UnpaddedDecoder(TransformersDecoder):
+    """Models that padding changes: the prompts of a batch must be of one length."""
+
+    takes_padding = False
+
+
+class OwnCacheDecoder(UnpaddedDecoder):
+    """Models with a cache of their own kind, which they make themselves."""
+
+    def _new_cache(self) -> None:
+        return None
+
+
+class WholeTextDecoder:
+    """Models without a usable cache: all of a text goes through the model for each of its tokens.
+
+    The prompts of a batch must be of one length.
+    """
+
+    takes_padding = False
+
+    def __init__(self, policy: Policy, max_tokens: int) -> None:
+        self.policy = policy
+
+    def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
+        self.ids = prompt  # [R, P and what was sampled]
+        logits = self._last_logits()
+        self.ids = prompt.repeat_interleave(samples, 0)
+        return logits.repeat_interleave(samples, 0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+        return self._last_logits()
+
+    def keep(self, rows: Tensor) -> None:
+        self.ids = self.ids[rows]
+
+    def _last_logits(self) -> Tensor:
+        width = max(1, WHOLE_TEXT_PLACES // self.ids.shape[1])
+        return torch.cat([self._last_logits_of(ids) for ids in self.ids.split(width)])
+
+    def _last_logits_of(self, ids: Tensor) -> Tensor:
+        inputs = self.policy.inputs(ids, torch.ones_like(ids), logits_to_keep=1)
+        return self.policy.model(**inputs).logits[:, -1]
 
 
 class PlainDecoder:
@@ -95,13 +201,15 @@ class PlainDecoder:
     matrices per prompt rather than one of a vector per row.
     """
 
+    takes_padding = True
+
     def __init__(self, policy: Policy, max_tokens: int) -> None:
         self.policy = policy
         self.model = without_adapter(policy.model)
         self.max_tokens = max_tokens
 
     def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
-        logits, cache = _prefill(self.policy, prompt, mask)
+        logits, cache = _prefill(self.policy, prompt, mask, _dynamic_cache(self.policy))
         self.groups = _Groups(torch.arange(len(prompt), device=prompt.device), samples)
         self.position = mask.sum(1).repeat_interleave(samples, 0)[:, None]  # [R, 1] of the next
         padding = None if mask.all() else ~mask
@@ -246,13 +354,17 @@ class _LayerCache:
             self.bias = None if self.bias is None else self.bias[prompts]
 
 
-def _prefill(policy: Policy, prompt: Tensor, mask: Tensor):
-    """Logits [B, V] after the prompts, and transformers' cache of them."""
+def _prefill(policy: Policy, prompt: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """Logits [B, V] after the prompts, and the cache of them. cache: None for the model's own."""
+    inputs = policy.inputs(prompt, mask, cache, use_cache=True, logits_to_keep=1)
+    output = policy.model(**inputs)
+    return output.logits[:, -1], getattr(output, policy.inputs.cache_name)
+
+
+def _dynamic_cache(policy: Policy) -> Any:
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=policy.model.config)
-    inputs = policy.inputs(prompt, mask, cache, logits_to_keep=1)
-    return policy.model(**inputs).logits[:, -1], cache
+    return DynamicCache(config=policy.model.config)
 
 
 def _products(q: Tensor, keys: Tensor) -> Tensor:

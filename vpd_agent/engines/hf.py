@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,7 @@ class HFEngine:
         results: list[list[Generation]] = [[] for _ in prompts]
         width = max(1, self.max_batch // samples)
         with self.policy.active():
-            for start in range(0, len(order), width):
-                chosen = order[start : start + width]
+            for chosen in self._batches(order, prompts, width):
                 batch = [prompts[i] for i in chosen]
                 for done in range(0, samples, self.max_batch):
                     share = min(samples - done, self.max_batch)
@@ -70,6 +70,17 @@ class HFEngine:
                     for k, i in enumerate(chosen):
                         results[i] += generations[k * share : (k + 1) * share]
         return [generation for row in results for generation in row]
+
+    def _batches(
+        self, order: list[int], prompts: Sequence[list[int]], width: int
+    ) -> Iterator[list[int]]:
+        """At most `width` prompts each, of one length if padding would change what is sampled."""
+        groups = [order]
+        if not self._decoder_kind_now().takes_padding:
+            groups = [list(same) for _, same in groupby(order, key=lambda i: len(prompts[i]))]
+        for group in groups:
+            for start in range(0, len(group), width):
+                yield group[start : start + width]
 
     @torch.inference_mode()
     def _sample(
@@ -82,7 +93,7 @@ class HFEngine:
     ) -> list[Generation]:
         device = self.policy.device
         prompt, mask = pad_left(prompts, self.policy.pad_id)
-        decoder = self._decoder(max_tokens)
+        decoder = self._decoder_kind_now()(self.policy, max_tokens)
         logits = decoder.prefill(prompt.to(device), mask.to(device), samples)  # [R, V]
 
         total = len(prompts) * samples
@@ -127,11 +138,11 @@ class HFEngine:
             )
         ]
 
-    def _decoder(self, max_tokens: int) -> Decoder:
+    def _decoder_kind_now(self) -> type[Decoder]:
         if self._chosen_for is not self.policy.model:
             self._decoder_kind = fastest_decoder(self.policy)
             self._chosen_for = self.policy.model
-        return self._decoder_kind(self.policy, max_tokens)
+        return self._decoder_kind
 
 
 def _draw(logp: Tensor, generator: torch.Generator | None) -> Tensor:
