@@ -19,7 +19,7 @@ import torch
 
 from vpd_agent.collect import Collected
 from vpd_agent.evaluate import failure_from_json, failure_to_json
-from vpd_agent.identity import tokenizer_hash
+from vpd_agent.identity import problem_fingerprints, tokenizer_hash
 from vpd_agent.run_folder import BAD_BATCHES, METRICS, MODEL, SAMPLES
 from vpd_agent.types import Rollout
 
@@ -47,7 +47,7 @@ def load(trainer: Trainer, path: Path) -> None:
     it will write again are dropped.
 
     Raises ValueError, before anything is changed, if there is no whole checkpoint or if it is of
-    another algorithm, model or tokenizer.
+    another algorithm, model, tokenizer or set of problems.
     """
     saved = _read(path)
     _check_that_it_fits(trainer, saved, path)
@@ -75,6 +75,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
         "algorithm": trainer.algorithm.name,
         "model": _shapes(trainer),
         "tokenizer": tokenizer_hash(trainer.policy.tokenizer),
+        "problems": problem_fingerprints(trainer.environment, trainer.evaluation),
         "step": trainer.step,
         "row": trainer.row,
         "state": trainer.state,
@@ -151,6 +152,18 @@ def _check_that_it_fits(trainer: Trainer, saved: dict[str, Any], path: Path) -> 
             f"The checkpoint {path} was trained with another tokenizer or chat template. Resume "
             f"with the same ones."
         )
+    _check_problems(trainer, saved, path)
+
+
+def _check_problems(trainer: Trainer, saved: dict[str, Any], path: Path) -> None:
+    there = saved.get("problems", {})
+    for use, here in problem_fingerprints(trainer.environment, trainer.evaluation).items():
+        if None not in (here, there.get(use)) and here != there[use]:
+            raise ValueError(
+                f"The checkpoint {path} is of a run with other problems to {use} on: their "
+                f"fingerprint was {there[use]:.12}…, it is {here:.12}… now. Resume with the data "
+                f"that the run was begun with, or start another from the checkpoint's model/."
+            )
 
 
 def _shapes(trainer: Trainer) -> dict[str, str]:

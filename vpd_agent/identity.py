@@ -51,6 +51,13 @@ def fingerprint(environment: gym.vector.VectorEnv | None) -> str | None:
     return getattr(environment and environment.unwrapped, "fingerprint", None)
 
 
+def problem_fingerprints(
+    environment: gym.vector.VectorEnv, evaluation: gym.vector.VectorEnv | None
+) -> dict[str, str | None]:
+    """Of the problems that a run trains on and is evaluated on."""
+    return {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
+
+
 def judge_hash(environment: gym.vector.VectorEnv) -> str:
     """Of the code that judges in an environment."""
     inner: Any = environment.unwrapped

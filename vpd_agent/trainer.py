@@ -51,6 +51,7 @@ from vpd_agent.run_folder import (
 from vpd_agent.teacher import Teacher, TeacherTemplate, teacher_prompts
 from vpd_agent.types import Rollout, RolloutBatch
 from vpd_agent.update import Updater
+from vpd_envs import TextVectorEnv
 
 if TYPE_CHECKING:
     from vpd_agent.gate import TrustGate
@@ -115,6 +116,9 @@ class Trainer:
                 f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
                 f"least {algorithm.least_group_size}, got {config.group_size}."
             )
+        for one in (environment, evaluation):
+            if one is not None and isinstance(one.unwrapped, TextVectorEnv):
+                one.unwrapped.progress = False  # a run has a bar of its own
         _check_weights(policy)
         self.processes.spread(policy.weights.values())
         if config.gradient_checkpointing:

@@ -333,7 +333,6 @@ def test_a_bad_data_file_is_explained(tmp_path, capsys, content, said):
         ("peft", "lora", ("--env", "vpd/MiniChoice-v0", "--lora-rank", 2)),
         ("vllm", "vllm", ("--env", "vpd/MiniChoice-v0", "--engine", "vllm")),
         ("accelerate", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
-        ("tensorboard", "trackers", ("--env", "vpd/MiniChoice-v0", "--trackers", "tensorboard")),
         ("datasets", "hub", ("--env", "vpd/HumanEval-v0")),
         ("pyarrow", "hub", ("--env", "vpd/HumanEval-v0", "--data", "rows.parquet")),
         ("math_verify", "math", ("--env", "vpd/Math-v0", "--data", "rows.jsonl")),
@@ -347,8 +346,6 @@ def test_a_missing_package_is_named_with_its_extra_before_any_work(
     monkeypatch.chdir(tmp_path)
     for name in ("rows.parquet", "rows.jsonl", "c.yaml"):
         Path(name).write_text("{}\n")
-    if package == "tensorboard":
-        monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setitem(sys.modules, package, None)
     assert run("train", "vpd", *arguments, "--model", "tiny", "--out", "out") == 2
     message = " ".join(capsys.readouterr().err.split())

@@ -65,6 +65,11 @@ class Nearness(SecretLetter):
         return Verdict(1 - distance, status, f"{distance:.2f} from {problem.target}")
 
 
+class OtherLetters(Nearness):
+    def __init__(self, **kwargs):
+        super().__init__("ijklmnop", **kwargs)
+
+
 def make_trainer(algorithm, out=None, policy=None, environment=Nearness, **changes) -> Trainer:
     config = replace(CONFIG, success_reward=0.9, **changes)
     return Trainer(
@@ -384,6 +389,7 @@ def test_a_checkpoint_of_another_run_is_refused_before_any_work(tmp_path):
         ),
         (make_trainer(SDPO(), policy=other_words), "another tokenizer"),
         (make_trainer(SDPO(), policy=other_form), "another tokenizer or chat template"),
+        (make_trainer(SDPO(), environment=OtherLetters), "other problems to train on"),
     ):
         before = [p.clone() for p in trainer.policy.parameters()]
         with pytest.raises(ValueError, match=reason):

@@ -114,7 +114,8 @@ def _check_unfinished(runs: list[Run]) -> None:
     for run in runs:
         if run.path.exists() and not run.finished:
             raise ValueError(
-                f"{run.path} holds a run that did not finish. Remove that folder to run it again, "
+                f"{run.path} holds a run that did not finish. Finish it (vpd train "
+                f"{run.algorithm} --resume --out {run.path}), remove that folder to run it again, "
                 f"or pass another --out."
             )
 

@@ -127,7 +127,7 @@ def _entries(name: str, early: argparse.Namespace) -> list[Entry]:
 
 def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) -> int:
     from vpd_agent.engines.make import check_engine, make_engine
-    from vpd_agent.identity import fingerprint, model_hashes
+    from vpd_agent.identity import model_hashes, problem_fingerprints
     from vpd_agent.processes import Processes
     from vpd_agent.trackers import check_trackers, open_trackers
     from vpd_agent.trainer import Trainer
@@ -164,8 +164,6 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
                     config.eval_samples, config.eval_problems, options.eval_split
                 )
             stack.callback(evaluation.close)
-        problems = {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
-        _check_problems(options.out, begun, problems)
         out = RunFolder(options.out, resume=options.resume, processes=processes)
         stack.callback(out.close)
         if options.resume and checkpoint is None:
@@ -175,6 +173,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
             policy = options.load(options.quiet, "cpu" if config.sharding == "fsdp" else None)
         if processes.is_first:
             model = begun.get("fingerprints", {}).get("model") or model_hashes(policy)
+            problems = problem_fingerprints(environment, evaluation)
             resolved["fingerprints"] = {**problems, "model": model}
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
         with phase(f"Starting the engine {options.engine}", quiet=options.quiet):
@@ -242,18 +241,6 @@ def _compare_with_saved(out: Path, begun: dict[str, Any], resolved: dict[str, An
         say(f"Warning: resuming with {name} = {new}; the run was begun with {old}.")
     if others := other_software(begun, resolved):
         say(f"Warning: resuming with other software: {others}.")
-
-
-def _check_problems(out: Path, begun: dict[str, Any], problems: dict[str, str | None]) -> None:
-    """Raises ValueError if a resumed run would go on with other problems."""
-    there = begun.get("fingerprints", {})
-    for split, here in problems.items():
-        if None not in (here, there.get(split)) and here != there[split]:
-            raise ValueError(
-                f"{out} holds a run with other problems to {split} on: their fingerprint was "
-                f"{there[split]:.12}…, it is {here:.12}… now. Resume with the data that it was "
-                f"begun with, or start a run in another --out."
-            )
 
 
 def _bind_critics(policy: Policy, max_tokens: int, *environments: Any) -> None:
