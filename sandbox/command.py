@@ -35,6 +35,7 @@ import sandbox
 from sandbox.core import (
     BACKENDS,
     MIB,
+    WALL_FACTOR,
     Call,
     Execution,
     ExecutionStatus,
@@ -64,11 +65,12 @@ and error on ours, then one line on standard error that says how it ended."""
 RUN_EPILOGUE = """\
 exit codes:
   the program's own  it ended by itself (ok, error)
-  124    timeout: the wall-clock or the CPU limit
+  124    timeout: the CPU limit, or the wall-clock limit by sleeping or waiting
   137    memory: the memory limit
   153    output_limit: more than --output-mb on a stream
   128+N  crash: signal N killed it (139: a segmentation fault)
-  125    no verdict: the sandbox failed, and nothing is known about the program
+  125    no verdict: the sandbox failed, or the machine is so busy that the program starved;
+         nothing is known about the program
   2      bad input: nothing was run
   130    interrupted (143: terminated)
 A program can end with any of these codes by itself. The last line on standard error tells: it
@@ -166,8 +168,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     default = Limits()
     seconds, megabytes, count = (_positive, "SECONDS"), (_megabytes, "MB"), (_count, "N")
     for flag, (kind, unit), text in (
-        ("--wall-seconds", seconds, f"by the clock; default: {default.wall_seconds:g}"),
-        ("--cpu-seconds", seconds, "of all its processes; default: as --wall-seconds"),
+        ("--cpu-seconds", seconds, "of CPU time, of all its processes; default: --wall-seconds"),
+        (
+            "--wall-seconds",
+            seconds,
+            f"by the clock, without the time in which the machine keeps it waiting for a CPU; "
+            f"default: {WALL_FACTOR:g} times --cpu-seconds, or {default.wall_seconds:g}",
+        ),
         ("--memory-mb", megabytes, f"default: {default.memory_bytes / MIB:g}"),
         ("--processes", count, f"and threads, itself included; default: {default.processes}"),
         ("--output-mb", megabytes, f"on either stream; default: {default.output_bytes / MIB:g}"),
@@ -260,6 +267,7 @@ def _run(options: argparse.Namespace, signals: _Signals) -> int:
             box = _open(options.sandbox, job)
             stack.callback(box.close)
         execution = box.run(job)
+    execution.check_not_starved()
     if options.json:
         _write(sys.stdout, json.dumps({"backend": box.name, **asdict(execution)}) + "\n")
         return 0

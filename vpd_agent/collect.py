@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ class Judged:
     error: str | None
     over: bool  # the episode ends with this answer
     reply: str  # what the environment says next if it does not
+    seconds: float = 0.0  # that judging took, where the environment tells
 
 
 def read_prompts(
@@ -57,6 +59,7 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Jud
     feedback, status = infos.get("feedback", [""] * n), infos.get("status", [""] * n)
     judged = infos.get("judged", [True] * n)
     errors = infos.get("error", [None] * n)
+    seconds = getattr(environment.unwrapped, "judge_seconds", [math.nan] * n)
     return [
         Judged(
             reward=float(rewards[i]),
@@ -65,6 +68,7 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Jud
             error=None if judged[i] else str(errors[i]),
             over=bool(terminated[i] or truncated[i]),
             reply=str(replies[i] or ""),
+            seconds=0.0 if math.isnan(seconds[i]) else float(seconds[i]),
         )
         for i in range(n)
     ]
@@ -171,6 +175,7 @@ class _Episode:
         self.reward = 0.0
         self.last: Judged | None = None
         self.error: str | None = None
+        self.judge_seconds = 0.0
         self.open = True
 
     @property
@@ -192,6 +197,7 @@ class _Episode:
     def judged(self, judged: Judged) -> None:
         self.last, self.error = judged, judged.error
         self.reward += judged.reward
+        self.judge_seconds = max(self.judge_seconds, judged.seconds)
         self.open = not judged.over and judged.error is None
 
     def hear(self, policy: Policy) -> bool:
@@ -218,6 +224,7 @@ class _Episode:
             feedback=self.last.feedback,
             status=self.last.status,
             written=None if all(self.written) else self.written,
+            judge_seconds=self.judge_seconds,
         )
 
     def _add(self, ids: list[int], logprobs: list[float], *, written: bool) -> None:

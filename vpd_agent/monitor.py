@@ -16,6 +16,8 @@ PASS_1 = "eval/student_pass@1"
 STEPS_PER_LOOK = 10  # steps whose numbers are averaged before they are judged
 LEAST_FALL = 0.1  # scores are shares of 1; a smaller fall may be noise
 NO_GRADIENT = 1e-9
+SLOWEST_CALLS = 3  # of a step that are named
+SLOW_CALL_SECONDS, SLOW_CALL_SHARE = 10.0, 0.3  # of a step: from there on one is worth a line
 
 Row = dict[str, Any]  # metrics of a step, as in metrics.jsonl
 
@@ -52,6 +54,25 @@ def describe(
         "groups_with_signal": batch.num_signal_rollouts / count,
         **{f"status/{name}": n / count for name, n in sorted(statuses.items())},
     }
+
+
+def slowest_judged(rollouts: Sequence[Rollout], processes: Processes) -> list[tuple[str, float]]:
+    """The problems and seconds of the judge calls that took longest, the slowest first; of all
+    processes together, and none where the environment does not tell."""
+    mine = [(r.problem_id, round(r.judge_seconds, 3)) for r in rollouts if r.judge_seconds > 0]
+    calls = [call for each in processes.gather(_slowest(mine)) for call in each]
+    return _slowest(calls)
+
+
+def why_slow(calls: Sequence[tuple[str, float]], step_seconds: float) -> str | None:
+    """What there is to say where one judge call took a good part of a step, else None."""
+    if not calls or calls[0][1] < max(SLOW_CALL_SECONDS, SLOW_CALL_SHARE * step_seconds):
+        return None
+    problem_id, seconds = calls[0]
+    return (
+        f"judging one answer to {problem_id} took {seconds:.0f} s of its {step_seconds:.0f} s. "
+        "Lower limits or fewer tests for such problems would make steps quicker."
+    )
 
 
 @dataclass
@@ -154,6 +175,10 @@ def _why_no_gradient(rows: Sequence[Row]) -> str:
 
 def _values(rows: Sequence[Row], ending: str) -> list[float]:
     return [value for row in rows for key, value in row.items() if key.endswith(ending)]
+
+
+def _slowest(calls: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    return sorted(calls, key=lambda call: call[1], reverse=True)[:SLOWEST_CALLS]
 
 
 def _mean(values: Sequence[float]) -> float:

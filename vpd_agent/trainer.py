@@ -37,7 +37,7 @@ from vpd_agent.evaluate import (
     failure_to_json,
 )
 from vpd_agent.interruption import Interruption
-from vpd_agent.monitor import PASS_1, CollapseMonitor, describe
+from vpd_agent.monitor import PASS_1, CollapseMonitor, describe, slowest_judged, why_slow
 from vpd_agent.policy import Policy
 from vpd_agent.processes import Processes
 from vpd_agent.run_folder import (
@@ -66,7 +66,9 @@ class Trainer:
     environment: a vector environment with config.rollouts_per_step sub-environments (divided by
         the number of processes) that takes
         `reset(options={"problem_ids": [...]})`, has `unwrapped.problem_ids`, and whose `step` gives
-        rewards and infos["feedback"]: nothing else of it is read.
+        rewards and infos["feedback"]: nothing else of it is needed. Where it has
+        `unwrapped.judge_seconds` (of each answer of the last step), the slowest are named in the
+        metrics, as `seconds/slowest_judged`.
     evaluation: the same with any number of sub-environments, over held-out problems.
     engine: samples the rollouts; None: HFEngine.
     processes: those of the run; None: this one alone.
@@ -423,6 +425,10 @@ class Trainer:
         if "rollouts" in metrics:
             tokens = metrics["rollouts"] * metrics["response_tokens"]
             self.row["tokens_per_second"] = round(tokens / self.seconds["step"], 1)
+        self.row["seconds/slowest_judged"] = slowest_judged(collected.rollouts, self.processes)
+        slow = why_slow(self.row["seconds/slowest_judged"], self.seconds["step"])
+        if slow is not None:
+            self.warn(f"Step {self.step}: {slow}")
         self._write_samples(collected)
 
     def _finish_step(self) -> None:

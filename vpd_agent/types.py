@@ -33,6 +33,7 @@ class Rollout:
     feedback: str
     status: str = ""  # the environment's word for the outcome, for reports only
     written: list[bool] | None = None  # which of response_ids the policy sampled; None: all
+    judge_seconds: float = 0.0  # of the answer that took longest; 0 where the environment is silent
 
 
 @dataclass(frozen=True)

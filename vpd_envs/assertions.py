@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 
+from sandbox import Limits
 from sandbox.judge import judge
 from vpd_envs import code_feedback
 from vpd_envs.code import AssertionTest, CodeEnv, status_of
@@ -33,14 +34,22 @@ class AssertionEnv(CodeEnv):
             return verdict
         tests = [test for test in self.tests(problem) if test in judged]  # in the data's order
         together = dataclasses.replace(tests[0], input="\n".join(test.input for test in tests))
-        limits = self.limits_of(problem)
-        limits = dataclasses.replace(limits, wall_seconds=limits.wall_seconds * len(tests))
+        limits = times(self.limits_of(problem), len(tests))
         (result,) = judge(self.sandbox, code, [together], limits=limits).results
         status, _ = status_of(result, together)
         details = dict(verdict.details) | {"passed_together": status is Status.SOLVED}
         if status is Status.SOLVED:
             return dataclasses.replace(verdict, details=details)
         return Verdict(0.0, status, code_feedback.not_together(status), details)
+
+
+def times(limits: Limits, tests: int) -> Limits:
+    """The same limits with as much time as so many tests have together."""
+    return dataclasses.replace(
+        limits,
+        wall_seconds=limits.wall_seconds * tests,
+        cpu_seconds=limits.cpu_seconds * tests,
+    )
 
 
 def checked_python(source: str, what: str, place: str) -> ast.Module:

@@ -30,7 +30,7 @@ LINES, JSON = Lines(), Json()
 FEEDBACK_TESTS = ("none", "public", "half", "all")
 JUDGED_TESTS = ("all", "feedback")
 ANSWER_FORMAT = (
-    "Time limit per test: {seconds:g} s. Memory limit: {megabytes:g} MB.\n"
+    "Time limit per test: {seconds:g} s. Memory limit: {megabytes:g} MB. Time means CPU time.\n"
     "Answer with one Python code block (```python ... ```). If there are several, the last one "
     "that {is_asked} counts, with those that it needs; blocks in other languages never count."
 )
@@ -238,7 +238,7 @@ def content_hash(test: CodeTest) -> float:
 def answer_format(limits: Limits, *, whole_program: bool) -> str:
     """The end of a prompt: the limits that are enforced, and the form that is read."""
     return ANSWER_FORMAT.format(
-        seconds=limits.wall_seconds,
+        seconds=limits.cpu_seconds,
         megabytes=limits.memory_bytes / MIB,
         is_asked="is a whole program" if whole_program else "defines what is asked for",
     )
@@ -252,7 +252,10 @@ def runs_on(sandbox: Sandbox) -> str:
 
 
 def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
-    """Raises ValueError for what is no limit."""
+    """The time limit is CPU time; the clock allows a multiple of it (see `sandbox.Limits`).
+
+    Raises ValueError for what is no limit.
+    """
     for name, value in (
         ("time_limit_seconds", time_limit_seconds),
         ("memory_limit_mb", memory_limit_mb),
@@ -260,7 +263,7 @@ def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value < float("inf"):
             raise ValueError(f"{name} must be a positive number, got {value!r}.")
-    return Limits(wall_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
+    return Limits(cpu_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
 
 
 @dataclass(frozen=True)

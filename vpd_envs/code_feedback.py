@@ -178,10 +178,17 @@ def hidden_reason(failure: Failure) -> str:
 def limit_reason(failure: Failure) -> str:
     limits = failure.limits
     return {
-        Status.TIME_LIMIT: f"The program did not finish within {limits.wall_seconds:g} s.",
+        Status.TIME_LIMIT: late_reason(failure.execution, limits),
         Status.MEMORY_LIMIT: f"The program needed more than {limits.memory_bytes / MIB:g} MB.",
         Status.OUTPUT_LIMIT: f"The program wrote more than {limits.output_bytes / MIB:g} MB.",
     }[failure.status]
+
+
+def late_reason(execution: Execution, limits: Limits) -> str:
+    if execution.cpu_seconds < limits.cpu_seconds and execution.signal != signal.SIGXCPU:
+        clock = f"within {limits.wall_seconds:g} s by the clock"
+        return f"The program did not finish {clock}: it slept or waited for something."
+    return f"The program did not finish within {limits.cpu_seconds:g} s of CPU time."
 
 
 def crash_reason(execution: Execution) -> str:

@@ -42,7 +42,7 @@ for x in map(int, inputs.split()):
     print(ascii(eval(expression, {"x": x})), flush=True)
 """
 STDIN_HEAD = " ".join(map(str, TEST_INPUTS)) + "\n"
-LIMITS = Limits(wall_seconds=1.0, memory_bytes=256 * MIB, output_bytes=MIB)
+LIMITS = Limits(cpu_seconds=1.0, memory_bytes=256 * MIB, output_bytes=MIB)
 LIMIT_FEEDBACK = {
     ExecutionStatus.TIMEOUT: (Status.TIME_LIMIT, "!TimeLimit"),
     ExecutionStatus.MEMORY: (Status.MEMORY_LIMIT, "!MemoryLimit"),
@@ -94,6 +94,7 @@ class MiniCode(SandboxedEnv):
         # Lone surrogates have no encoding; Python source cannot hold them either.
         stdin = (STDIN_HEAD + answer).encode("utf-8", "replace")
         execution = self.sandbox.run(Job(PROGRAM, stdin=stdin, limits=LIMITS))
+        execution.check_not_starved()
         return verdict_of(execution, *problem.target)
 
     def too_long(self, answer: str) -> Verdict:

@@ -18,6 +18,8 @@ import copy
 import dataclasses
 import difflib
 import hashlib
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +32,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from sandbox.core import SandboxError
+from sandbox.core import SandboxError, cancelled_by
 from vpd_envs.neutral import neutral
 from vpd_envs.progress import LateProgress
 from vpd_envs.types import Problem, Status, Verdict
@@ -157,14 +159,14 @@ class TextEnv(gym.Env[str, str]):
     def verdict(self, problem: Problem, answer: str) -> Verdict:
         """`judge` for answers of any length, with feedback that holds no control token: the one way
         to a verdict, single or batched."""
+        start = time.monotonic()
         if len(answer) > self.action_space.max_length:
             verdict = self.too_long(answer)
         else:
             verdict = self.judge(problem, answer)
-        feedback = neutral(verdict.feedback)
-        if feedback == verdict.feedback:
-            return verdict
-        return dataclasses.replace(verdict, feedback=feedback)
+        return dataclasses.replace(
+            verdict, feedback=neutral(verdict.feedback), seconds=time.monotonic() - start
+        )
 
     def judge_many(
         self, attempts: Iterable[tuple[Problem, str]]
@@ -173,11 +175,14 @@ class TextEnv(gym.Env[str, str]):
         prevented it; `workers` of them are made side by side.
 
         Attempts are read no further ahead than keeps the workers busy, so there may be any number.
+        Leaving the iterator early stops the programs that still run.
         """
+        unwanted = threading.Event()
 
         def verdict_or_error(problem: Problem, answer: str) -> Verdict | SandboxError:
             try:
-                return self.verdict(problem, answer)
+                with cancelled_by(unwanted):
+                    return self.verdict(problem, answer)
             except SandboxError as error:
                 return error
 
@@ -203,6 +208,7 @@ class TextEnv(gym.Env[str, str]):
             while begun:
                 yield begun.popleft().result()
         finally:
+            unwanted.set()
             pool.shutdown(cancel_futures=True)
 
     def judge_batch(
@@ -268,6 +274,9 @@ class TextVectorEnv(VectorEnv):
     answers of ended ones (None will do) are ignored, their reward is 0 and `infos["active"]` False.
     Or ask them anew with `reset(options={"reset_mask": [True, ...]})`, which leaves the others be.
 
+    `judge_seconds` `[num_envs]` is what judging each answer of the last step took: NaN where there
+    was none, or no verdict. It is not in the infos, which are the same each time.
+
     progress: whether a batch that takes longer than a few seconds shows how far it is, on standard
         error (by default, on a terminal only).
     """
@@ -286,6 +295,7 @@ class TextVectorEnv(VectorEnv):
         self._active = np.zeros(num_envs, dtype=bool)  # whose episode is open
         self._turns = np.zeros(num_envs, dtype=int)  # answers given in it
         self._shown: tuple[str, ...] = ("",) * num_envs
+        self.judge_seconds = np.full(num_envs, np.nan)
 
     @cached_property
     def observation_space(self) -> gym.Space:
@@ -360,6 +370,7 @@ class TextVectorEnv(VectorEnv):
                 f"None of {len(active)} answers could be judged. The first failure: {verdicts[0]}"
             ) from verdicts[0]
         self._turns[active] += 1
+        self.judge_seconds = np.full(self.num_envs, np.nan)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminated = ~self._active
         truncated = np.zeros(self.num_envs, dtype=bool)
@@ -371,6 +382,7 @@ class TextVectorEnv(VectorEnv):
                 terminated[i] = self.env.ends(verdict, turn)
                 rewards[i] = verdict.reward if terminated[i] else 0.0
                 shown[i] = verdict.feedback
+                self.judge_seconds[i] = verdict.seconds
                 infos[i] = step_info(problem, verdict, turn, terminated[i]) | {"judged": True}
             else:
                 truncated[i] = True

@@ -53,6 +53,9 @@ class Verdict:
     status: Status
     feedback: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    # What judging took; None if not measured. It varies from time to time, so verdicts that differ
+    # in nothing else are equal.
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def solved(self) -> bool:

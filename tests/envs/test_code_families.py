@@ -405,7 +405,7 @@ def test_the_prompt_states_the_limits_of_each_problem(tmp_path):
     assert asked == {"own": ("4.5", "512"), "large": ("4.5", "1024"), "none": ("6", "512")}
     for id_, (seconds, megabytes) in asked.items():
         limits = env.limits_of(env.problem(id_))
-        assert limits.wall_seconds == float(seconds)
+        assert limits.cpu_seconds == float(seconds)
         assert limits.memory_bytes == int(megabytes) << 20
     fixed = load(CodeContests, tmp_path, *rows, time_limit_seconds=2, memory_limit_mb=64)
     assert {fixed.limits_of(fixed.problem(id_)) for id_ in asked} == {
@@ -483,7 +483,7 @@ def test_the_other_layouts_of_code_contests(tmp_path):
     }
     assert {step(env, id_, "print(input())")[0] for id_ in env.problem_ids} == {1.0}
     assert "Input\n\nOne integer.\n\nOutput\n\nPrint n." in env.problem("1A").prompt
-    assert env.limits_of(env.problem("1A")).wall_seconds == 6.0  # 2 s times 3
+    assert env.limits_of(env.problem("1A")).cpu_seconds == 6.0  # 2 s times 3
 
 
 class Malicious:

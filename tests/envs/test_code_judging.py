@@ -231,9 +231,10 @@ def test_the_prompt_states_the_limits_that_are_enforced(tmp_path):
     env = env_of(tmp_path, ROWS[0], sandbox=recording, time_limit_seconds=2.5, memory_limit_mb=96)
     prompt, _ = env.reset(seed=0)
     env.step(block(SOLUTIONS["plus-one"]))
-    assert "2.5 s. Memory limit: 96 MB." in prompt
-    limits = {(job.limits.wall_seconds, job.limits.memory_bytes) for job in recording.jobs}
+    assert "2.5 s. Memory limit: 96 MB. Time means CPU time." in prompt
+    limits = {(job.limits.cpu_seconds, job.limits.memory_bytes) for job in recording.jobs}
     assert limits == {(2.5, 96 << 20)}
+    assert all(job.limits.wall_seconds >= 2 * 2.5 for job in recording.jobs)
 
 
 def test_the_prompt_asks_for_the_form_that_is_judged(env):
@@ -390,8 +391,10 @@ def test_a_hidden_failure_names_its_status_and_builtin_exception(tmp_path):
     }
     for code, feedback in told.items():
         assert step(env, "p", block(head + code))[2] == feedback
-    timeout = "Hidden Test Case 2: Time Limit Exceeded\nThe program did not finish within 1 s."
-    assert step(env, "p", block(head + "while True: pass"))[2] == timeout
+    timeout = "Hidden Test Case 2: Time Limit Exceeded\nThe program did not finish within "
+    assert step(env, "p", block(head + "while True: pass"))[2] == f"{timeout}1 s of CPU time."
+    slept = f"{timeout}3 s by the clock: it slept or waited for something."
+    assert step(env, "p", block(head + "import time\n    time.sleep(60)"))[2] == slept
 
 
 def test_feedback_tests_all_shows_any_test(tmp_path):
