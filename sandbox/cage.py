@@ -285,10 +285,9 @@ class Cage:
         found = re.match(r"ModuleNotFoundError: No module named '(\w+)[.\w]*'", last_line)
         if not found or found[1] in (*self._modules, *sys.stdlib_module_names):
             return execution
-        note = (
-            f"({found[1]} is not part of the judge. Programs can import the standard library, "
-            f"{', '.join(self._modules)}.)\n"
-        )
+        *most, last = ("the standard library", *self._modules)
+        importable = f"{', '.join(most)} and {last}" if most else last
+        note = f"({found[1]} is not part of the judge: programs can import {importable}.)\n"
         return dataclasses.replace(execution, stderr=execution.stderr.rstrip() + "\n" + note)
 
     def _await_ready(self, deadline: float) -> None:

@@ -21,11 +21,6 @@ one runs that nobody wants any more; if that comes too late, the next child pass
 
 # pathlib and contextlib would only make this process, and so every fork of it, larger.
 # ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH115, PTH116, PTH118, PTH208, SIM105
-# ruff: noqa: E402
-
-import sys
-
-STARTED_WITH = frozenset(sys.modules)  # what CPython itself has imported when a program begins
 
 import atexit
 import ctypes
@@ -40,6 +35,7 @@ import re
 import resource
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -75,6 +71,13 @@ import array, bisect, cmath, collections, copy, dataclasses, datetime, decimal, 
 import functools, heapq, io, itertools, json, math, operator, queue, random, re, statistics
 import string, sys, threading, time, traceback, typing
 """
+
+# What CPython itself has imported when a program begins, as far as it is written in Python.
+OF_CPYTHON = (
+    *("__main__", "_collections_abc", "_frozen_importlib", "_frozen_importlib_external"),
+    *("_sitebuiltins", "abc", "codecs", "encodings", "genericpath", "io", "os", "posixpath"),
+    *("site", "sitecustomize", "stat", "zipimport"),
+)
 
 # The names that LeetCode and LiveCodeBench put before a program that defines a function. Only call
 # jobs get them. typing comes first, so that Counter is the class and not its alias.
@@ -439,8 +442,9 @@ def forget_modules():
 
     For one that may write a random.py of its own and import that. It would otherwise get ours.
     """
-    for name in sys.modules.keys() - STARTED_WITH:
-        if (getattr(sys.modules[name], "__file__", None) or "").endswith(".py"):
+    for name, module in list(sys.modules.items()):
+        written_in_python = (getattr(module, "__file__", None) or "").endswith(".py")
+        if written_in_python and name.partition(".")[0] not in OF_CPYTHON:
             del sys.modules[name]
 
 
@@ -702,7 +706,7 @@ class Watch:
             now = time.monotonic()
             if now >= min(next_sample, self.deadline):
                 self.sample(now)
-                next_sample = now + SAMPLE_SECONDS
+                next_sample = time.monotonic() + SAMPLE_SECONDS
             if now >= self.deadline:
                 self.look_at_the_clock(now)
         if self.status is not None:
@@ -927,7 +931,6 @@ def listed_children(pid):
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PAGES_OF_A_TABLE = 512  # that one page of page tables maps
 PIPE_BYTES = 16 * PAGE_BYTES  # the filter lets nobody enlarge it
-TERMINAL_BYTES = 640 << 10
 MESSAGES = 12  # in a datagram socket, each of another sender, which may be gone by now
 DATAGRAM = b"0002"  # in /proc/net/unix
 SHARED_MAPPING = re.compile(rb"^\S+ ..[x-]s .* /dev/zero \(deleted\)$", re.MULTILINE)
@@ -1016,23 +1019,38 @@ class MemoryMeter:
         files = sum(one.descriptors() or self.open_files for one in processes)
         if resident + tables + buffers + shared + files * PIPE_BYTES <= self.limit:
             return resident + tables + (buffers if settings.owns_network else 0)
-        with as_job_user(settings, to_look=True):
-            return tables + self.exactly(processes, resident, shared, sockets)
+        # Nothing grows meanwhile, and we need not wait for a CPU.
+        self.signal(signal.SIGSTOP, processes)
+        try:
+            with as_job_user(settings, to_look=True):
+                return tables + self.exactly(processes, resident, shared, sockets)
+        finally:
+            self.signal(signal.SIGCONT, processes)
 
     def exactly(self, processes, resident, shared, sockets):
-        names = [name for one in processes for name in one.descriptor_names()]
+        names = {name for one in processes for name in one.descriptor_names()}
         if not self.settings.owns_network:
             sockets = sockets_of({name[8:-1].encode() for name in names if name[:8] == "socket:["})
         kernel = self.socket_bytes(sockets)
-        kernel += PIPE_BYTES * len({name for name in names if name.startswith("pipe:")})
-        kernel += TERMINAL_BYTES * sum(name.endswith("/ptmx") for name in names)
+        kernel += PIPE_BYTES * sum(name.startswith("pipe:") for name in names)
         if shared and not any(SHARED_MAPPING.search(one.read("maps")) for one in processes):
             shared = 0
         if resident + shared + kernel <= self.limit:
             return resident + kernel
-        owned, in_sight = map(sum, zip(*(one.proportional() for one in processes)))
-        resident = min(resident, max(0, owned - self.settings.rss_bytes))
-        return resident + max(0, shared - in_sight) + kernel
+        owned = -self.settings.rss_bytes
+        for one in sorted(processes, key=lambda one: -one.resident):
+            proportional, in_sight = one.proportional()
+            owned += proportional
+            shared -= in_sight
+            if owned + kernel > self.limit:  # no need to know by how much
+                break
+        return min(resident, max(0, owned)) + max(0, shared) + kernel
+
+    def signal(self, number, processes):
+        if not self.settings.owns_processes:
+            send_signal(number, [one.pid for one in processes])
+        elif processes:
+            send_signal(number, [-1])  # all but us, in one step
 
     def socket_bytes(self, sockets):
         return sum(
@@ -1042,7 +1060,7 @@ class MemoryMeter:
 
 
 def shared_memory():
-    """Of the whole machine, in bytes: pages that a mapping keeps but no process shows count here."""
+    """Of the whole machine, in bytes, with the pages that a mapping keeps and no process shows."""
     try:
         with open("/proc/meminfo", "rb") as file:
             return int(re.search(rb"^Shmem: +(\d+) kB", file.read(), re.MULTILINE)[1]) << 10

@@ -99,7 +99,8 @@ def test_no_variable_of_the_host_reaches_a_job(box, monkeypatch):
     found = set(lines(box, "import os\nfor name in os.environ: print(name)"))
     assert found <= {
         *("PATH", "HOME", "TMPDIR", "LANG", "PYTHONHASHSEED", "MALLOC_ARENA_MAX"),
-        *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_CTYPE"),
+        *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_CTYPE", "USER", "LOGNAME"),
+        *("PYTHONINTMAXSTRDIGITS", "PYTHON_CPU_COUNT"),
         *("GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"),  # of Docker's python images
     }
 
