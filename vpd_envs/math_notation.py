@@ -28,6 +28,7 @@ def normal_form(text: str) -> str:
     text = single_backslashes(text)
     for notation in DELIMITERS:
         text = notation.rewrite(text)
+    text = without_braces(text)
     text = commands_rewritten(text) if "\\" in text else text
     text = with_function_brackets(in_radians(text))
     text = without_thousands_commas(text)
@@ -38,15 +39,18 @@ def normal_form(text: str) -> str:
 
 def trimmed(text: str) -> str:
     """Without spaces and punctuation at its ends, and the braces around all of it."""
-    text = text.strip().rstrip(ENDING).rstrip("\\").rstrip(ENDING)
-    if match := BRACED.fullmatch(text):
-        return match[1].strip()
+    return without_braces(text.strip().rstrip(ENDING).rstrip("\\").rstrip(ENDING))
+
+
+def without_braces(text: str) -> str:
+    """Without the braces around all of it."""
+    while text.startswith("{") and group_end(text, 0) == len(text):
+        text = text[1:-1].strip()
     return text
 
 
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 ENDING = " .,;:"
-BRACED = re.compile(r"\{([^{}\\]*)\}")
 # `\\` parts the rows of a matrix: it is no space.
 SPACES = re.compile(r"\\\\\s*|(?:\\[,;:! >]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])|\s)+")
 
@@ -122,7 +126,7 @@ def single_backslashes(text: str) -> str:
     return text.replace("\\\\", "\\")
 
 
-DOUBLED = re.compile(r"\\\\[A-Za-z{}]")
+DOUBLED = re.compile(r"\\\\[A-Za-z{}$%]")
 
 
 # Patterns -----------------------------------------------------------------------------------------
@@ -514,16 +518,23 @@ def upright(content: str, before: str) -> str:
     if bare == "cis":
         return r"\cis "
     if re.fullmatch(r"[A-Za-z]", bare):
-        is_unit = bare in UNIT_LETTERS and re.search(r"[\d})/]\s*(?:\\[,;: ]|~|\s)*\Z", before)
+        is_unit = bare in UNIT_LETTERS and BEHIND_NUMBER.search(before)
         return rf"\text{{ {bare}}}" if is_unit or is_unit_before(before) else bare
     if not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", bare)):
+        return f" {bare} "
+    is_measured = LEADING_NUMBER.match(bare) or BEHIND_NUMBER.search(before)
+    letters = set(re.findall("[A-Za-z]", bare))
+    if FORMULA.fullmatch(bare) and not (is_measured and letters <= UNIT_LETTERS):
         return f" {bare} "
     if number := LEADING_NUMBER.match(bare):
         return rf" {number[1]}\text{{ {bare[number.end() :]}}}"
     return rf"\text{{{inner}}}"
 
 
+BEHIND_NUMBER = re.compile(r"[\d})/]\s*(?:\\[,;: ]|~|\s)*\Z")
 UNIT_LETTERS = frozenset("msghLlNJWVAKFCt")  # `5\mathrm{m}` is a length, `5\mathrm{x}` is not
+# Single letters with numbers and signs: mathematics in `\text{}` by mistake.
+FORMULA = re.compile(r"(?=.*(?:\d\s*[A-Za-z]|[\^+=*/<>]))(?:[A-Za-z](?![A-Za-z])|[\d\s^+=*/<>().-])+")
 LEADING_NUMBER = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)\s*(?=[A-Za-z])(?![eE]\d)")
 
 

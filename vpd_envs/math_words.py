@@ -134,12 +134,15 @@ def run_value(match: re.Match[str]) -> str:
     words = [word for word in re.split(r"[\s-]+", match[1].lower()) if word != "and"]
     total = current = 0
     for word in (word if word in SMALL or word in SCALES else word.rstrip("s") for word in words):
-        if word in SMALL:
+        scale = SCALES.get(word, 0)
+        if not scale:
             current += SMALL[word]
-        elif word == "hundred" or not total and current and SCALES[word] < 1000:
-            current = max(current, 1) * SCALES[word]
+        elif scale < 1000:
+            current = max(current, 1) * scale
+        elif 0 < total < scale:
+            total, current = (total + current) * scale, 0
         else:
-            total, current = (total + max(current, 1 if not total else current)) * SCALES[word], 0
+            total, current = total + max(current, 1) * scale, 0
     before = match.string[: match.start()].rstrip()
     is_factor = words[0] in SCALES and before[-1:] in ("}", ")", "!")
     return rf" \cdot {total + current}" if is_factor else str(total + current)
@@ -247,7 +250,7 @@ def product_of_units(tokens: object) -> str:
                 powers[last] *= POWERS[word.lower()]
             else:
                 prefix = POWERS[word.lower()]
-        elif word.lower() not in ("a", "an", "the", "of"):
+        elif word not in ("a", "an", "the", "of"):
             last, _, under = known_unit(word).partition("/")
             powers[last] = powers.get(last, 0) + sign * prefix
             if under:
