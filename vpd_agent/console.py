@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -59,7 +60,7 @@ class Bars:
         self._completed: dict[str, int] = {}
         self._totals: dict[str, int] = {}
         self._numbers: dict[str, dict[str, str]] = {}
-        self._phases: dict[str, str] = {}
+        self._phases: dict[str, tuple[str, float]] = {}  # what is done, since when
         self._said: dict[str, int] = {}
 
     def add(self, name: str, total: int) -> None:
@@ -82,12 +83,13 @@ class Bars:
         """What the work of a bar does beside its steps. The body may call what it gets with how
         much of how much is done."""
         task = self._progress.add_task(what, total=None, numbers={})
+        started = time.monotonic()
 
         def show(done: int, total: int) -> None:
-            self._phases[name] = f"{what} {done}/{total}"
+            self._phases[name] = f"{what}: {done}/{total}", started
             self._progress.update(task, completed=done, total=total)
 
-        self._phases[name] = what
+        self._phases[name] = what, started
         try:
             yield show
         finally:
@@ -104,8 +106,10 @@ class Bars:
     def _say(self, name: str) -> None:
         numbers = self._numbers[name]
         words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
-        phase = filter(None, [self._phases.get(name)])
-        say("  ".join([name, f"{self._completed[name]}/{self._totals[name]}", *words, *phase]))
+        if phase := self._phases.get(name):
+            what, started = phase
+            words.append(f"{what} ({time.monotonic() - started:.0f} s so far)")
+        say("  ".join([name, f"{self._completed[name]}/{self._totals[name]}", *words]))
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, str]:

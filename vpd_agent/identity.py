@@ -48,7 +48,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def fingerprint(environment: gym.vector.VectorEnv | None) -> str | None:
     """Of an environment's problems; None where it has none."""
-    return getattr(environment and environment.unwrapped, "fingerprint", None)
+    return None if environment is None else getattr(environment.unwrapped, "fingerprint", None)
 
 
 def problem_fingerprints(

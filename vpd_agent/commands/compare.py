@@ -25,6 +25,8 @@ from vpd_envs.provenance import differences as told_differences
 if TYPE_CHECKING:
     from vpd_agent.compare import Run
 
+CHANGES_NOTHING = ("sandbox", "threads", "data")  # in a run; what the data says has a fingerprint
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(EnvironmentOptions):
@@ -130,7 +132,7 @@ def _check_finished(runs: list[Run], arguments: list[str]) -> None:
         told = [
             f"{name} is {old!r} there, {new!r} here"
             for name, (old, new) in differences(there, here).items()
-            if name not in ("sandbox", "threads")
+            if name not in CHANGES_NOTHING
         ]
         known = {k: v for k, v in there.get("fingerprints", {}).items() if v is not None}
         told += filter(None, [told_differences(known, {k: fingerprints[k] for k in known})])

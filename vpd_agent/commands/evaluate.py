@@ -77,7 +77,8 @@ def evaluate(arguments: list[str]) -> int:
         open_sandbox(environment)
     ids = sorted(environment.unwrapped.problem_ids, key=_hash)[: options.problems]
     policy = options.load(quiet=False)
-    measured = _measured(options, policy, environment)
+    with phase("Reading what is evaluated"):
+        measured = _measured(options, policy, environment)
     with closing(environment), _file(options.out, measured) as file:
         with phase(f"Starting the engine {options.engine}"):
             engine = make_engine(

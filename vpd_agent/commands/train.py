@@ -172,7 +172,9 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
             # A model that is sharded comes to the GPUs in shards.
             policy = options.load(options.quiet, "cpu" if config.sharding == "fsdp" else None)
         if processes.is_first:
-            model = begun.get("fingerprints", {}).get("model") or model_hashes(policy)
+            with phase("Reading the model's weights", quiet=options.quiet):
+                there = begun.get("fingerprints", {}) if checkpoint is not None else {}
+                model = there.get("model") or model_hashes(policy)
             problems = problem_fingerprints(environment, evaluation)
             resolved["fingerprints"] = {**problems, "model": model}
         _bind_critics(policy, config.max_response_tokens, environment, evaluation)
