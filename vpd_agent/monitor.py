@@ -90,6 +90,7 @@ class CollapseMonitor:
     patience: int = 3
     min_entropy: float | None = None  # nats per token
     max_entropy: float | None = None
+    has_teacher: bool = True  # whether the algorithm has one
 
     collapsed: str | None = field(default=None, init=False)  # why, once it has
     best: float = field(default=-math.inf, init=False)  # score
@@ -142,7 +143,7 @@ class CollapseMonitor:
             found += self._collapse_if(outside, bound, f"{text}, {word} {bound}_entropy = {limit}")
         norms = _values(self._steps, "/grad_norm")
         if norms and max(norms) < NO_GRADIENT:
-            found += self._once("gradient", _why_no_gradient(self._steps))
+            found += self._once("gradient", _why_no_gradient(self._steps, self.has_teacher))
         return found
 
     def _collapse_if(self, bad: bool, sign: str, text: str) -> list[str]:
@@ -163,11 +164,11 @@ class CollapseMonitor:
 _FORMAT_ERRORS = frozenset(status.value for status in Status if status.is_format)
 
 
-def _why_no_gradient(rows: Sequence[Row]) -> str:
+def _why_no_gradient(rows: Sequence[Row], has_teacher: bool) -> str:
     reasons = []
     if not any(row["groups_with_signal"] for row in rows):
         reasons.append("Within every group all rewards were the same.")
-    if not any(row["teacher_fraction"] for row in rows):
+    if has_teacher and not any(row["teacher_fraction"] for row in rows):
         reasons.append("No row had a teacher, which needs the environment's infos['feedback'].")
     text = f"The gradient of the last {len(rows)} steps was zero: nothing is learned."
     return " ".join([text, *reasons])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sandbox.installation import install_hint
 from vpd_agent.console import say
 
 
@@ -16,7 +17,7 @@ def drawn(path: Path, draw: Callable[[Path], None]) -> bool:
         draw(path)
     except ImportError as error:
         say(
-            f"Without the picture {path.name}: it needs matplotlib (pip install 'vpd[report]'; "
+            f"Without the picture {path.name}: it needs matplotlib ({install_hint('report')}; "
             f"{error}). The same command draws it then, without any other work."
         )
         return False

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vpd_agent.model_inputs import ModelInputs, without_adapter
 from vpd_agent.model_probe import check_model, takes_padding
+from vpd_agent.model_source import find_model, load_model, load_tokenizer
 from vpd_agent.prefixes import CutPrompts, cut
 from vpd_agent.scores import Head, TokenScores
 from vpd_agent.types import Message
@@ -78,33 +79,20 @@ class Policy:
         chat_template: str | None = None,
         precision: Precision = "weights",
     ) -> Policy:
-        """Load from a folder or from the Hugging Face hub.
+        """Load from a folder or from the Hugging Face hub; see `model_source`.
 
+        name_or_path: a folder that save_pretrained wrote, that of a run (its final model), or a
+            model of the hub.
         dtype: of the weights; "auto": as they are stored. The usual mixed precision is
             dtype="float32" with precision="bfloat16": weights that are bfloat16 themselves have 8
             bits, too few to hold most updates of a learning rate like 1e-6.
         chat_template: a Jinja file, or "plain" for plain text; None: the model's own.
-        Raises ValueError if there is no such model, or it has no tokenizer or chat template.
+        Raises ValueError if there is no such model, if it cannot be loaded, or if it has no
+        tokenizer or chat template.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         _silence_progress_bars()
-        path = Path(name_or_path)
-        looks_local = path.exists() or name_or_path.startswith((".", "/", "~"))
-        if looks_local and not (path / "config.json").is_file():
-            raise ValueError(
-                f"Model folder {name_or_path!r} has no config.json. Pass a folder that "
-                f"save_pretrained wrote, a model name of the Hugging Face hub, or 'tiny'."
-            )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(_unloadable("tokenizer", name_or_path, looks_local, error)) from error
-        if not len(tokenizer) or not tokenizer("a b").input_ids:
-            raise ValueError(
-                f"Model {name_or_path!r} has no tokenizer. Save one beside it with "
-                f"tokenizer.save_pretrained({name_or_path!r})."
-            )
+        source = find_model(name_or_path)
+        tokenizer = load_tokenizer(source)
         if chat_template is not None:
             tokenizer.chat_template = _read_template(chat_template)
         if tokenizer.chat_template is None:
@@ -112,11 +100,7 @@ class Policy:
                 f"Model {name_or_path!r} has no chat template, so its prompts have no form. Pass "
                 f"--chat-template FILE.jinja, or --chat-template plain for plain text."
             )
-        try:
-            model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
-        except Exception as error:  # of a format, of a missing package, of a model's own code
-            raise ValueError(_unloadable("model", name_or_path, looks_local, error)) from error
-        policy = cls(model.to(device), tokenizer, precision)
+        policy = cls(load_model(source, dtype).to(device), tokenizer, precision)
         check_model(policy, name_or_path)
         return policy
 
@@ -560,17 +544,6 @@ def _silence_progress_bars() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def _unloadable(what: str, name: str, looks_local: bool, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if looks_local:
-        return f"The {what} in folder {name!r} could not be loaded: {reason}"
-    return (
-        f"Found no {what} for {name!r}: it is neither a folder here nor reachable on the Hugging "
-        f"Face hub ({reason}). Pass a folder that save_pretrained wrote, or 'tiny' for a randomly "
-        f"initialised tiny model."
-    )
 
 
 def _other_model(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:

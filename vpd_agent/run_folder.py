@@ -66,11 +66,8 @@ class RunFolder:
                 f"The output folder {self.path} is in use: it is not empty. Pass another --out, "
                 f"add --resume to go on with the run in it, or remove it."
             )
-        if resume and not (self.path / CONFIG).exists() and not self.latest_checkpoint(self.path):
-            raise ValueError(
-                f"There is nothing to resume in {self.path}: no run was begun there. "
-                f"Start without --resume, in a new folder."
-            )
+        if resume:
+            self.check_begun(self.path)
         finished = self.finished_step(self.path)
         if finished is not None and not self.latest_checkpoint(self.path):
             raise ValueError(
@@ -151,6 +148,21 @@ class RunFolder:
     def save_model(self, write: Write) -> Path:
         """As `save_checkpoint`, the model that training ends with."""
         return self._fill(self.path / MODEL, write)
+
+    @staticmethod
+    def check_begun(path: str | Path) -> None:
+        """Raise ValueError if no run was begun in a folder."""
+        path = Path(path)
+        if not path.is_dir():
+            raise ValueError(
+                f"There is nothing to resume in {path}: there is no such folder. Pass the --out of "
+                f"the run that is to go on, or leave --resume away to start one."
+            )
+        if not (path / CONFIG).exists() and not RunFolder.latest_checkpoint(path):
+            raise ValueError(
+                f"There is nothing to resume in {path}: no run was begun there. "
+                f"Start without --resume, in a new folder."
+            )
 
     @staticmethod
     def latest_checkpoint(path: str | Path) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, Algorithm
 from vpd_agent.config import TrainConfig
+from vpd_agent.run_folder import MODEL
 from vpd_agent.teacher import TeacherTemplate
 
 
@@ -165,8 +166,9 @@ def is_tiny(model: str) -> bool:
     """Whether a model is of the tiny preset, by its name or by its folder's config.json."""
     if model.split("-")[0] == "tiny":
         return True
+    folder = Path(model, MODEL) if Path(model, MODEL).is_dir() else Path(model)  # a run has it
     try:
-        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return config.get("hidden_size", TINY_WIDTH + 1) <= TINY_WIDTH

@@ -152,7 +152,11 @@ class Trainer:
             self._shard()
         self.updater = Updater(policy, config, self.processes)
         self.monitor = CollapseMonitor(
-            config.collapse_ratio, config.collapse_patience, config.min_entropy, config.max_entropy
+            config.collapse_ratio,
+            config.collapse_patience,
+            config.min_entropy,
+            config.max_entropy,
+            has_teacher=self.teacher is not None,
         )
         self.state: State = {}
         self.step = 0  # finished ones
@@ -230,8 +234,8 @@ class Trainer:
         if not any(prompts) and not self._warned_of_no_teacher:
             self._warned_of_no_teacher = True
             self.warn(
-                "No rollout of this batch has feedback, so no row has a teacher and nothing is "
-                "learned from it. Does the environment give infos['feedback']?"
+                "No rollout of this batch has feedback, so no row has a teacher, and nothing is "
+                "learned from one. Does the environment give infos['feedback']?"
             )
         return prompts
 

@@ -475,7 +475,8 @@ def test_each_loss_equals_a_loop_written_from_its_equation(name):
             loss, partial(trainer.micro_batches, batch), trainer.state
         )
         values[loss.name] = metrics["loss"]
-    assert values == pytest.approx(EQUATIONS[name](rows_of(trainer, rollouts, batch)), rel=1e-6)
+    expected = EQUATIONS[name](rows_of(trainer, rollouts, batch))
+    assert values == pytest.approx(expected, rel=1e-5)  # rotary angles are float32 even here
 
 
 # --- gradients -----------------------------------------------------------------------------------

@@ -146,6 +146,13 @@ def test_a_gradient_of_zero_is_warned_of_once_with_its_reason():
     assert observe(CollapseMonitor(), steps(9, grad_norm=0.0) + steps(31, grad_norm=0.1)) == []
 
 
+def test_missing_feedback_is_no_reason_where_the_algorithm_has_no_teacher():
+    rows = steps(10, grad_norm=0.0, teacher_fraction=0.0)
+    ((_, text),) = observe(CollapseMonitor(has_teacher=False), rows)
+    assert "The gradient of the last 10 steps was zero" in text
+    assert "feedback" not in text
+
+
 def test_steps_that_were_skipped_say_nothing():
     rows = [{"step": i, "dropped": 0, "skipped": i} for i in range(50)]
     assert observe(CollapseMonitor(patience=1, min_entropy=1.0), rows) == []

@@ -12,6 +12,7 @@ from vpd_agent.commands.configuration import differences, other_software, saved
 from vpd_agent.commands.options import (
     EnvironmentOptions,
     Part,
+    check_model,
     open_sandbox,
     parse,
     unknown,
@@ -64,6 +65,7 @@ def compare(arguments: list[str]) -> int:
         raise ValueError(
             "--jobs and --steps must be at least 1, and a seed and an algorithm given."
         )
+    check_model(options.model)
     runs = head_to_head.plan(options.out, options.algorithms, options.seeds)
     _check_unfinished(runs)
     # An unknown environment, a bad file, a sandbox that does not work: found before any work.

@@ -68,6 +68,7 @@ def evaluate(arguments: list[str]) -> int:
         options=Part(EvalOptions),
     ).options
     _check(options)
+    options.check()
     check_engine(options.engine)
     each = options.samples if options.samples <= options.batch else 1
     most = min(options.problems, options.batch // each)

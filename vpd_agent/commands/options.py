@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vpd_agent.console import bars, is_main_process, phase
+from sandbox.installation import install_hint
+from vpd_agent.console import bars, is_main_process, phase, say
 from vpd_envs.feedback import SOURCES
 
 if TYPE_CHECKING:
@@ -76,6 +79,13 @@ class ModelOptions:
     threads: int | None = None
     """Torch's threads; default: torch's."""
 
+    def check(self) -> None:
+        """Raise ValueError, before any work, for what `load` could not do."""
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {self.threads}.")
+        check_model(self.model)
+        check_device(self.device)
+
     def load(self, quiet: bool, device: str | None = None) -> Policy:
         """device: None for --device."""
         import torch
@@ -85,10 +95,8 @@ class ModelOptions:
         from vpd_agent.warmup import RECIPES
 
         if self.lora_rank is not None and find_spec("peft") is None:
-            raise ValueError("--lora-rank needs peft: pip install 'vpd[lora]'")
+            raise ValueError(f"--lora-rank needs peft: {install_hint('lora')}")
         if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads must be at least 1, got {self.threads}.")
             torch.set_num_threads(self.threads)
         if self.model == "tiny":
             policy = tiny_policy()
@@ -98,10 +106,7 @@ class ModelOptions:
             with phase(f"Loading the model {self.model}", quiet=quiet):
                 policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
         policy.precision = self.precision
-        try:
-            policy.model.to(device or self.chosen_device)
-        except RuntimeError as error:
-            raise ValueError(f"--device {self.device} cannot be used: {error}") from error
+        policy.model.to(device or self.chosen_device)
         if self.lora_rank is not None:
             from vpd_agent.lora import add_lora
 
@@ -116,6 +121,34 @@ class ModelOptions:
         if self.device != "auto":
             return self.device
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_model(name: str) -> None:
+    """Raise ValueError for a --model that there is not, and say which one is taken from a run."""
+    from vpd_agent.model_source import PRESETS, find_model
+
+    if name in PRESETS:
+        return
+    found = find_model(name)
+    if Path(name).is_dir() and Path(found) != Path(name):
+        say(f"--model {name} is the folder of a run: {found} is taken.")
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError for a --device that torch cannot use here."""
+    import torch
+
+    # Of several processes each has a GPU of its own: `Processes.join` looks whether there is one.
+    if name in ("auto", "cpu") or "WORLD_SIZE" in os.environ:
+        return
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"--device {name} cannot be used here, with torch {torch.__version__}: {reason}. Leave "
+            f"it away, or pass --device cpu; vpd doctor tells what torch finds."
+        ) from error
 
 
 def warm_policy(name: str, quiet: bool) -> Policy:

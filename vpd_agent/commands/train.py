@@ -87,6 +87,7 @@ def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, A
     for option in ("--env", "--model", "--setting", "--config", "--out"):
         ahead.add_argument(option)
     ahead.add_argument("--resume", action="store_true")
+    ahead.add_argument("-h", "--help", action="store_true")
     early, _ = ahead.parse_known_args(arguments)
     entries = _entries(name, early)
     from_files = {entry.key: entry.value for entry in entries}
@@ -112,6 +113,10 @@ def _entries(name: str, early: argparse.Namespace) -> list[Entry]:
     """What files say: the run that is resumed, and over it --config."""
     given = read(Path(early.config)) if early.config is not None else []
     out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
+    if early.resume and not early.help:
+        if out is None:
+            raise ValueError("--resume goes on with the run in a folder: pass it as --out DIR.")
+        RunFolder.check_begun(out)
     begun = []
     if early.resume and out is not None and (Path(out) / CONFIG).is_file():
         begun = read(Path(out) / CONFIG)
@@ -132,6 +137,7 @@ def _train(options: TrainOptions, algorithm: Any, config: Any, template: Any) ->
     from vpd_agent.trackers import check_trackers, open_trackers
     from vpd_agent.trainer import Trainer
 
+    options.check()
     check_engine(options.engine)
     check_trackers(options.trackers)
     resolved = saved(algorithm, config, template, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib.util import find_spec
 
+from sandbox.installation import install_hint
 from vpd_agent.engines import Engine
 from vpd_agent.policy import Policy
 
@@ -12,8 +13,7 @@ NAMES = ("hf", "vllm")
 
 
 def check_engine(name: str) -> None:
-    """Raise ValueError for a name that `make_engine` does not know, and for one whose package is
-    not installed."""
+    """Raise ValueError for a name that `make_engine` does not know, or without what it needs."""
     if name not in NAMES and not _is_address(name):
         close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -22,10 +22,7 @@ def check_engine(name: str) -> None:
             f"http://127.0.0.1:8000.{hint}"
         )
     if name == "vllm" and find_spec("vllm") is None:
-        raise ValueError(
-            "The engine vllm needs the package vllm, which is not installed: pip install "
-            "'vpd[vllm]', in an environment of its own if its versions clash with yours."
-        )
+        raise ValueError(f"--engine vllm needs the package vllm: {install_hint('vllm')}")
 
 
 def make_engine(name: str, policy: Policy, *, max_tokens: int, apart: bool = False) -> Engine:

@@ -26,12 +26,11 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import Field
-
 from sandbox.installation import pip_install
 
 try:
     import verifiers.v1 as vf
+    from pydantic import Field
 except ImportError as error:
     raise ImportError(
         "This adapter is for the verifiers library, of version 0.4 or newer: "
