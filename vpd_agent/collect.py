@@ -202,9 +202,8 @@ class _Episode:
 
     def hear(self, policy: Policy) -> bool:
         """Append the environment's reply; if it leaves no room for an answer, that is the end."""
-        reply = policy.continuation({"role": "user", "content": self.last.reply})
-        if self.response[-1] in policy.eos_ids and reply[0] in policy.eos_ids:
-            reply = reply[1:]  # the answer has ended itself
+        message = {"role": "user", "content": self.last.reply}
+        reply = policy.continuation(message, after=self.response)
         self.open = len(reply) < self.room
         if self.open:
             self._add(reply, [0.0] * len(reply), written=False)

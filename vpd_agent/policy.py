@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vpd_agent.chat import MARK, Chat
 from vpd_agent.model_inputs import ModelInputs, without_adapter
 from vpd_agent.model_probe import check_model, takes_padding
 from vpd_agent.model_source import find_model, load_model, load_tokenizer
@@ -42,8 +44,6 @@ tokens: even at 0.8 to 0.9.)"""
 PROMPT_END = 32
 """Tokens in which the end of a prompt has an opened `<think>` and white space, whatever they are."""
 
-_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}{}\N{SYMBOL FOR UNIT SEPARATOR}"  # no text of a template
-
 
 class Policy:
     """Any causal LM of transformers, its tokenizer, and how prompts become tokens.
@@ -65,6 +65,7 @@ class Policy:
         self._accumulators: dict[str, Tensor] | None = None  # of `approach`
         _silence_progress_bars()
         self.inputs = ModelInputs(model)
+        self.chat = Chat(tokenizer)
         # Also those that a tokenizer does not call special, such as Qwen's <think>.
         added = [t for t in map(str, tokenizer.get_added_vocab()) if t.strip()]
         self._control_tokens = re.compile("|".join(map(re.escape, added))) if added else None
@@ -113,12 +114,19 @@ class Policy:
         """Tokens that end a response."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+        ids = [*ids, self.tokenizer.eos_token_id, self.chat.end_id]
+        return frozenset(i for i in ids if i is not None)
 
     @property
     def pad_id(self) -> int:
-        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        return pad if pad is not None else (eos or 0)
+        """A token of the model's, for places that are masked."""
+        named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        known = [i for i in named if i is not None and i < self._num_embeddings]
+        return known[0] if known else 0
+
+    @cached_property
+    def _num_embeddings(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @cached_property
     def context_length(self) -> int:
@@ -129,44 +137,61 @@ class Policy:
         """Chat messages → prompt ids, generation header included.
 
         Control tokens inside a message ("<|im_end|>" in a program's output, say) become plain
-        text: no content can end its turn or open another.
+        text: no content can end its turn or open another. Where the template has no system role, a
+        system message is put before the first user's.
+
+        Raises ValueError for messages that the template does not take, and for tokens that the
+        model has no embedding of.
         """
+        ids = self._encode(self.chat.without_system(messages))
+        if max(ids, default=0) >= self._num_embeddings:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ValueError(
+                f"The prompt has the token {token!r} of number {max(ids)}, the model has only "
+                f"{self._num_embeddings} embeddings. Pass the model's own tokenizer, or enlarge "
+                f"the model with resize_token_embeddings."
+            )
+        return ids
+
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
         contents = [m["content"] for m in messages]
         if not any(map(self._has_control_tokens, contents)):
-            return self._tokens(self._render(messages))
-        marks = [_MARK.format(i) for i in range(len(messages))]
+            return self._tokens(self.chat.render(messages))
+        marks = [MARK.format(i) for i in range(len(messages))]
         hidden = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
         ids: list[int] = []
-        for piece in re.split(f"({'|'.join(marks)})", self._render(hidden)):
+        for piece in re.split(f"({'|'.join(marks)})", self.chat.render(hidden)):
             if piece in marks:
                 ids += self._plain_tokens(contents[marks.index(piece)])
             else:
                 ids += self._tokens(piece)
         return ids
 
-    def continuation(self, reply: Message) -> list[int]:
+    def continuation(self, reply: Message, after: Sequence[int] = ()) -> list[int]:
         """What follows an answer in a conversation of several turns: the end of the policy's turn,
         the reply, and the header of its next answer. What the policy wrote is never tokenised anew.
+
+        after: the tokens of the answer; what ended it is not repeated.
 
         Taken from the chat template by rendering a short conversation with a marked answer. Begins
         with the end-of-sequence token where the template ends a turn with it.
         """
-        answer, content = _MARK.format("answer"), _MARK.format("reply")
+        answer, content = MARK.format("answer"), MARK.format("reply")
         conversation = [
             {"role": "user", "content": "."},
             {"role": "assistant", "content": answer},
             {**reply, "content": content},
         ]
-        head, tail = self._render(conversation).split(answer, 1)[1].split(content, 1)
+        head, tail = self.chat.render(conversation).split(answer, 1)[1].split(content, 1)
+        if self.chat.ends_with_stop_text(after):
+            head = head.replace(self.chat.stop_text, "", 1)
         text = reply["content"]
-        if not self._has_control_tokens(text):
-            return self._tokens(head + text + tail)
-        return self._tokens(head) + self._plain_tokens(text) + self._tokens(tail)
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        return self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
+        if self._has_control_tokens(text):
+            ids = self._tokens(head) + self._plain_tokens(text) + self._tokens(tail)
+        else:
+            ids = self._tokens(head + text + tail)
+        has_ended = bool(after) and after[-1] in self.eos_ids and ids[0] in self.eos_ids
+        return ids[1:] if has_ended else ids
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -185,12 +210,16 @@ class Policy:
         return ids + self._tokens(text[start:])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Response ids → answer text, without special tokens. Tags of thinking stay in the text,
-        special or not: they say where the answer begins."""
+        """Response ids → answer text, without special tokens, up to the end of the turn. Tags of
+        thinking stay in the text, special or not: they say where the answer begins."""
+        answer = list(takewhile(lambda i: i not in self.eos_ids, ids))
         hidden = self._hidden_ids
         if hidden is None:
-            return self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return self.tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False)
+            text = self.tokenizer.decode(answer, skip_special_tokens=True)
+        else:
+            answer = [i for i in answer if i not in hidden]
+            text = self.tokenizer.decode(answer, skip_special_tokens=False)
+        return text if self.chat.stop_text is None else text.partition(self.chat.stop_text)[0]
 
     def answer_text(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """The text to judge of a response: decoded, behind `<think>` if its prompt has opened the

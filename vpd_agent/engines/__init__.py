@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 if TYPE_CHECKING:
+    from vpd_agent.chat import Chat
     from vpd_agent.policy import Policy
 
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Generation:
     """One sampled response."""
 
-    ids: list[int]  # ends with an end-of-sequence token if finish == "stop"
+    ids: list[int]  # if finish == "stop": ends with what ends a turn, a token or a text
     logprobs: list[float]  # of ids, at the sampling temperature
     finish: str  # "stop", or "length" if max_tokens cut it
 
@@ -57,3 +58,11 @@ def check_counts(samples: int, max_tokens: int) -> None:
         raise ValueError(
             f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}."
         )
+
+
+def up_to_stop_text(generation: Generation, chat: Chat) -> Generation:
+    """The response up to the text with which the template ends a turn, where that is no token."""
+    count = chat.cut_at_stop_text(generation.ids)
+    if count is None:
+        return generation
+    return Generation(generation.ids[:count], generation.logprobs[:count], "stop")

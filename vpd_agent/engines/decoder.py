@@ -61,7 +61,7 @@ def fastest_decoder(policy: Policy) -> type[Decoder]:
     """
     if _has_llama_build(policy.model) and _decodes_like_transformers(policy):
         return PlainDecoder
-    kinds = [TransformersDecoder] if policy.takes_padding else []
+    kinds = [TransformersDecoder, RecurrentDecoder] if policy.takes_padding else []
     for kind in [*kinds, UnpaddedDecoder, OwnCacheDecoder]:
         if _decodes_like_whole_texts(policy, kind):
             return kind
@@ -145,6 +145,16 @@ class TransformersDecoder:
 
     def _new_cache(self) -> Any:
         return _dynamic_cache(self.policy)
+
+
+class RecurrentDecoder(TransformersDecoder):
+    """Models without attention, whose state is past the padding after the prompt: some would take
+    the mask of a whole text for one of the newest token."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        newest = self.mask.new_ones(len(tokens), 1)
+        inputs = self.policy.inputs(tokens[:, None], newest, self.cache)
+        return self.policy.model(**inputs).logits[:, -1]
 
 
 class UnpaddedDecoder(TransformersDecoder):

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.engines import Generation, check_counts
+from vpd_agent.engines import Generation, check_counts, up_to_stop_text
 from vpd_agent.engines.decoder import Decoder, fastest_decoder
 from vpd_agent.policy import Policy
 from vpd_agent.types import pad_left
@@ -96,6 +96,7 @@ class HFEngine:
         decoder = self._decoder_kind_now()(self.policy, max_tokens)
         logits = decoder.prefill(prompt.to(device), mask.to(device), samples)  # [R, V]
 
+        chat = self.policy.chat
         total = len(prompts) * samples
         tokens = torch.full((total, max_tokens), self.policy.pad_id, device=device)
         logprobs = torch.zeros((total, max_tokens), device=device)
@@ -111,6 +112,8 @@ class HFEngine:
             tokens[rows, t] = token
             logprobs[rows, t] = logp.gather(1, token[:, None])[:, 0]
             ended |= ends[token]
+            if chat.stop_text is not None:
+                ended |= self._have_stop_text(tokens[rows, : t + 1])
             if t + 1 == max_tokens:
                 break
             if (t + 1) % look_every == 0:
@@ -132,11 +135,16 @@ class HFEngine:
         stopped = is_end.any(1)
         length = torch.where(stopped, is_end.int().argmax(1) + 1, max_tokens)
         return [
-            Generation(ids[:n], logp[:n], "stop" if stop else "length")
+            up_to_stop_text(Generation(ids[:n], logp[:n], "stop" if stop else "length"), chat)
             for ids, logp, n, stop in zip(
                 tokens.tolist(), logprobs.tolist(), length.tolist(), stopped.tolist(), strict=True
             )
         ]
+
+    def _have_stop_text(self, tokens: Tensor) -> Tensor:
+        """[R] whether the newest of tokens [R, t] completes the text that ends a turn."""
+        ends = [self.policy.chat.ends_with_stop_text(row) for row in tokens.tolist()]
+        return torch.tensor(ends, device=tokens.device)
 
     def _decoder_kind_now(self) -> type[Decoder]:
         if self._chosen_for is not self.policy.model:

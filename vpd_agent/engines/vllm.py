@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sandbox.installation import install_hint
-from vpd_agent.engines import Engine, Generation, check_counts
+from vpd_agent.engines import Engine, Generation, check_counts, up_to_stop_text
 from vpd_agent.engines.weights import checkpoint_weights, save_config
 from vpd_agent.processes import Processes
 from vpd_agent.types import pad_left, pad_right
@@ -75,6 +75,7 @@ class VLLMEngine:
         self._lock = threading.Lock()  # vLLM's engine is for one thread at a time
         self._sampling_params = vllm.SamplingParams
         self._eos_ids = sorted(policy.eos_ids)
+        self._chat = policy.chat
         with TemporaryDirectory(prefix="vpd-vllm-") as folder, _process_left_as_it_was():
             save_config(policy, Path(folder))
             self._llm: Any = vllm.LLM(
@@ -142,10 +143,17 @@ class VLLMEngine:
             except BaseException:  # an interrupt must not leave requests for the next call
                 llm.llm_engine.abort_request(ids, internal=True)
                 raise
-        return [
-            Generation(list(output.token_ids), list(output.logprobs.logprobs), output.finish_reason)
+        outputs = [
+            output
             for result in results
             for output in sorted(result.outputs, key=lambda output: output.index)
+        ]
+        return [
+            up_to_stop_text(
+                Generation(list(o.token_ids), list(o.logprobs.logprobs), o.finish_reason),
+                self._chat,
+            )
+            for o in outputs
         ]
 
     def close(self) -> None:

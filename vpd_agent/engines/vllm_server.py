@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from vpd_agent.engines import Generation
+from vpd_agent.engines import Generation, up_to_stop_text
 from vpd_agent.engines.vllm import check_request, check_same_model, request_seeds
 from vpd_agent.engines.weights import save_weights
 from vpd_agent.processes import Processes
@@ -79,6 +79,7 @@ class VLLMServerEngine:
     ) -> None:
         self._server = _Server(url, timeout_seconds, api_key_env)
         self._eos_ids = sorted(policy.eos_ids)
+        self._chat = policy.chat
         self._folder = folder
         self._synced = False
         self._logprobs_checked = False
@@ -167,7 +168,7 @@ class VLLMServerEngine:
                     f"The server at {self._server.url} ends responses at token {ids[-1]}, the "
                     f"policy at {self._eos_ids}. Start it with --generation-config vllm."
                 )
-            yield Generation(ids, logprobs, finish)
+            yield up_to_stop_text(Generation(ids, logprobs, finish), self._chat)
 
     def _refuse_raw_logprobs(self) -> None:
         """By default vLLM reports log-probabilities at temperature 1, whatever it samples at."""
