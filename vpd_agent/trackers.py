@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 FOLDER = "trackers"  # of a run's folder
-PACKAGES = {  # what to install, where it has another name than the tracker
-    "comet_ml": "comet-ml",
-    "tensorboard": "'vpd[trackers]'",
-}
+IN_EXTRA = ("tensorboard",)  # the trackers whose packages the extra `trackers` brings
+PACKAGES = {"comet_ml": "comet-ml"}  # where a package has another name than its tracker
 
 
 class Trackers:
@@ -86,10 +84,9 @@ def check_trackers(names: Sequence[str]) -> None:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"Unknown tracker {name!r}; choose from {', '.join(known)}.{hint}")
         if name not in available:
-            raise ValueError(
-                f"The tracker {name!r} needs a package that is not installed: "
-                f"{pip_install(PACKAGES.get(name, name))}"
-            )
+            how = pip_install(PACKAGES.get(name, name))
+            how = install_hint("trackers") if name in IN_EXTRA else how
+            raise ValueError(f"The tracker {name!r} needs a package that is not installed: {how}")
 
 
 def _start(name: str, folder: Path, run_name: str) -> GeneralTracker:
