@@ -210,7 +210,7 @@ def confine(memory_bytes: int) -> None:
     prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
     machine = os.uname().machine
     if machine in seccomp.MACHINES:
-        for program in (bytes.fromhex(seccomp.programs(())[machine]), own_filter(machine)):
+        for program in (bytes.fromhex(seccomp.programs()[machine]), own_filter(machine)):
             install(libc, program)
 
 
