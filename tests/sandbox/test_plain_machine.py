@@ -1,5 +1,6 @@
 """What works for a plain user on a small machine works in every cage, with the same result."""
 
+import os
 import subprocess
 import sys
 
@@ -165,6 +166,18 @@ def test_a_name_that_a_job_bound_is_free_for_the_next(box):
     )
     for _ in range(2 * box.cages):
         assert box.run(Job(code)).stdout == "bound\n"
+
+
+def test_shared_memory_with_a_name_is_gone_for_the_next_job(box):
+    if box.name == "local" and os.geteuid() != 0:
+        pytest.skip("an ordinary user's shared memory may be another program's")
+    code = (
+        "from multiprocessing import resource_tracker, shared_memory\n"
+        "resource_tracker.register = lambda *_: None\n"  # which would remove it
+        "shared_memory.SharedMemory('vpd-test', create=True, size=1 << 20)\nprint('made')"
+    )
+    for _ in range(2 * box.cages):
+        assert box.run(Job(code)).stdout == "made\n"
 
 
 @pytest.mark.parametrize("name", ["scipy", "sympy.ntheory", "networkx", "torch", "pip", "docker"])
