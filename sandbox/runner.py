@@ -55,6 +55,7 @@ STACK_BYTES = 120 << 20  # of the main thread, as contest judges give it; the ga
 # is filled is sampled. One allocation of more than this fails at once, with a MemoryError.
 ADDRESS_SLACK_BYTES = 3 << 30
 MOST_SIGNALS = 4096  # queued; each is kernel memory
+MOST_FRAMES = 1000  # of a traceback, as before Python 3.13, which takes seconds for 50,000
 CPUS = 2  # that a job is told it has, in every cage and on every machine
 USER = "user"  # the name of the user that a job is told it is
 
@@ -235,6 +236,8 @@ def look_plain():
     pwd.getpwnam = partial(user_with_name, pwd.getpwnam)
     grp.getgrgid = partial(group_with_id, grp.getgrgid)
     resource.setrlimit = set_limit_as_far_as_allowed
+    if sys.version_info >= (3, 13):
+        sys.tracebacklimit = MOST_FRAMES
 
 
 def few_cpus(sched_getaffinity, pid):
