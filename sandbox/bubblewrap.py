@@ -9,8 +9,11 @@ As root, each job becomes an unprivileged user and the runner keeps only the cap
 it one and to kill it. As an ordinary user there is just one user inside, and the runner hides
 behind being process 1 and not traceable.
 
+Jobs have no network at all, not even 127.0.0.1. Their Unix sockets reach nobody outside.
+
 Memory and processes are limited per job by the runner, not by a control group: files in /tmp count
-on top, up to `tmp_bytes`.
+on top, up to `tmp_bytes`. A job that fills memory faster than the runner looks, every 25 ms, may
+hold more than its limit for that long.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class Cage:
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
         self._capacity.check(job, len(code) + len(stdin))
-        self._check_modules(job.code)
+        self._check_modules(job)
         self.jobs += 1
         frame = _frame(vars(limits), code, stdin, _call_bytes(job.call))
         deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
@@ -267,12 +267,12 @@ class Cage:
         except (OSError, ValueError) as error:  # closed meanwhile, by another thread
             raise CageFailure("it was closed") from error
 
-    def _check_modules(self, code: str) -> None:
+    def _check_modules(self, job: Job) -> None:
         """A program gets the same verdict in every cage, or none."""
+        arguments = job.call.arguments if job.call is not None else ()
+        texts = [job.code, *(text for text in arguments if isinstance(text, str))]
         for name in self._missing:
-            if re.search(
-                rf"^[^#\n]*\bimport\b.*\b{name}\b|^\s*from\s+{name}\b", code, re.MULTILINE
-            ):
+            if any(_imports(name, text) for text in texts):
                 raise SandboxError(
                     f"The program imports {name}, which programs may, but this cage's Python "
                     f"{self.python_version} has no such module. Install it (pip install {name}; "
@@ -340,6 +340,11 @@ class Cage:
             return CageFailure("it did not answer in time")
         words = self.link.last_words().strip()
         return CageFailure("it ended" + (f", saying: {words}" if words else " without a word"))
+
+
+def _imports(name: str, code: str) -> bool:
+    statement = rf"^[^#\n]*\bimport\b.*\b{name}\b|^\s*from\s+{name}\b"
+    return re.search(statement, code, re.MULTILINE) is not None
 
 
 def _frame(header: dict[str, Any], *blobs: bytes) -> bytes:

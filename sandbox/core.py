@@ -83,6 +83,9 @@ class Limits:
 
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
+    # Of all its processes, a page that they share counted once, and of the kernel for them: page
+    # tables, pipes and sockets, each taken as full. What is reserved and never filled does not
+    # count, up to 3 GiB per process beyond this.
     memory_bytes: int = 512 * MIB
     processes: int = 128  # processes and threads of the job, itself included
     output_bytes: int = 16 * MIB  # of stdout and of stderr, each
@@ -151,7 +154,7 @@ class Execution:
     exit_code: int | None  # None if killed; -N is never used, see `signal`
     seconds: float  # wall clock
     cpu_seconds: float
-    memory_bytes: int  # peak resident memory, with about 15 MB of interpreter that are not charged
+    memory_bytes: int  # peak, with about 15 MB of interpreter that are not charged
     value: str | None = None  # JSON text of what a Call returned; None for a plain run or a failure
     signal: int | None = None  # the signal that killed it, if one did
     stdout_bytes: int = 0  # length before the cap

@@ -2,7 +2,8 @@
 
 A container lives as long as its cage and serves many jobs. On top of the limits per job there are
 those of the container, whatever a job does: memory (`memory_bytes`, with /tmp inside it), processes
-and CPUs. `runtime="runsc"` puts gVisor between the jobs and the kernel of the host.
+and CPUs. "No network" includes 127.0.0.1: jobs have Unix sockets and no others. `runtime="runsc"`
+puts gVisor between the jobs and the kernel of the host.
 
 There may be several engines: `DOCKER_HOST="ssh://a,tcp://b:2376"`, say. Cages are spread over them
 in turn; one that cannot be reached is passed over, and its jobs are run elsewhere.

@@ -20,7 +20,7 @@ one runs that nobody wants any more; if that comes too late, the next child pass
 """
 
 # pathlib and contextlib would only make this process, and so every fork of it, larger.
-# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH115, PTH116, PTH118, PTH208, SIM105
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH112, PTH115, PTH116, PTH118, PTH208, SIM105
 
 import atexit
 import ctypes
@@ -56,12 +56,14 @@ HIDDEN_SHARE, HIDDEN_SECONDS = 0.5, 0.05
 CLEAN_SECONDS = 2.0  # a job that leaves more than this to clean up costs its cage
 REMOVE_SECONDS = 60.0  # for all that a vanished host leaves
 COUNT_SECONDS = 5.0  # how long a count of this user's processes is good for
+SHARED_MEMORY = "/dev/shm"
 MOST_FILES = 20_000  # of a job in a file system of its own; their names are kernel memory
 STACK_BYTES = 120 << 20  # of the main thread, as contest judges give it; the gap CPython has is 128
 # Address space beyond the memory limit: the stacks of threads, arrays that are never filled. What
 # is filled is sampled. One allocation of more than this fails at once, with a MemoryError.
 ADDRESS_SLACK_BYTES = 3 << 30
 MOST_SIGNALS = 4096  # queued; each is kernel memory
+MOST_FRAMES = 1000  # of a traceback, as before Python 3.13, which takes seconds for 50,000
 CPUS = 2  # that a job is told it has, in every cage and on every machine
 USER = "user"  # the name of the user that a job is told it is
 
@@ -243,6 +245,8 @@ def look_plain():
     pwd.getpwnam = partial(user_with_name, pwd.getpwnam)
     grp.getgrgid = partial(group_with_id, grp.getgrgid)
     resource.setrlimit = set_limit_as_far_as_allowed
+    if sys.version_info >= (3, 13):
+        sys.tracebacklimit = MOST_FRAMES
 
 
 def few_cpus(sched_getaffinity, pid):
@@ -1104,6 +1108,8 @@ def clean(settings):
             pass
         for place in filter(None, (settings.writable, settings.shared_memory)):
             empty(place, time.monotonic() + CLEAN_SECONDS)
+        if settings.job_uid is not None and not settings.owns_processes:
+            remove_shared_memory_of(settings.job_uid)
     if settings.owns_processes and system_v_objects():
         raise RuntimeError("a job left shared memory, semaphores or message queues")
 
@@ -1136,6 +1142,20 @@ def empty(directory, deadline):
                     else:
                         os.unlink(child.path)
             os.rmdir(entry.path)
+
+
+def remove_shared_memory_of(uid):
+    """Shared memory with a name outlives its processes, and here the directory is everybody's."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return
+    with os.scandir(SHARED_MEMORY) as entries:
+        left = [one for one in entries if one.stat(follow_symlinks=False).st_uid == uid]
+    for entry in left:
+        if entry.is_dir(follow_symlinks=False):
+            empty(entry.path, time.monotonic() + CLEAN_SECONDS)
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
 
 
 def system_v_objects():

@@ -416,7 +416,7 @@ for name in (b"x", b"/x"):
     system_call("mq_open", 240, 180, name, 0o102, 0o666, None)
 """,
     ),
-    Attack("huge_integer", "an integer of 2 GB", "memory", "x = 1 << (1 << 34)"),
+    Attack("huge_integer", "an integer of 2 GB", "memory", "x = 1 << (1 << 34)", wall_seconds=5),
     Attack("huge_text", "a text of 20 GB", "memory", "x = 'abcdefghij' * 2_000_000_000"),
     Attack(
         "constant_folding",
@@ -475,6 +475,87 @@ time.sleep(0.3)
 """,
         wall_seconds=4,
         hogs=True,
+        limits={"open_files": 64},
+    ),
+    Attack(
+        "full_sockets",
+        "sends what nobody receives, through sockets that it closes while others hold them",
+        "memory",
+        """
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("\\0held")
+listener.listen(4096)
+for _ in range(4):
+    if os.fork() == 0:
+        break
+while True:
+    sender = socket.socket(socket.AF_UNIX)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    sender.setblocking(False)
+    try:
+        sender.connect("\\0held")
+        while True:
+            sender.send(bytes(1 << 16))
+    except BlockingIOError:
+        pass
+""",
+        wall_seconds=10,
+        hogs=True,
+    ),
+    Attack(
+        "full_datagram_sockets",
+        "the same without connections, where each message may be of another sender",
+        "memory",
+        """
+import itertools, os, socket, time
+receivers = []
+for number in itertools.count():
+    receivers.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    receivers[-1].bind(f"\\0{number}")
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(200_000), f"\\0{number}")
+""",
+        wall_seconds=10,
+    ),
+    Attack(
+        "abandoned_shared_memory",
+        "fills shared mappings that no process shows as its own: each keeps one page of its own",
+        "memory",
+        """
+import ctypes, mmap
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+size = 16 << 20
+for _ in range(64):
+    place = libc.mmap(None, size, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0)
+    ctypes.memset(place, 1, size)
+    libc.munmap(place + 4096, size - 4096)
+import time
+time.sleep(600)
+""",
+        wall_seconds=10,
+        hogs=True,
+    ),
+    Attack(
+        "page_tables",
+        "reads memory that nobody wrote, so that only the tables of its pages grow",
+        "memory",
+        """
+import mmap, os
+for _ in range(4):
+    os.fork()
+block = mmap.mmap(-1, 3 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+while True:
+    for at in range(0, len(block), 4096):
+        block[at]
+""",
+        wall_seconds=20,
+        hogs=True,
+        limits={"memory_bytes": 64 * MIB},
     ),
     Attack(
         "favoured_by_the_oom_killer",
@@ -885,8 +966,11 @@ for name in dir(resource):
         which = getattr(resource, name)
         soft, hard = resource.getrlimit(which)
         if hard != resource.RLIM_INFINITY:
-            attempt(name, lambda: resource.setrlimit(which, (hard + 1, hard + 1)))
-            attempt(name, lambda: resource.setrlimit(which, (-1, -1)))
+            resource.setrlimit(which, (hard + 1, hard + 1))  # gives what is allowed
+            resource.setrlimit(which, (-1, -1))
+            attempt(name, lambda: resource.prlimit(0, which, (hard + 1, hard + 1)))
+            if resource.getrlimit(which)[1] != hard:
+                breach(name, resource.getrlimit(which))
         for pid in others():
             attempt(name, lambda: resource.prlimit(pid, which, (0, 0)))
 while True:
@@ -903,6 +987,7 @@ attempt("nice", lambda: os.nice(-5))
 for pid in (0, *others()):
     attempt("setpriority", lambda: os.setpriority(os.PRIO_PROCESS, pid, -5))
     attempt("scheduler", lambda: os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1)))
+for pid in others():
     attempt("affinity", lambda: os.sched_setaffinity(pid, {0}))
 system_call("ioprio_set", 251, 30, 1, 0, 1 << 13)
 """,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import ExecutionStatus, Job
+from sandbox.docker import IMAGE
 from sandbox.local import interpreter
 
 
@@ -75,8 +76,7 @@ def plain_results(python):
 def plain(box):
     """Of the interpreter that the sandbox uses: for docker, the one of the image."""
     if box.name == "docker":
-        image = "vpd-sandbox:latest"
-        return plain_results(("docker", "run", "--rm", "-i", "--network=none", image, "python3"))
+        return plain_results(("docker", "run", "--rm", "-i", "--network=none", IMAGE, "python3"))
     return plain_results((interpreter(),))
 
 
