@@ -8,16 +8,19 @@ OpenAI's, with a thousand inputs and numpy, which the sandbox then needs).
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import Sandbox
-from vpd_envs.assertions import AssertionEnv, checked_python, segment
+from vpd_envs.assertions import AssertionEnv, checked_python, segment, unfit_reason
 from vpd_envs.code import AssertionTest, answer_format, limits_for
 from vpd_envs.data import Hub, Row, load_problems, text_field
 from vpd_envs.types import Problem, Verdict
+
+log = logging.getLogger("vpd_envs")
 
 HUB = Hub("openai/openai_humaneval")
 LAYOUT = "a HumanEval row ('task_id', 'prompt', 'entry_point', 'test')"
@@ -42,6 +45,9 @@ class HumanEval(AssertionEnv):
 
     The prompt's imports and helper functions are in place: those that the answer does not have are
     put before it, so that the lines which a traceback numbers are those of the whole program.
+
+    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
+    to the reasons.
     """
 
     def __init__(
@@ -64,17 +70,24 @@ class HumanEval(AssertionEnv):
     ) -> None:
         limits = limits_for(time_limit_seconds, memory_limit_mb)
         above: dict[str, tuple[Above, ...]] = {}
+        excluded: dict[str, str] = {}
 
-        def problem_of(row: Row, place: str) -> Problem:
+        def problem_of(row: Row, place: str) -> Problem | None:
             id_ = text_field(row, place, LAYOUT, "task_id")
             prompt = text_field(row, place, LAYOUT, "prompt")
             function = text_field(row, place, LAYOUT, "entry_point")
             above[id_] = statements_above(prompt, function, place)
             task = TASK.format(prompt=prompt.strip("\n"), above=GIVEN if above[id_] else "")
+            tests = tests_of(row, place, prompt, function, above[id_])
+            reason = unfit_reason(tests)
+            if reason is not None:
+                excluded[id_] = reason
+                log.warning("%s: %s is left out. %s", place, id_, reason)
+                return None
             return Problem(
                 id=id_,
                 prompt=f"{task}\n\n{answer_format(limits)}",
-                target=tests_of(row, place, prompt, function, above[id_]),
+                target=tests,
                 metadata={"function": function},
             )
 
@@ -97,6 +110,7 @@ class HumanEval(AssertionEnv):
             render_mode=render_mode,
         )
         self._above = above  # by the problem's id
+        self.excluded = excluded
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         return super().judge_code(problem, completed(code, self._above[problem.id]))
