@@ -95,13 +95,13 @@ def examine(program, functions, classes):
     os.close(answers[1])
     # The program can write there, and the tests import modules.
     sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.getcwd()]
-    examiner = become(Examiner(answers[0], questions[1]))
+    examiner = become(Examiner(answers[0], questions[1], classes))
     try:
         tests = sys.stdin.buffer.read().decode()
         code = prepared(tests)
         share_settings(examiner)
         examiner.ask("load")  # only now does the program run
-        report = run(code, tests, Names(functions, classes, examiner))
+        report = run(code, tests, Names(functions, examiner))
         if not examiner.ended:
             return report
     except Unfit as error:
@@ -219,9 +219,9 @@ class Names(dict):
     Only functions and classes of the program are kept: its other names may get new values.
     """
 
-    def __init__(self, functions, classes, examiner):
+    def __init__(self, functions, examiner):
         super().__init__(__name__=TESTS, __builtins__=builtins)
-        self.functions, self.classes, self.examiner = functions, classes, examiner
+        self.functions, self.examiner = functions, examiner
 
     def __missing__(self, name):
         wanted = not hasattr(builtins, name) if self.functions is None else name in self.functions
@@ -231,10 +231,7 @@ class Names(dict):
             if name not in (*LIBRARY, *SHORT_NAMES):
                 raise KeyError(name)
             value = __import__(SHORT_NAMES.get(name, name))
-        elif type(value) is Mirrored:
-            if name in self.classes:
-                self.examiner.believed.add(value)
-        elif id(value) not in self.examiner.labels:
+        elif type(value) is not Mirrored and id(value) not in self.examiner.labels:
             return value
         self[name] = value
         return value
@@ -428,7 +425,7 @@ class Peer:
     def find_yours(self, number):
         return self.held[number]
 
-    def subclass(self, meta, name, bases, names):
+    def subclass(self, meta, name, bases, names, keywords):
         """A class statement of this side with a mirror among its bases: the other side makes the
         class, and its methods ask here."""
         made = type.__new__(meta, name, bases, names)
@@ -437,7 +434,7 @@ class Peer:
         for class_ in (*reversed(mixed_in), made):
             own.update((each, packed_member(vars(class_)[each])) for each in own_names(class_))
         mirrors = tuple(base for base in bases if isinstance(base, Mirrored))
-        number = self.ask("subclass", name, mirrors, own)
+        number = self.ask("subclass", name, mirrors, own, keywords)
         self.mirrors[number] = made
         self.theirs[id(made)] = number
         self.local.add(made)
@@ -461,11 +458,18 @@ class Peer:
         return bound(owner, name, this)
 
     def do_get(self, this, name):
-        if name == "__signature__":
-            import inspect
-
-            return inspect.signature(this)
         return getattr(this, name)
+
+    def do_signature(self, this):
+        import inspect
+
+        signature = inspect.signature(this)
+        empty = inspect.Signature.empty
+        parts = [
+            (each.name, int(each.kind), *((part, part is empty) for part in values_of(each)))
+            for each in signature.parameters.values()
+        ]
+        return parts, (signature.return_annotation, signature.return_annotation is empty)
 
     def do_set(self, this, name, value):
         setattr(this, name, value)
@@ -486,11 +490,13 @@ class Peer:
 class Examiner(Peer):
     """The tests' end. What the program says is taken for no more than data and names."""
 
-    def __init__(self, reading, writing):
+    def __init__(self, reading, writing, classes=()):
         super().__init__(reading, writing)
+        self.classes = classes
         self.ended = False
         self.latest = None  # a function, its arguments, and what came of the call
-        self.believed = set()  # classes that the tests name
+        self.believed = None  # those classes, once they are needed
+        self.lent = []
         self.standing = {}  # BUILT or MIXED, by number: see `special`
         self.born = {}  # how many mirrors were there before, by number
         self.streams = {name: getattr(sys, name) for name in STREAMS}
@@ -520,6 +526,29 @@ class Examiner(Peer):
             self.ended = True
             raise ProgramEnded from None
 
+    def ask(self, operation, *values):
+        """As the other's. What the tests did to a container that they have from an attribute is
+        done there before, and what the program did to it is done to theirs afterwards."""
+        if not self.lent and operation != "get":
+            return super().ask(operation, *values)
+        lent, self.lent = self.lent, []
+        for each in lent:
+            if each.has_changed():
+                super().ask("refill", each.owner, each.name, each.value)
+        kept = [each for each in lent if each.is_kept()]
+        try:
+            value = super().ask(operation, *values)
+        finally:
+            for each in kept if not self.ended else ():
+                each.renew(super().ask("get", each.owner, each.name))
+        if operation == "get" and type(value) in REFILLED:
+            known = (each.value for each in kept if (each.owner, each.name) == values)
+            value = next(known, value)
+            kept = [each for each in kept if each.value is not value]
+            kept.append(Lent(*values, value))
+        self.lent = kept
+        return value
+
     def call(self, function, arguments, keywords):
         self.latest = (function, arguments, keywords, None)
         before = len(self.mirrors)
@@ -544,6 +573,8 @@ class Examiner(Peer):
         return super().met_again(number)
 
     def is_believed(self, class_):
+        if self.believed is None:
+            self.believed = {self.ask("name", name) for name in self.classes}
         return any(base in self.believed for base in class_.__mro__)
 
     def special(self, owner, name, this, arguments, keywords):
@@ -594,6 +625,8 @@ class Examiner(Peer):
         return None
 
     def find_type(self, module, name):
+        if (module, name) in DATA_CLASSES_BY_NAME:
+            return DATA_CLASSES_BY_NAME[module, name]
         package = module.partition(".")[0]
         if package in LIBRARY and package not in LOUD_MODULES:
             __import__(module)
@@ -684,7 +717,8 @@ class Program(Peer):
         return None
 
     def find_type(self, module, name):
-        return getattr(self.find_module(module), name)
+        data = DATA_CLASSES_BY_NAME.get((module, name))
+        return data or getattr(self.find_module(module), name)
 
     def find_function(self, name):
         return getattr(builtins, name)
@@ -716,6 +750,9 @@ class Program(Peer):
             return make(*parts(this))
         return kind(dict(dict.items(this)) if issubclass(kind, dict) else kind.__iter__(this))
 
+    def do_refill(self, this, name, value):
+        refill(getattr(this, name), value)
+
     def do_wait(self, awaitable):
         import asyncio
 
@@ -726,9 +763,9 @@ class Program(Peer):
             self.loop = asyncio.new_event_loop()
         return self.loop.run_until_complete(wait())
 
-    def do_subclass(self, name, bases, members):
+    def do_subclass(self, name, bases, members, keywords):
         names = {each: unpacked_member(*member) for each, member in members.items()}
-        made = types.new_class(name, bases, exec_body=lambda own: own.update(names))
+        made = types.new_class(name, bases, keywords, lambda own: own.update(names))
         return self.hold(made)
 
     def do_define(self, class_, name, member):
@@ -774,15 +811,74 @@ def program_traceback(error):
 # Mirrors ------------------------------------------------------------------------------------------
 
 
+class Lent:
+    """The tests' copy of a container that is an attribute of an object of the program."""
+
+    def __init__(self, owner, name, value):
+        self.owner, self.name, self.value = owner, name, value
+        self.before = picture(value)
+
+    def has_changed(self):
+        return picture(self.value) != self.before
+
+    def is_kept(self):
+        return sys.getrefcount(self.value) > 2  # ours, and the one of this call
+
+    def renew(self, value):
+        if type(value) is type(self.value) and picture(value) != picture(self.value):
+            refill(self.value, value)
+        self.before = picture(self.value)
+
+
+def picture(value):
+    """Something that differs after a change of a container, or of those in it."""
+    if type(value) in (dict, OrderedDict):
+        return [(key, picture(each)) for key, each in value.items()]
+    if type(value) in (list, deque):
+        return [picture(each) for each in value]
+    if type(value) is set:
+        return set(value)
+    return (type(value), value if type(value) in SCALARS or type(value) is int else id(value))
+
+
+def refill(container, value):
+    container.clear()
+    (container.update if hasattr(container, "update") else container.extend)(value)
+
+
+def values_of(parameter):
+    return parameter.default, parameter.annotation
+
+
+def signature_of(mirror):
+    import inspect
+
+    def stated(part):
+        value, is_empty = part
+        return inspect.Signature.empty if is_empty else value
+
+    parts, returned = PEER.ask("signature", mirror)
+    parameters = [
+        inspect.Parameter(
+            name,
+            list(inspect._ParameterKind)[kind],
+            default=stated(default),
+            annotation=stated(annotation),
+        )
+        for name, kind, default, annotation in parts
+    ]
+    return inspect.Signature(parameters, return_annotation=stated(returned))
+
+
 class Mirrored(type):
     """The class of the mirrors of classes."""
 
-    def __new__(meta, name, bases, names, **_):
+    def __new__(meta, name, bases, names, **keywords):
         if not any(
             type(base) is Mirrored and base not in (Mirror, MirroredError) for base in bases
         ):
             return type.__new__(meta, name, bases, names)
-        return PEER.subclass(meta, name, bases, names)
+        return PEER.subclass(meta, name, bases, names, keywords)
 
     def __init__(cls, *_, **__):
         pass
@@ -791,11 +887,13 @@ class Mirrored(type):
         return PEER.call(cls, arguments, keywords)
 
     def __getattribute__(cls, name):
-        if is_private(name) or PEER.defines(cls, name):
+        if (is_private(name) and name != "__annotations__") or PEER.defines(cls, name):
             return type.__getattribute__(cls, name)
         return PEER.ask("get", cls, name)
 
     def __getattr__(cls, name):
+        if name == "__signature__":
+            return signature_of(cls)
         if name in NEVER_ASKED or name.startswith("__array"):
             raise AttributeError(name)
         return PEER.ask("get", cls, name)
@@ -819,6 +917,16 @@ class Mirrored(type):
     def __bool__(cls):
         return True
 
+    def __instancecheck__(cls, value):
+        is_instance = type.__instancecheck__(cls, value)
+        return is_instance or (is_mirror(value) and PEER.ask("operate", "isinstance", value, cls))
+
+    def __subclasscheck__(cls, class_):
+        is_subclass = type.__subclasscheck__(cls, class_)
+        return is_subclass or (
+            type(class_) is Mirrored and PEER.ask("operate", "issubclass", class_, cls)
+        )
+
     def __contains__(cls, value):
         return PEER.ask("operate", "contains", cls, value)
 
@@ -835,6 +943,8 @@ class Mirror(metaclass=Mirrored):
             return stated_class(kind)
         if name in NEVER_ASKED or name.startswith("__array") or PEER.defines(kind, name):
             return object.__getattribute__(self, name)
+        if name == "__signature__":
+            return signature_of(self)
         return PEER.ask("get", self, name)
 
     def __setattr__(self, name, value):
@@ -1146,6 +1256,8 @@ CLASS_OPERATIONS = {
     "len": len,
     "contains": operator.contains,
     "getitem": operator.getitem,
+    "isinstance": isinstance,
+    "issubclass": issubclass,
 }
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 UNNAMED = {each.__qualname__: each for each in vars(types).values() if isinstance(each, type)}
@@ -1179,10 +1291,10 @@ SPECIAL = (
 )
 NEVER_ASKED = private_names(
     "class getattribute setattr delattr dir copy deepcopy reduce_ex reduce getstate init_subclass "
-    "subclasshook mirrored_class abstractmethods del"
+    "subclasshook mirrored_class abstractmethods dataclass_fields del"
 )
 # Of the tests' objects: what tells a program how to call a function.
-HARMLESS = private_names("name qualname doc signature code") | {
+HARMLESS = private_names("name qualname doc code") | {
     *("co_flags", "co_argcount", "co_varnames", "co_kwonlyargcount", "co_posonlyargcount")
 }
 OPAQUE = (
@@ -1219,7 +1331,7 @@ ATOMS = {  # kind: (class, its parts, what makes it of them)
     ),
     "array": (
         array.array,
-        lambda value: [value.typecode, value.tolist()],
+        lambda value: [value.typecode, tuple(value)],
         lambda typecode, values: array.array(typecode, values),
     ),
     "complex": (complex, lambda value: [value.real, value.imag], complex),
@@ -1285,6 +1397,8 @@ IMMUTABLE = {  # base classes of objects that are data, too, with what makes tha
     complex: lambda value: complex(value.real, value.imag),
 }
 DATA_CLASSES = frozenset([*KINDS, *IMMUTABLE, bool, type(None)])
+REFILLED = (list, dict, set, deque, OrderedDict)  # see Examiner.ask
+DATA_CLASSES_BY_NAME = {(each.__module__, each.__qualname__): each for each in DATA_CLASSES}
 MUTABLE = frozenset([*MAPPINGS, *SEQUENCES, "defaultdict", "bytearray", "array", "numpy"])
 SCALARS = (str, float, bool, type(None))
 NUMPY_DATA = re.compile(r"[<>|=][biufU]\d+")  # dtypes whose values are JSON
