@@ -33,7 +33,7 @@ from sandbox.runner import CPUS, MOST_STRETCH, USER
 log = logging.getLogger("sandbox")
 
 START_SECONDS = 60.0  # a cage that is not ready by then has failed
-MOST_CONTAINERS = 1_000_000  # lists and objects in a value: in memory they are 30 times as large
+MOST_CONTAINERS = 4_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
 CANCEL_LOOK_SECONDS = 0.05  # how often somebody who may be cancelled looks whether that is so
 PACKAGES = ("numpy", "sortedcontainers")  # what programs may import besides the standard library
@@ -356,7 +356,7 @@ def _call_bytes(call: Call | None) -> bytes:
     if call is None:
         return b""
     try:
-        return json.dumps({"function": call.function, "arguments": list(call.arguments)}).encode()
+        return json.dumps({**vars(call), "arguments": list(call.arguments)}).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"Call.arguments must be JSON values: {error}.") from error
 
@@ -416,14 +416,16 @@ def _json_text(value: bytes) -> str | None:
         return None
     try:
         text = value.decode()
-        json.loads(text, parse_int=len, parse_constant=_reject)
+        json.loads(text, parse_int=len, parse_constant=_infinity)
     except (ValueError, RecursionError):
         return None
     return text
 
 
-def _reject(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+def _infinity(constant: str) -> float:
+    if constant == "NaN":
+        raise ValueError("NaN is not JSON")
+    return float(constant)
 
 
 class ProcessLink:

@@ -195,6 +195,8 @@ class Json:
             )
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
+        if _containers(output) > _containers(expected) + expected.count("\\"):
+            return False  # before it is held in memory, where it is many times as large
         try:
             value, wanted = _json_value(output), _json_value(expected)
         except (ValueError, RecursionError):  # malformed, or too deeply nested
@@ -265,10 +267,10 @@ OWN_RULES = (*RULES.values(), IgnoreCase, Checker)
 
 
 def same_value(value: Any, expected: Any, *, absolute: float = 0.0, relative: float = 0.0) -> bool:
-    """Python's == for JSON values, except that true is not 1, and that a tuple is a list.
+    """Python's == for JSON values, except that a tuple is a list.
 
-    1 == 1.0 holds, as in LiveCodeBench. Two numbers that are not both integers also agree within
-    the tolerances of `Floats`. Works without recursion, so any depth is fine.
+    1 == 1.0 and 1 == True hold, as in LiveCodeBench. Two numbers that are not both integers also
+    agree within the tolerances of `Floats`. Works without recursion, so any depth is fine.
     """
     tolerant = bool(absolute or relative)
     tolerances = _decimal(str(absolute)), _decimal(str(relative))
@@ -283,12 +285,10 @@ def same_value(value: Any, expected: Any, *, absolute: float = 0.0, relative: fl
             if a.keys() != b.keys():
                 return False
             pairs.extend((a[key], b[key]) for key in a)
-        elif isinstance(a, bool) is not isinstance(b, bool):
-            return False
         elif a != b:
             if not (tolerant and isinstance(a, NUMBERS) and isinstance(b, NUMBERS)):
                 return False
-            a, b = _decimal(str(a)), _decimal(str(b))
+            a, b = _number(a), _number(b)
             if a.same_quantum(ONE) and b.same_quantum(ONE):  # both integers
                 return False
             if a.is_nan() or b.is_nan() or not _close(a, b, *tolerances):
@@ -316,7 +316,7 @@ def _one_spaced(line: str) -> str:
 
 # Numbers ------------------------------------------------------------------------------------------
 
-NUMBERS = (int, float, Decimal)  # bool is an int, but is told apart before
+NUMBERS = (int, float, Decimal)  # bool is an int
 ONE = Decimal(1)
 # Of our own, so that no setting of the process's context matters. Only `_close` calculates: far
 # more digits than any tolerance can tell apart, and exponents that cannot overflow.
@@ -329,6 +329,10 @@ def _decimal(text: str) -> Decimal | None:
         return Decimal(text, CONTEXT)
     except InvalidOperation:
         return None
+
+
+def _number(value: float | Decimal) -> Decimal | None:
+    return _decimal(str(int(value) if isinstance(value, bool) else value))
 
 
 def _equal_decimals(token: str, wanted: str) -> bool:
@@ -366,6 +370,11 @@ def _check_tolerances(rule: Floats | Json) -> None:
 # Python reads integers of up to so many digits whatever its limit is set to. Longer ones take
 # quadratic time, if they are allowed at all.
 INT_DIGITS = 640
+
+
+def _containers(text: str) -> int:
+    """How many lists and objects a JSON text has, if its strings have no brackets; else, more."""
+    return text.count("[") + text.count("{")
 
 
 def _json_value(text: str) -> Any:
@@ -427,6 +436,6 @@ class _Nodes:
             elif value != value:
                 key = object()  # NaN equals nothing
             else:
-                key = (isinstance(value, bool), value)
+                key = ("scalar", value)
             found[i] = numbers.setdefault(key, len(numbers))
         return found[0]

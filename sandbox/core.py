@@ -120,12 +120,20 @@ class Call:
     """Ask for one function call instead of a plain program run.
 
     `function` is looked up as a method of `Solution()` if the program defines a class of that name
-    with it, else as a module-level function. `arguments` are JSON values; so is what it returns
-    (a tuple counts as a list).
+    with it, else as a module-level function. `arguments` are JSON values. So must be what it
+    returns, or something that equals one in Python: a numpy number, `Fraction(6, 2)`. A tuple
+    counts as a list. Infinity is JSON here as it is for Python's `json`; NaN, which equals nothing,
+    is not.
+
+    The program is a module named "solution", not `__main__`: its `__main__` block does not run.
+
+    strict: whether a tuple inside of the value, or a key of it that is no text, is an error: in
+        Python it equals no JSON value. By default, these become lists and texts.
     """
 
     function: str
     arguments: tuple[Any, ...] = ()
+    strict: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import json
 import marshal
 import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from sandbox.assertions import checked_tests, classes_of, functions_of, unfit
 from sandbox.comparison import Checker, Json, Lines, Rule, rule
 from sandbox.core import (
     MIB,
@@ -88,6 +90,9 @@ class StdinTest:
 class CallTest:
     """One call of a function, whose value is compared, as JSON text.
 
+    Where the rule is `Json()` without options, the call is `strict` (see `sandbox.Call`): the value
+    passes if Python's `==` says so, as in LiveCodeBench.
+
     rule: as in `StdinTest`; the input that a checker sees is the JSON text of the arguments.
     """
 
@@ -99,7 +104,8 @@ class CallTest:
         object.__setattr__(self, "rule", rule(self.rule))
 
     def job(self, code: str, limits: Limits) -> Job:
-        return Job(code, call=self.call, limits=limits)
+        call = dataclasses.replace(self.call, strict=True) if self.rule == JSON else self.call
+        return Job(code, call=call, limits=limits)
 
     def passes(self, execution: Execution) -> bool:
         arguments = json.dumps(self.call.arguments) if isinstance(self.rule, Checker) else ""
@@ -108,7 +114,7 @@ class CallTest:
 
 @dataclass(frozen=True)
 class AssertTest:
-    """Python code that tests functions of the program, as in HumanEval, MBPP and QuixBugs.
+    """Python code that tests functions and classes of the program, as in HumanEval and MBPP.
 
     It passes if it runs to its end without an uncaught exception. The tests run in the cage, but in
     a process of their own, which makes the verdict: no exit code, patched builtin or `__eq__` of
@@ -118,32 +124,51 @@ class AssertTest:
     tests: the code. It uses the program's functions as if they were defined above it.
     functions: the names that it takes from the program. By default, every name that the tests use
         and do not define, unless it is one of Python's builtins; so where a program may replace a
-        helper that the tests expect to find in it, name the functions.
+        helper that the tests expect to find in it, name the functions. Tests that use no name but
+        builtins take the one that their assertions call (`assert sum(1, 2) == 3`).
+    classes: those of the names that are classes whose objects may say what they equal, hold and
+        exceed, also beside data of the tests: `assert Money(5) == 5`. By default those written in
+        one word with a capital (`Stack`), and those that are caught, derived from or passed to
+        isinstance. A function that a program makes a class, so that its value equals everything,
+        is none of these; () where nothing should be.
 
+    Raises, in `job` and `check`:
+        ValueError: the tests are no Python code, patch what is not in their process, or call only
+            builtins, several of them.
     Raises, in `passes`:
-        ValueError: the tests are no Python code, import what the sandbox does not have, or pass
-            something to the program that is no data (a lambda). That is no verdict.
+        ValueError: they import what the sandbox does not have. All of this depends on the tests
+            alone and is no verdict on a program.
     """
 
     tests: str
     functions: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """For those who load tests, to refuse what no program could pass. `job` does it, too.
+
+        Raises:
+            ValueError: see above.
+        """
+        checked_tests(self.tests)
+        if self.functions is None:
+            functions_of(self.tests)
 
     def job(self, code: str, limits: Limits) -> Job:
-        arguments = (code, None if self.functions is None else list(self.functions))
+        self.check()
+        functions = functions_of(self.tests) if self.functions is None else self.functions
+        classes = classes_of(self.tests) if self.classes is None else self.classes
         return Job(
             _examiner(),
             stdin=self.tests,
-            call=Call("examine", arguments),
+            call=Call("examine", (code, functions, classes)),
             limits=dataclasses.replace(limits, processes=limits.processes + 1),
         )
 
     def passes(self, execution: Execution) -> bool:
         report = json.loads(execution.value)
         if "unfit" in report:
-            raise ValueError(
-                f"These tests cannot run in this sandbox ({report['unfit']}). Mend them, or use an "
-                f"image or machine that has what they import: {self.tests[:200]!r}."
-            )
+            raise unfit(self.tests, report["unfit"])
         return report["passed"]
 
     def failure(self, execution: Execution) -> str:
@@ -160,23 +185,30 @@ class AssertTest:
 def _examiner() -> str:
     """examiner.py as a program that is compiled already, for interpreters of our version.
 
-    To compile it in the cage would take half the time of a test.
+    To compile it in the cage would take half the time of a test. Both forms are compressed, since
+    the cage reads the whole program.
     """
     source = Path(__file__).with_name("examiner.py").read_text()
     code = marshal.dumps(compile(source, "examiner.py", "exec", optimize=2))
     return EXAMINER.format(
         version=sys.implementation.cache_tag,
-        code=binascii.b2a_base64(code, newline=False).decode(),
-        source=source,
+        code=_packed(code),
+        source=_packed(source.encode()),
     )
 
 
+def _packed(data: bytes) -> str:
+    return binascii.b2a_base64(zlib.compress(data), newline=False).decode()
+
+
 EXAMINER = """\
-import binascii, marshal, sys
+import binascii, marshal, sys, zlib
+def unpacked(text):
+    return zlib.decompress(binascii.a2b_base64(text))
 if sys.implementation.cache_tag == {version!r}:
-    exec(marshal.loads(binascii.a2b_base64({code!r})))
+    exec(marshal.loads(unpacked({code!r})))
 else:
-    exec({source!r})
+    exec(unpacked({source!r}))
 """
 
 

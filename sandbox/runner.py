@@ -40,10 +40,13 @@ import threading
 import time
 import traceback
 import unicodedata
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 CONTROL_IN, CONTROL_OUT = 3, 4  # where `cage.BOOT` put the control channel
 CALL_RECURSION_LIMIT = 50_000  # as LiveCodeBench's harness sets it; plain programs have CPython's
+CALL_MODULE = "solution"  # what `__name__` is in call jobs, so that no `__main__` block runs
 VALUE_FD = 3  # where a call job finds the pipe for its value; the control channel is closed there
 CHUNK_BYTES = 1 << 16
 SAMPLE_SECONDS = 0.025  # how often memory and CPU time of all processes of a job are added up
@@ -426,7 +429,7 @@ def become_a_job(settings, out, err, value, start):
         # From here on all time and memory is the job's.
         try:
             program = bytes(code.view)
-            job.ends_plainly = ends_plainly(program)
+            job.ends_plainly = job.call is None and ends_plainly(program)
             if job.call is None and b".py" in program:
                 forget_modules()
         except MemoryError:
@@ -570,6 +573,8 @@ def call(job, prelude):
     names.update((name, value) for name, value in prelude.items() if name != "__builtins__")
     names.update((name, getattr(sys, name)) for name in STREAMS)
     names["__file__"] = path
+    names["__name__"] = CALL_MODULE
+    sys.modules[CALL_MODULE] = main  # as well, where pickle, dataclasses and others look
     sys.setrecursionlimit(CALL_RECURSION_LIMIT)
     with open(path, "rb") as file:
         code = file.read()
@@ -583,14 +588,64 @@ def call(job, prelude):
         return 1
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # integers of any size are JSON
+    if isinstance(value, tuple):
+        value = list(value)
     try:
-        text = dumps(value, allow_nan=False)
+        text = dumps(value, default=equal_json)
+        if "NaN" in text and holds_nan(value):
+            raise ValueError("NaN equals nothing")
+        if job.call["strict"]:
+            check_equals_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         name = type(value).__name__
         say(f"TypeError: {job.call['function']}() returned {name}, not a JSON value: {error}")
         return 1
     write(VALUE_FD, text.encode())
     return 0
+
+
+def equal_json(value):
+    """The JSON value that an object of another kind equals. Raises TypeError if there is none."""
+    numpy = sys.modules.get("numpy")
+    if isinstance(value, getattr(numpy, "generic", ())):
+        return value.item()
+    if isinstance(value, getattr(numpy, "ndarray", ())) and value.size == 1:
+        return value.tolist()
+    if isinstance(value, complex) and value.imag == 0:
+        return value.real
+    if isinstance(value, (Decimal, Fraction)):
+        for number in (int(value), float(value)):
+            if number == value:
+                return number
+    raise TypeError(f"{type(value).__name__} equals none")
+
+
+def holds_nan(value):
+    return any(each != each for level in levels(value) for each in level)
+
+
+def check_equals_json(value):
+    """Raises TypeError for a value that in Python equals none that JSON has."""
+    for level in levels(value):
+        for kind in set(map(type, level)):
+            if issubclass(kind, tuple):
+                raise TypeError("a tuple inside of it equals no list")
+            if issubclass(kind, dict):
+                maps = (each for each in level if isinstance(each, dict))
+                if not all(isinstance(key, str) for each in maps for key in each):
+                    raise TypeError("in JSON, all keys are texts")
+
+
+def levels(value):
+    """[value], all that is in it, all that is in that, ..."""
+    level = [value]
+    while level:
+        yield level
+        if not any(issubclass(kind, (list, tuple, dict)) for kind in set(map(type, level))):
+            break
+        holders = (each for each in level if isinstance(each, (list, tuple, dict)))
+        inner = (each.values() if isinstance(each, dict) else each for each in holders)
+        level = [each for part in inner for each in part]
 
 
 def find_function(names, name, prelude):

@@ -52,6 +52,16 @@ def times(limits: Limits, tests: int) -> Limits:
     )
 
 
+def unfit_reason(tests: Sequence[AssertionTest]) -> str | None:
+    """Why tests cannot be judged in a sandbox, whatever the program is."""
+    try:
+        for test in tests:
+            test.test.check()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def checked_python(source: str, what: str, place: str) -> ast.Module:
     """The syntax tree of a text of the data set. Raises ValueError, which names the place."""
     try:

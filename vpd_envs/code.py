@@ -289,7 +289,11 @@ class StdinTest:
 class CallTest:
     """One call of a function or of a method of `Solution`; its JSON value is compared.
 
-    The sandbox gives such programs the names LeetCode has imported (`List`, `defaultdict`, ...).
+    As in LiveCodeBench, it passes if `==` says so in Python, after a tuple became a list: True for
+    1, numpy's numbers, but no tuple in a list. The sandbox gives such programs the names LeetCode
+    has imported (`List`, `defaultdict`, ...). Unlike there, a program may begin with `from
+    __future__ import ...`, which those imports would forbid, and a function beside a class
+    `Solution` without it is found.
     """
 
     input: str  # one JSON value per line, as shown
@@ -300,7 +304,7 @@ class CallTest:
     rule: Rule = JSON
 
     def job(self, code: str, limits: Limits) -> Job:
-        return Job(code, call=Call(self.function, self.arguments), limits=limits)
+        return Job(code, call=Call(self.function, self.arguments, strict=True), limits=limits)
 
     def output(self, execution: Execution) -> str:
         return execution.value or ""
@@ -323,7 +327,7 @@ class AssertionTest:
 
     @property
     def test(self) -> AssertTest:
-        return AssertTest(f"{self.setup}\n{self.input}\n", self.functions)
+        return AssertTest(f"{self.setup}\n{self.input}\n", self.functions, classes=())
 
     def job(self, code: str, limits: Limits) -> Job:
         return self.test.job(code, limits)

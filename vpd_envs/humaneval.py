@@ -11,6 +11,7 @@ the head of the function there may be its `declaration`.
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import Sandbox
-from vpd_envs.assertions import AssertionEnv, checked_python, segment
+from vpd_envs.assertions import AssertionEnv, checked_python, segment, unfit_reason
 from vpd_envs.code import AssertionTest, answer_format, limits_for
 from vpd_envs.data import Hub, Row, checked_texts, load_problems, text_field
 from vpd_envs.types import Problem, Verdict
+
+log = logging.getLogger("vpd_envs")
 
 HUB = Hub("openai/openai_humaneval")
 LAYOUT = "a HumanEval row ('task_id', 'prompt', 'entry_point', 'test')"
@@ -48,6 +51,9 @@ class HumanEval(AssertionEnv):
 
     The prompt's imports and helper functions are in place: those that the answer does not have are
     put before it, so that the lines which a traceback numbers are those of the whole program.
+
+    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
+    to the reasons.
     """
 
     def __init__(
@@ -70,15 +76,22 @@ class HumanEval(AssertionEnv):
     ) -> None:
         limits = limits_for(time_limit_seconds, memory_limit_mb)
         above: dict[str, tuple[Above, ...]] = {}
+        excluded: dict[str, str] = {}
 
-        def problem_of(row: Row, place: str) -> Problem:
+        def problem_of(row: Row, place: str) -> Problem | None:
             source = source_of(row, place)
             given = above[source.id] = statements_above(source.prompt, source.function, place)
             task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
+            tests = tests_of(source, place, given)
+            reason = unfit_reason(tests)
+            if reason is not None:
+                excluded[source.id] = reason
+                log.warning("%s: %s is left out. %s", place, source.id, reason)
+                return None
             return Problem(
                 id=source.id,
                 prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
-                target=tests_of(source, place, given),
+                target=tests,
                 metadata={"function": source.function},
             )
 
@@ -101,6 +114,7 @@ class HumanEval(AssertionEnv):
             render_mode=render_mode,
         )
         self._above = above  # by the problem's id
+        self.excluded = excluded
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         return super().judge_code(problem, completed(code, self._above[problem.id]))

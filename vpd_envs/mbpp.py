@@ -1,21 +1,25 @@
 """MBPP: functions from a sentence and an assertion, judged by assertions.
 
 Loads the layouts of `google-research-datasets/mbpp`: full (`task_id`, `text`, `test_list`,
-`test_setup_code`, `challenge_test_list`) and sanitized (`prompt`, `test_imports`).
+`test_setup_code`, `challenge_test_list`) and sanitized (`prompt`, `test_imports`); and files of
+MBPP+ (sanitized, with a `test` of many inputs, which is one more hidden test).
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox import Sandbox
-from vpd_envs.assertions import AssertionEnv, checked_python
+from vpd_envs.assertions import AssertionEnv, checked_python, unfit_reason
 from vpd_envs.code import AssertionTest, answer_format, limits_for
 from vpd_envs.data import Hub, Row, checked_texts, field, load_problems, text_field
 from vpd_envs.types import Problem
+
+log = logging.getLogger("vpd_envs")
 
 HUB = Hub("google-research-datasets/mbpp", "full", "prompt+train+validation+test")
 CONFIGS = ("full", "sanitized")
@@ -35,6 +39,13 @@ class MBPP(AssertionEnv):
     challenge_tests: whether the few problems that have them are judged by their
         `challenge_test_list`, too, as hidden tests. The published figures are without.
     The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+
+    As in the data set's own evaluation, `test_setup_code` runs after the program and before the
+    assertions. Where it needs a class of the program (tasks 367 and 927 build trees of its `Node`),
+    it stands in the prompt.
+
+    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
+    to the reasons.
     """
 
     def __init__(
@@ -64,17 +75,24 @@ class MBPP(AssertionEnv):
         if isinstance(shown_tests, bool) or not isinstance(shown_tests, int) or shown_tests < 1:
             raise ValueError(f"shown_tests must be a positive integer, got {shown_tests!r}.")
 
-        def problem_of(row: Row, place: str) -> Problem:
+        excluded: dict[str, str] = {}
+
+        def problem_of(row: Row, place: str) -> Problem | None:
             tests = tests_of(row, place, shown_tests, challenge_tests)
             assertions = [test.input for test in tests if test.public]
             task = TASK.format(
                 text=text_field(row, place, LAYOUT, "text", "prompt").strip(),
                 these="this test" if len(assertions) == 1 else "these tests",
-                assertions="\n".join(assertions),
+                assertions="\n".join([*setup_for_prompt(row), *assertions]),
             )
             id_ = field(row, place, LAYOUT, "task_id")
             if not isinstance(id_, int | str):
                 raise ValueError(f"{place}: task_id must be a number or a text, got {id_!r:.60}.")
+            reason = unfit_reason(tests)
+            if reason is not None:
+                excluded[str(id_)] = reason
+                log.warning("%s: task %s is left out. %s", place, id_, reason)
+                return None
             return Problem(
                 id=str(id_),
                 prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
@@ -100,6 +118,7 @@ class MBPP(AssertionEnv):
             max_turns=max_turns,
             render_mode=render_mode,
         )
+        self.excluded = excluded
 
 
 def tests_of(
@@ -110,7 +129,8 @@ def tests_of(
     if not isinstance(setup, str):
         raise ValueError(f"{place}: test_setup_code must be a text, came {setup!r:.60}.")
     setup = "\n".join([*checked_texts(row.get("test_imports") or [], place, "test_imports"), setup])
-    defined = names(checked_python(setup, "test_setup_code", place).body, ast.Store)
+    setup_body = checked_python(setup, "test_setup_code", place).body
+    defined = names(setup_body, ast.Store)
     assertions = checked_texts(field(row, place, LAYOUT, "test_list"), place, "test_list")
     if not assertions:
         raise ValueError(f"{place}: test_list is empty, so nothing could be judged.")
@@ -119,11 +139,14 @@ def tests_of(
         assertions = assertions + checked_texts(more, place, "challenge_test_list")
     assertions = [each.strip().replace("\r\n", "\n") for each in assertions]
     functions: list[str] = []  # that each test calls first
-    used: set[str] = set()  # names of the program
+    used = names_of_program(setup_body, defined)
     for number, assertion in enumerate(assertions, start=1):
         body = checked_python(assertion, f"test {number}", place).body
-        of_program = names(body, ast.Load) - defined - set(dir(builtins))
+        of_program = names_of_program(body, defined)
         called = [name for name in called_names(body) if name in of_program]
+        if not called:  # it may be named like a builtin: task 126 asks for `sum`
+            called = [name for name in called_names(body) if name in names_of_answer(row)]
+            of_program |= set(called[:1])
         if not called:
             raise ValueError(
                 f"{place}: test {number} must call a function of the program, came "
@@ -131,10 +154,34 @@ def tests_of(
             )
         functions.append(called[0])
         used |= of_program
+    more_inputs = row.get("test")  # of MBPP+
+    if isinstance(more_inputs, str) and more_inputs.strip():
+        checked_python(more_inputs, "test", place)
+        assertions.append(more_inputs)
+        functions.append(functions[0])
     return tuple(
         AssertionTest(assertion, number <= shown_tests, function, setup, tuple(sorted(used)))
         for number, (assertion, function) in enumerate(zip(assertions, functions, strict=True), 1)
     )
+
+
+def setup_for_prompt(row: Row) -> list[str]:
+    """The setup code, if it needs names of the program, which could not be guessed."""
+    setup = (row.get("test_setup_code") or "").replace("\r\n", "\n").strip()
+    body = ast.parse(setup).body
+    return [setup] if names_of_program(body, names(body, ast.Store)) else []
+
+
+def names_of_program(body: Sequence[ast.stmt], defined: set[str]) -> set[str]:
+    return names(body, ast.Load) - names(body, ast.Store) - defined - set(dir(builtins))
+
+
+def names_of_answer(row: Row) -> set[str]:
+    """What the data set's own answer defines; nothing, if that is no Python code."""
+    try:
+        return names(ast.parse(row.get("code") or "").body, ast.Store)
+    except (SyntaxError, ValueError, TypeError):
+        return set()
 
 
 def names(body: Sequence[ast.stmt], context: type) -> set[str]:

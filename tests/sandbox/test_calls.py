@@ -70,8 +70,8 @@ def test_a_value_that_json_lacks_is_named(box, kind):
     assert kind in got.stderr
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "[float('inf')]", "[a, a.append(a)]"])
-def test_numbers_and_cycles_that_json_lacks_are_errors(box, value):
+@pytest.mark.parametrize("value", ["float('nan')", "[float('nan')]", "[a, a.append(a)]"])
+def test_nan_and_cycles_equal_nothing_and_are_errors(box, value):
     got = call(box, f"a = []\ndef solve():\n    return {value}")
     assert (got.status, got.value) == (ExecutionStatus.ERROR, None)
 
@@ -140,13 +140,98 @@ def test_threads_and_atexit_handlers_run_to_their_end(box):
     assert (got.stdout, got.value) == ("thread\nexit\n", "1")
 
 
-def test_the_program_is_main(box):
+def test_the_program_is_a_module_that_others_find(box):
     code = (
-        "import pickle, __main__\nfrom dataclasses import dataclass\n"
-        "@dataclass\nclass P:\n    x: int\n"
-        "def solve(): return [__name__, pickle.loads(pickle.dumps(P(1))).x, __main__.P is P]"
+        "import enum, inspect, pickle, sys, typing, __main__\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass P:\n    x: 'int'\n"
+        "class E(enum.Enum):\n    A = 1\n"
+        "def solve():\n"
+        "    copies = [pickle.loads(pickle.dumps(each)) for each in (P(1), E.A)]\n"
+        "    return [__name__, copies == [P(1), E.A], __main__.P is P,"
+        " sys.modules[__name__].P is P,"
+        " typing.get_type_hints(P) == {'x': int}, 'x: ' in inspect.getsource(P)]"
     )
-    assert json.loads(call(box, code).value) == ["__main__", 1, True]
+    assert json.loads(call(box, code).value) == ["solution", True, True, True, True, True]
+
+
+GUARDS = {
+    "reads input": "if __name__ == '__main__':\n    print(solve(int(input())))",
+    "the other way round": "if '__main__' == __name__:\n    while True: pass",
+    "one of several names": "if __name__ in ('__main__', 'main'):\n    raise SystemExit(1)",
+    "exits": "import sys\nif __name__ == '__main__': sys.exit(solve(1))",
+    "unit tests": (
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.fail()\n"
+        "if __name__ == '__main__':\n    unittest.main()"
+    ),
+    "arguments": (
+        "import argparse\nif __name__ == '__main__':\n    parser = argparse.ArgumentParser()\n"
+        "    parser.add_argument('n')\n    parser.parse_args()"
+    ),
+    "an assertion that fails": "if __name__ == '__main__':\n    assert solve(1) == 3",
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_what_is_for_main_alone_runs_in_plain_programs_alone(box, guard):
+    code = f"def solve(n):\n    return n + 1\n{GUARDS[guard]}"
+    assert call(box, code, 1).value == "2"
+    plain = box.run(Job(code, limits=Limits(wall_seconds=1)))
+    assert plain.status in (ExecutionStatus.ERROR, ExecutionStatus.TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("returned", "value"),
+    [
+        ("Fraction(6, 2)", "3"),
+        ("Decimal('0.5')", "0.5"),
+        ("3 + 0j", "3.0"),
+        ("[float('inf'), -float('inf')]", "[Infinity, -Infinity]"),
+        ("enum.IntEnum('E', 'A').A", "1"),
+        ("type('S', (str,), {})('a')", '"a"'),
+        ("namedtuple('P', 'x y')(1, 2)", "[1, 2]"),
+        ("Decimal('0.1')", None),  # 0.1 is another number
+        ("Fraction(1, 3)", None),
+        ("1j", None),
+        ("deque([1])", None),
+        ("range(2)", None),
+        ("(n for n in [1])", None),
+        ("{1: 2}.values()", None),
+    ],
+)
+def test_a_value_is_the_json_value_that_it_equals(box, returned, value):
+    code = "import enum\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
+    assert call(box, f"{code}def solve():\n    return {returned}").value == value
+
+
+@pytest.mark.parametrize(
+    ("returned", "value"),
+    [
+        ("np.int64(5)", "5"),
+        ("np.float64(1.5)", "1.5"),
+        ("np.bool_(True)", "true"),
+        ("[np.int32(1), [np.float32(0.5)]]", "[1, [0.5]]"),
+        ("np.array(7)", "7"),
+        ("np.array([1, 2])", None),  # its == gives an array
+    ],
+)
+def test_numbers_of_numpy_are_numbers(box, returned, value):
+    got = call(box, f"import numpy as np\ndef solve():\n    return {returned}")
+    if "No module named 'numpy'" in got.stderr:
+        pytest.skip("this sandbox has no numpy")
+    assert got.value == value
+
+
+@pytest.mark.parametrize(
+    ("returned", "loose"),
+    [("[(1, 2)]", "[[1, 2]]"), ("{1: 2}", '{"1": 2}'), ("{'a': [{None: ()}]}", None)],
+)
+def test_a_strict_call_returns_what_equals_json_all_through(box, returned, loose):
+    code = f"def solve():\n    return {returned}"
+    got = box.run(Job(code, call=Call("solve", strict=True)))
+    assert (got.status, got.value) == (ExecutionStatus.ERROR, None)
+    assert loose is None or call(box, code).value == loose
+    allowed = "def solve():\n    return ([1], {'a': [{}]})"
+    assert box.run(Job(allowed, call=Call("solve", strict=True))).value == '[[1], {"a": [{}]}]'
 
 
 @pytest.mark.parametrize(

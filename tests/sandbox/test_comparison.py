@@ -185,6 +185,8 @@ def test_floats_at_the_edges(output, expected, same):
         (None, None),
         ("", ""),
         (10**400,) * 2,
+        (True, 1),
+        ({"a": [False]}, {"a": [0.0]}),
     ],
 )
 def test_the_same_value(value, expected):
@@ -195,10 +197,9 @@ def test_the_same_value(value, expected):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (True, 1),
-        (False, 0),
-        ([True], [1]),
-        ({"a": False}, {"a": 0}),
+        (True, 2),
+        (False, None),
+        ("true", True),
         (0, None),
         ("1", 1),
         ([1], [1, 1]),
@@ -235,8 +236,8 @@ def test_integers_of_any_length_are_compared_exactly():
         ("[0.33]", "[0.33334]", False),
         ("[1.00005, 2]", "[1, 2]", True),
         ("10001", "10000", False),  # two integers are not measured, but equal or not
-        ("true", "1.0", False),
-        ("1.0", "true", False),
+        ("true", "1.00001", True),
+        ("0.5", "true", False),
         ('"1.0"', "1.0", False),
         ("NaN", "NaN", False),
         ("Infinity", "Infinity", True),
@@ -257,7 +258,7 @@ def test_json_with_a_tolerance(output, expected, same):
         (1, "[3, 1.0, 2, 1]", "[1, 1, 2, 3]", True),
         (1, "[3, 1, 2, 2]", "[1, 1, 2, 3]", False),
         (1, "[1, 2]", "[1, 2, 2]", False),
-        (1, "[true]", "[1]", False),
+        (1, "[true, 0]", "[false, 1]", True),
         (1, "[[2, 1], [3]]", "[[3], [1, 2]]", False),
         (1, "[[1, 2], [3]]", "[[3], [1, 2]]", True),
         (2, "[[2, 1], [3]]", "[[3], [1, 2]]", True),

@@ -572,9 +572,9 @@ def test_an_exception_group_of_the_program_is_told(box):
     assert "ExceptionGroup: two (2 sub-exceptions)" in execution.stderr
 
 
-def test_a_program_is_main_reads_itself_and_prints(box):
+def test_a_program_reads_itself_and_prints(box):
     code = (
-        "import sys\nif __name__ == '__main__':\n    text = open(__file__).read()\n"
+        "import sys\nif __name__ != '__main__':\n    text = open(__file__).read()\n"
         "    print('body', sys.stdin.read() == '')\n"
         "def f():\n    print('call')\n    return text"
     )
@@ -599,7 +599,14 @@ def test_recursion_is_as_deep_as_in_a_plain_program(box):
         ("assert f(", "SyntaxError"),
         ("import nonesuch\nassert f()", "No module named 'nonesuch'"),
         ("def check():\n    from math import nonesuch\ncheck()", "cannot import name 'nonesuch'"),
-        ("assert f(lambda: 1)", "a function cannot be passed"),
+        (
+            "import builtins\nbuiltins.input = lambda: '1'\nassert f()",
+            "builtins.input is changed in the tests' process alone",
+        ),
+        (
+            "from unittest import mock\nwith mock.patch('time.time'):\n    f()",
+            "mock.patch patches the tests' process alone",
+        ),
     ],
 )
 def test_tests_that_cannot_run_are_an_error_and_no_verdict(box, tests, words):
@@ -637,6 +644,27 @@ ATTACKS = {
         "import builtins\nbuiltins.abs = builtins.len = builtins.sum = lambda *a: 0\n"
         "builtins.AssertionError = builtins.NameError = StopIteration\n"
         "def f(x):\n    return 1"
+    ),
+    "a number with operators of its own": (
+        "class Near:\n    def __sub__(self, other): return Near()\n    __rsub__ = __sub__\n"
+        "    def __abs__(self): return 0\n    def __lt__(self, other): return True\n"
+        "    def __eq__(self, other): return True\n    __class__ = int\n"
+        "def f(x):\n    return Near()"
+    ),
+    "a class for a function": (
+        "class f(int):\n    def __new__(cls, x): return int.__new__(cls, 1)\n"
+        "    def __sub__(self, other): return 0\n    def __eq__(self, other): return True\n"
+    ),
+    "a result that tells what it is subtracted from": (
+        "import sys\nclass Spy(int):\n    def __rsub__(self, other): return 0\n"
+        "    def __sub__(self, other): return 0\n    def __abs__(self): return 0\n"
+        "def f(x):\n    return Spy(1)"
+    ),
+    "questions of its own": (
+        "import os, sys\ndef f(x):\n    for fd in range(3, 256):\n        try:\n"
+        '            os.write(fd, b\'["ask", "get", [[0], "__globals__"], \'\n'
+        "                b'[[\"yours\", 0]], []]\\n' * 9)\n"
+        "        except OSError: pass\n    return 41"
     ),
     "builtins of its own": (
         "def abs(x):\n    return 0\ndef isinstance(x, kind):\n    return True\n"
