@@ -18,7 +18,6 @@ from sandbox import Cancelled, Execution, ExecutionStatus, Job, Limits, SandboxE
 from sandbox.cage import _frame
 from sandbox.judge import StdinTest, judge, judge_many
 from sandbox.pool import RESTS_SECONDS, Pool
-from tests.sandbox.conftest import make_or_skip
 
 PRINT_42 = Job("print(42)")
 SLEEPER = Job("import time\ntime.sleep(600)", limits=Limits(wall_seconds=300))
@@ -144,9 +143,9 @@ def load(processes, seconds=30):
 @pytest.fixture(
     scope="module", params=["local", pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)]
 )
-def loaded_box(request):
+def loaded_box(request, make_box):
     """A cage on one CPU with much else. Containers are not started by us, so not there either."""
-    with load(processes=8, seconds=60), make_or_skip(request.param, cages=1) as box:
+    with load(processes=8, seconds=60), make_box(request.param, cages=1) as box:
         yield box
 
 
