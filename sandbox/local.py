@@ -1,8 +1,9 @@
 """Cages without a cage: rlimited processes. For trusted programs, or where nothing better works.
 
-What it covers: time, memory, output, file size, open files, and (exactly as root, else roughly) the
-number of processes; leftover processes and files of a job are removed; no environment variable of
-the host reaches a job; it can open no network connection and trace no process (seccomp.py).
+What it covers: CPU and wall time, memory, output, file size, open files, and (exactly as root, else
+roughly) the number of processes; leftover processes and files of a job are removed; no environment
+variable of the host reaches a job; it can open no network connection and trace no process
+(seccomp.py).
 
 What it does not cover: a program can read all files that this user can read (as root: all, where
 the interpreter lies in a closed directory like /root), write those that this user can write (as
