@@ -59,8 +59,8 @@ def describe(
 def slowest_judged(rollouts: Sequence[Rollout], processes: Processes) -> list[tuple[str, float]]:
     """The problems and seconds of the judge calls that took longest, the slowest first; of all
     processes together, and none where the environment does not tell."""
-    mine = [(r.problem_id, round(r.judge_seconds, 3)) for r in rollouts if r.judge_seconds > 0]
-    calls = [call for each in processes.gather(_slowest(mine)) for call in each]
+    mine = [(r.problem_id, round(r.judge_seconds, 3)) for r in rollouts]
+    calls = [call for each in processes.gather(_slowest(mine)) for call in each if call[1] > 0]
     return _slowest(calls)
 
 

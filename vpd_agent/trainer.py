@@ -429,11 +429,16 @@ class Trainer:
         if "rollouts" in metrics:
             tokens = metrics["rollouts"] * metrics["response_tokens"]
             self.row["tokens_per_second"] = round(tokens / self.seconds["step"], 1)
-        self.row["seconds/slowest_judged"] = slowest_judged(collected.rollouts, self.processes)
-        slow = why_slow(self.row["seconds/slowest_judged"], self.seconds["step"])
+        self._name_slowest_judged(collected.rollouts)
+        self._write_samples(collected)
+
+    def _name_slowest_judged(self, rollouts: Sequence[Rollout]) -> None:
+        calls = slowest_judged(rollouts, self.processes)
+        if calls:
+            self.row["seconds/slowest_judged"] = calls
+        slow = why_slow(calls, self.seconds["step"])
         if slow is not None:
             self.warn(f"Step {self.step}: {slow}")
-        self._write_samples(collected)
 
     def _finish_step(self) -> None:
         """Evaluate and save if it is time, and report the step's row."""

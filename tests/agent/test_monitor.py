@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.helpers import mixed_rollouts, rollout, small_policy
-from vpd_agent.monitor import CollapseMonitor, describe
+from vpd_agent.monitor import CollapseMonitor, describe, slowest_judged, why_slow
 from vpd_agent.processes import Processes
 from vpd_agent.types import RolloutBatch
 
@@ -156,3 +156,23 @@ def test_missing_feedback_is_no_reason_where_the_algorithm_has_no_teacher():
 def test_steps_that_were_skipped_say_nothing():
     rows = [{"step": i, "dropped": 0, "skipped": i} for i in range(50)]
     assert observe(CollapseMonitor(patience=1, min_entropy=1.0), rows) == []
+
+
+def test_the_slowest_judge_calls_are_named_the_slowest_first():
+    policy = small_policy()
+    times = {"a": 0.5, "b": 30.0, "c": 0.0, "d": 2.0, "e": 7.0}
+    rows = [replace(rollout(name, policy=policy), judge_seconds=s) for name, s in times.items()]
+    assert slowest_judged(rows, Processes()) == [("b", 30.0), ("e", 7.0), ("d", 2.0)]
+    assert slowest_judged(rows[2:3], Processes()) == []  # an environment that does not tell
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step_seconds", "said"), [(30, 60, True), (30, 600, False), (2, 3, False)]
+)
+def test_a_judge_call_is_worth_a_line_if_it_is_a_good_part_of_a_long_step(
+    seconds, step_seconds, said
+):
+    text = why_slow([("b", seconds), ("e", 1.0)], step_seconds)
+    assert (text is not None) is said
+    assert not said or "answer to b took 30 s of its 60 s" in text
+    assert why_slow([], step_seconds) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -142,6 +143,27 @@ def test_what_could_not_be_judged_is_dropped_and_counted_and_never_a_zero():
     assert len(collected.dropped) == 2
     assert "the cage burnt down" in collected.dropped[0]
     assert [r.problem_id for r in collected.rollouts] == [f"train-{x}" for x in "bbccdd"]
+
+
+class Slow(SecretLetter):
+    """Takes its time over one problem."""
+
+    def judge(self, problem, answer):
+        time.sleep(0.1 if problem.target == "d" else 0)
+        return super().judge(problem, answer)
+
+
+def test_the_slowest_judge_calls_of_a_step_are_named_in_its_metrics(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    trainer = make_trainer(GRPO(), folder, steps=3, eval_every=0)
+    trainer.environment = Slow.vector(CONFIG.rollouts_per_step)
+    trainer.train()
+    for row in folder.read("metrics.jsonl"):
+        asked = "train-d" in trainer.problems_of_step(row["step"] - 1)
+        slowest = row.get("seconds/slowest_judged", [])
+        assert (slowest[:1] != [] and slowest[0][0] == "train-d") is asked
+        assert not asked or slowest[0][1] >= 0.1
+    assert row["step"] == 3  # all eight problems were asked
 
 
 def test_evaluation_counts_dropped_answers_nowhere():

@@ -1,6 +1,8 @@
 """Real implementations of the Sandbox protocol, for tests: one that breaks, one that records."""
 
-from sandbox import SandboxError
+from dataclasses import replace
+
+from sandbox import ExecutionStatus, SandboxError
 
 
 class BrokenSandbox:
@@ -18,6 +20,24 @@ class BrokenSandbox:
         if self.inner is None or any(self.trigger in text for text in given):
             raise SandboxError("The cage is on fire. Expected a cage; fetch water.")
         return self.inner.run(job)
+
+    def close(self):
+        pass
+
+
+class BusySandbox:
+    """On a machine without a CPU for programs or inputs that contain `trigger`."""
+
+    name = "busy"
+
+    def __init__(self, inner, trigger):
+        self.inner, self.trigger, self.cages = inner, trigger, inner.cages
+
+    def run(self, job):
+        execution = self.inner.run(job)
+        if self.trigger not in f"{job.code} {job.stdin} {job.call}":
+            return execution
+        return replace(execution, status=ExecutionStatus.STARVED, exit_code=None, signal=9)
 
     def close(self):
         pass

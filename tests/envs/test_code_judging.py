@@ -5,16 +5,17 @@ import random
 import time
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from lcb_rows import FIXTURE, ROWS, SOLUTIONS, block, row, write_rows
-from sandboxes import RecordingSandbox
+from sandboxes import BusySandbox, RecordingSandbox
 
 from sandbox import ExecutionStatus, Limits, SandboxError, shared
 from sandbox.comparison import Lines, rule
 from vpd_envs.code import CodeEnv, StdinTest
 from vpd_envs.code_feedback import LONGEST_FEEDBACK
 from vpd_envs.livecodebench import LiveCodeBench
-from vpd_envs.types import Problem
+from vpd_envs.types import Problem, Status
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,34 @@ def test_the_prompt_states_the_limits_that_are_enforced(tmp_path):
     limits = {(job.limits.cpu_seconds, job.limits.memory_bytes) for job in recording.jobs}
     assert limits == {(2.5, 96 << 20)}
     assert all(job.limits.wall_seconds >= 2 * 2.5 for job in recording.jobs)
+
+
+def test_an_answer_that_starved_is_not_judged():
+    options = {"data": FIXTURE, "sandbox": BusySandbox(shared("local"), "STARVES")}
+    envs = LiveCodeBench.vector(2, **options)
+    envs.reset(options={"problem_ids": ["plus-one"] * 2})
+    right = SOLUTIONS["plus-one"]
+    _, rewards, _, truncated, infos = envs.step([block(right), block(f"{right}\n# STARVES")])
+    assert (rewards[0], truncated.tolist()) == (1.0, [False, True])
+    assert np.isnan(rewards[1])
+    assert infos["judged"].tolist() == [True, False]
+    assert "overloaded" in infos["error"][1]
+    assert np.isnan(envs.judge_seconds).tolist() == [False, True]
+    single = LiveCodeBench(**options)
+    single.reset(options={"problem_id": "plus-one"})
+    with pytest.raises(SandboxError, match="overloaded"):
+        single.step(block(f"{right}\n# STARVES"))
+
+
+def test_leaving_a_batch_early_stops_the_programs_that_still_run(tmp_path):
+    env = env_of(tmp_path, ROWS[0], time_limit_seconds=200.0)
+    problem = env.problem("plus-one")
+    slow = block("import time\ntime.sleep(600)")
+    verdicts = env.judge_many([(problem, "no code"), *[(problem, slow)] * 4])
+    start = time.monotonic()
+    assert next(verdicts).status is Status.NO_ANSWER
+    verdicts.close()
+    assert time.monotonic() - start < 100
 
 
 def test_the_prompt_asks_for_the_form_that_is_judged(env):

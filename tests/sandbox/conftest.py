@@ -28,7 +28,7 @@ def make_or_skip(name: str, **options) -> Sandbox:
         pytest.skip(str(error))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_box():
     return make_or_skip
 

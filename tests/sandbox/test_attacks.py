@@ -25,9 +25,11 @@ import pytest
 from attacks import ATTACKS
 
 from sandbox import ExecutionStatus, Job
+from sandbox.runner import MOST_STRETCH
 
 AS_ROOT = os.geteuid() == 0
-END_SECONDS = 1.0  # a job ends within its wall limit and this
+# A job ends within its wall limit, as far as the machine allows its time to stretch, and this.
+END_SECONDS = 1.0
 CLEAN_SECONDS = 2.0  # until its caller has the result: the cage may be emptied first
 
 
@@ -205,8 +207,10 @@ def test_an_attack_gets_what_it_deserves_and_harms_nobody(box, host, undisturbed
     assert got.value in (None, attack.value)
     assert (got.status is ExecutionStatus.OK) or got.value is None
     assert len(got.stdout) <= job.limits.output_bytes >= len(got.stderr)
-    assert got.seconds <= attack.wall_seconds + END_SECONDS
-    assert elapsed <= attack.wall_seconds + END_SECONDS + CLEAN_SECONDS
+    longest_seconds = MOST_STRETCH * attack.wall_seconds + END_SECONDS
+    assert got.seconds <= longest_seconds
+    if "starved" not in caplog.text:
+        assert elapsed <= longest_seconds + CLEAN_SECONDS
     # Not even its own cage failed: it was not repeated.
     assert "cage failed" not in caplog.text
     for _ in range(box.cages):

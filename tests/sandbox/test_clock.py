@@ -13,12 +13,12 @@ from itertools import repeat
 
 import pytest
 
+import sandbox.cage
 import sandbox.pool
 from sandbox import Cancelled, Execution, ExecutionStatus, Job, Limits, SandboxError, cancelled_by
-from sandbox.cage import _frame
+from sandbox.cage import RUNNER_SOURCE, _frame
 from sandbox.judge import StdinTest, judge, judge_many
 from sandbox.pool import RESTS_SECONDS, Pool
-from tests.sandbox.conftest import make_or_skip
 
 PRINT_42 = Job("print(42)")
 SLEEPER = Job("import time\ntime.sleep(600)", limits=Limits(wall_seconds=300))
@@ -107,6 +107,31 @@ def test_hidden_cpu_time_of_one_job_is_not_charged_to_the_next(fresh_box):
     assert 0.1 <= got.cpu_seconds < 0.3
 
 
+@pytest.fixture
+def box_without_clock(monkeypatch, backend, make_box):
+    """As where neither a control group nor a counter of the kernel tells."""
+    source = RUNNER_SOURCE.replace(b"self.file = os.open(path", b"raise OSError(path")
+    assert source != RUNNER_SOURCE
+    source = source.replace(b'PERF_EVENT_OPEN = {"x86_64"', b'PERF_EVENT_OPEN = {"none"')
+    monkeypatch.setattr(sandbox.cage, "RUNNER_SOURCE", source)
+    with make_box(backend, cages=1) as box:
+        yield box
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_cpu_time_cannot_be_hidden_where_only_processes_can_be_asked(box_without_clock, how):
+    """Those programs that would hide it end with an error: SIGCHLD stays as it is."""
+    limits = Limits(cpu_seconds=0.4, wall_seconds=60)
+    got = box_without_clock.run(Job(CHILDREN + HIDDEN[how], limits=limits))
+    expected = (
+        ExecutionStatus.TIMEOUT
+        if how in ("waits", "thread_without_main_thread")
+        else ExecutionStatus.ERROR
+    )
+    assert got.status is expected, got
+    assert got.cpu_seconds < 1.2
+
+
 # Load ---------------------------------------------------------------------------------------------
 
 LOAD = """
@@ -144,9 +169,9 @@ def load(processes, seconds=30):
 @pytest.fixture(
     scope="module", params=["local", pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)]
 )
-def loaded_box(request):
+def loaded_box(request, make_box):
     """A cage on one CPU with much else. Containers are not started by us, so not there either."""
-    with load(processes=8, seconds=60), make_or_skip(request.param, cages=1) as box:
+    with load(processes=8, seconds=60), make_box(request.param, cages=1) as box:
         yield box
 
 

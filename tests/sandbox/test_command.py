@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import MIB, Execution, Job, Limits
+import sandbox.command
+from sandbox import MIB, Execution, ExecutionStatus, Job, Limits
 from sandbox.command import exit_code, main, source_text, summary
 from sandbox.docker import LABEL
 from sandbox.runner import descendants, stat_fields
@@ -460,3 +461,26 @@ def test_the_command_loads_nothing_but_the_standard_library():
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+class Busy:
+    """A sandbox on a machine that has no CPU for anybody."""
+
+    name = "busy"
+
+    def run(self, job):
+        status = ExecutionStatus.STARVED
+        return Execution(status, "", "", None, seconds=9, cpu_seconds=0.1, memory_bytes=0, signal=9)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_program_that_starved_has_no_verdict(capsys, monkeypatch, program, form):
+    monkeypatch.setattr(sandbox.command, "_open", lambda name, job: Busy())
+    assert main(["run", str(program("print(42)")), *form]) == 125
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "0.10 s of CPU time in 9.0 s" in output.err
+    assert not output.err.startswith("sandbox:")
