@@ -219,7 +219,7 @@ def joined(parts: Sequence[Part]) -> str:
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
-READING = {"input", "stdin"}
+READING = {"input", "stdin", "__stdin__"}
 OPENING = {"open", "read", "fdopen", "FileIO"}  # of the file descriptor 0, or by its path
 PRINTING = {"print", "stdout", "write"}
 
@@ -337,7 +337,9 @@ def reads_input(node: ast.AST) -> bool:
 
 
 def loaded_name(node: ast.AST) -> str:
-    """`x` for `x` and `a.x`, where they are read; else ""."""
+    """`x` for `x` and `a.x`, where they are read, and for `import x`; else ""."""
+    if isinstance(node, ast.alias):
+        return node.name
     if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
         return node.id if isinstance(node, ast.Name) else node.attr
     return ""
