@@ -24,7 +24,7 @@ from functools import cached_property
 
 from vpd_envs.extraction import FencedBlock, Found, fenced_blocks, without_thinking
 
-PYTHON = re.compile(r"(?:python|ipython|py|pypy)-?[\d.]*|.*\.py")
+PYTHON = re.compile(r"(?:python|ipython|py|pypy)(?:[-_]?(?:[\d.]+|code|script|solution))?|.*\.py")
 UNTAGGED = ("", "code", "solution", "answer", "program")  # these say nothing of the language
 MARKDOWN = ("markdown", "md")
 # Bounds on the work for one answer: how many of its blocks are read, the last ones; and up to which

@@ -295,7 +295,7 @@ def test_of_several_blocks_those_count_that_work_together(name):
         for tag in (
             *("", "python", "py", "python3", "Python", "python3.12", "PY", "ipython", "pypy3"),
             *(" python ", "py hl=2", "python:main.py", "{.python .numberLines}", "{python}"),
-            *("solution.py", "code", "python title='x'"),
+            *("solution.py", "code", "python title='x'", "python-3.12", "python_code", "py3"),
         )
     ]
     + [
