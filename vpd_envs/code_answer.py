@@ -24,7 +24,7 @@ from functools import cached_property
 
 from vpd_envs.extraction import FencedBlock, Found, fenced_blocks, without_thinking
 
-PYTHON = re.compile(r"(?:python|ipython|py|pypy)-?[\d.]*|.*\.py")
+PYTHON = re.compile(r"(?:python|ipython|py|pypy)(?:[-_]?(?:[\d.]+|code|script|solution))?|.*\.py")
 UNTAGGED = ("", "code", "solution", "answer", "program")  # these say nothing of the language
 MARKDOWN = ("markdown", "md")
 # Bounds on the work for one answer: how many of its blocks are read, the last ones; and up to which
@@ -219,7 +219,7 @@ def joined(parts: Sequence[Part]) -> str:
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
-READING = {"input", "stdin"}
+READING = {"input", "stdin", "__stdin__"}
 OPENING = {"open", "read", "fdopen", "FileIO"}  # of the file descriptor 0, or by its path
 PRINTING = {"print", "stdout", "write"}
 
@@ -337,7 +337,9 @@ def reads_input(node: ast.AST) -> bool:
 
 
 def loaded_name(node: ast.AST) -> str:
-    """`x` for `x` and `a.x`, where they are read; else ""."""
+    """`x` for `x` and `a.x`, where they are read, and for `import x`; else ""."""
+    if isinstance(node, ast.alias):
+        return node.name
     if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
         return node.id if isinstance(node, ast.Name) else node.attr
     return ""

@@ -81,14 +81,15 @@ def end_of_block(lines: list[str], start: int, fence: str, indent: int) -> int:
     in_string: list[int] = []  # lines with fences
     for at in range(start, len(lines)):
         closing = CLOSING.match(lines[at])
-        mark = closing or OPENING.match(lines[at])
-        if mark and (closing or mark["info"].strip()) and is_counterpart(mark, fence, indent):
+        found = closing or OPENING.match(lines[at])
+        if found and (closing or found["info"].strip()) and is_counterpart(found, fence, indent):
             if not quote:
                 return at
             in_string.append(at)
             if len(in_string) == FENCES_IN_A_STRING:
                 break
-        quote = quote_after(lines[at], quote)
+        if any(mark in lines[at] for mark in REST_OF_STRING):
+            quote = quote_after(lines[at], quote)
     return in_string[0] if in_string else len(lines)
 
 

@@ -295,7 +295,7 @@ def test_of_several_blocks_those_count_that_work_together(name):
         for tag in (
             *("", "python", "py", "python3", "Python", "python3.12", "PY", "ipython", "pypy3"),
             *(" python ", "py hl=2", "python:main.py", "{.python .numberLines}", "{python}"),
-            *("solution.py", "code", "python title='x'"),
+            *("solution.py", "code", "python title='x'", "python-3.12", "python_code", "py3"),
         )
     ]
     + [
@@ -377,7 +377,11 @@ def test_facts_tell_what_runs():
     assert not facts_of("def main():\n    print(input())\n").reads
     assert facts_of("def go():\n    print(input())\ndef main():\n    go()\nmain()\n").reads
     assert facts_of("import os\nos.write(1, os.read(0, 9))\n").prints
-    for code in ("open(0).read()", "open('/dev/stdin')", "sys.stdin.buffer.read()", "input()"):
+    assert facts_of("from sys import stdin as s, stdout as o\no.write(s.read())").prints
+    for code in (
+        *("open(0).read()", "open('/dev/stdin')", "sys.stdin.buffer.read()", "input()"),
+        *("from sys import stdin as s\ns.read()", "import fileinput\nlist(fileinput.input())"),
+    ):
         assert facts_of(code).reads
     assert not facts_of("sys.stdin = 3\nopen('f').read()").reads
 

@@ -71,7 +71,7 @@ def test_every_reported_program_gets_its_verdict_in_every_cage(tmp_path, cage):
         env = LiveCodeBench(path, sandbox=box, **OPTIONS.get(id_, {}))
         answer = report["input"].get("answer") or block(report["input"]["code"])
         verdicts[id_] = env.judge(env.problem(id_), answer)
-    wrong = {id_: verdict for id_, verdict in verdicts.items() if not verdict.solved}
+    wrong = {id_: each.feedback for id_, each in verdicts.items() if not each.solved}
     assert verdicts
     assert not wrong
 
