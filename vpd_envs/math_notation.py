@@ -439,7 +439,8 @@ RENAMED = {
     "cdots": "ldots", "ast": "cdot", "bullet": "cdot", "div": "/", "lor": "text{ or }",
     "vee": "text{ or }", "land": "text{ and }", "wedge": "text{ and }",
     "degree": "^", "textdegree": "^",
-    "pounds": "", "euro": "", "imath": "i", "jmath": "j", "emptyset": "emptyset ", "thickapprox": "approx",
+    "pounds": "", "euro": "", "imath": "i", "jmath": "j", "emptyset": "emptyset ",
+    "thickapprox": "approx",
     "simeq": "approx", "cong": "approx", "sim": "approx", "percent": "%", "backslash": "setminus",
     "slash": "/", "lneq": "<", "gneq": ">",
 }  # fmt: skip
