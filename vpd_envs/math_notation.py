@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 Replacement = str | Callable[[re.Match[str]], str]
@@ -29,7 +30,8 @@ def normal_form(text: str) -> str:
     for notation in DELIMITERS:
         text = notation.rewrite(text)
     text = without_braces(text)
-    text = commands_rewritten(text) if "\\" in text else text
+    with suppress(RecursionError):  # of commands in each other hundreds deep
+        text = commands_rewritten(text) if "\\" in text else text
     text = with_function_brackets(in_radians(text))
     text = without_thousands_commas(text)
     for notation in PATTERNS:
@@ -362,7 +364,7 @@ PATTERNS = (
     ),
     # Small things
     notation(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", r"30^{\circ}", r"30^\circ"),
-    notation(r"\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\})", r"^\\circ ", "30^o", r"30^\circ"),
+    notation(r"(?<=\d)\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\})", r"^\\circ ", "30^o", r"30^\circ"),
     notation(
         r"\^\s*\\circ\s*(?:\\text\{\s*)?([CF])\}?(?![A-Za-z])",
         lambda match: rf"\text{{ degrees {TEMPERATURES[match[1]]}}}",
@@ -370,7 +372,8 @@ PATTERNS = (
     ),
     notation(r"\^\\circ(?=\s*\Z)", r"\\text{ degrees}", r"30^\circ", r"30\text{ degrees}"),
     notation(
-        r"\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)(?![A-Za-z])\}?\}?", "", r"5^{\text{th}}", "5"
+        r"(?:(?<=\d)\^\s*\{?\s*(?:st|nd|rd|th)|\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\})"
+        r"(?![A-Za-z])\}?", "", r"5^{\text{th}}", "5",
     ),
     notation(r"(?<=\d)\s*(?:\\text\{\s*)?(?:st|nd|rd|th)\}?(?![A-Za-z])", "", r"5\text{th}", "5"),
     notation(r"(?<![\d.])\.(?=\d)", "0.", ".5", "0.5"),

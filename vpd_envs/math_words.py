@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import lru_cache
 
 from vpd_envs.math_notation import words
@@ -67,6 +67,7 @@ NUMBER = r"\d+(?:\.\d+)?"
 SCALED = re.compile(
     rf"(?i)(?<![\d.^_{{])({NUMBER})\s*((?:\s*(?:{'|'.join(SCALES)})s?(?![A-Za-z]))+)"
 )
+MOST_DIGITS = 4000
 BETWEEN_NUMBERS = words("a an and of by to the power")
 PART = rf"({'|'.join(PARTS)})(?:s|es)?(?![A-Za-z])"
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -117,10 +118,11 @@ def text_of(words: list[str]) -> str:
 
 
 def scaled(match: re.Match[str]) -> str:
-    value = Decimal(match[1])
-    for word in match[2].lower().split():
-        value *= SCALES[word if word in SCALES else word.removesuffix("s")]
-    return f"{value.normalize():f}"
+    with localcontext(prec=MOST_DIGITS):
+        value = Decimal(match[1])
+        for word in match[2].lower().split():
+            value *= SCALES[word if word in SCALES else word.removesuffix("s")]
+        return f"{value.normalize():f}"
 
 
 def run_value(match: re.Match[str]) -> str:
@@ -313,7 +315,8 @@ def text_key(text: str) -> str:
     """What is compared of a text: its letters and digits, and signs that are not punctuation."""
     text = TEXT.sub(r" \1 ", text).lower()
     text = re.sub(r"\s*(?:,|;|\band\b|\bor\b)\s*", ",", text.strip(" .,;:!"))
-    parts = sorted(re.sub(r"[\s'\".~{}()$*`-]+", "", part) for part in text.split(","))
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])|\.(?!\d)", "", text)
+    parts = sorted(re.sub(r"[\s'\"~{}()$*`]+", "", part) for part in text.split(","))
     return ",".join(part for part in parts if part)
 
 

@@ -107,6 +107,11 @@ def test_what_is_equal_is_equal_and_what_differs_differs(kind):
     assert {same for _, _, same in PAIRS_BY_KIND[kind]} == {True, False}
 
 
+@pytest.mark.parametrize("piece", [r"\bm{", r"\bm", r"\text{", r"\frac", "{", r"\sqrt(", "√", "$"])
+def test_commands_in_each_other_hundreds_deep_are_left_alone(piece):
+    tidy(piece * (2000 // len(piece)) + "5")
+
+
 @pytest.mark.parametrize("gold", [r"\frac{1}{2}", r"(2,\infty)", r"\text{east}", "3+4i", "5x"])
 def test_a_tidy_answer_is_tidy(gold):
     assert tidy(tidy(gold)) == tidy(gold)
