@@ -42,7 +42,7 @@ the keys and values of the first, to be clearly faster than one. (On a CPU with 
 tokens: even at 0.8 to 0.9.)"""
 
 PROMPT_END = 32
-"""Tokens in which the end of a prompt has an opened `<think>` and white space."""
+"""So many last tokens of a prompt hold an opened `<think>` and the white space after it."""
 
 
 class Policy:

@@ -1,7 +1,8 @@
 r"""Mathematics problems with a final answer, compared with Math-Verify in killable processes.
 
 Loads MATH-500, GSM8K, AIME 2024 to 2026, HMMT February 2025, AMC 2023, DAPO-Math-17k and
-OlympiadBench, from files or from the hub. `equal` and `response_equal` compare answers without an environment.
+OlympiadBench, from files or from the hub. `equal` and `response_equal` compare answers without an
+environment.
 """
 
 from __future__ import annotations
@@ -66,11 +67,23 @@ class Math(TextEnv):
         templates end them. Then a response without `</think>` is one that was cut off. The trainer
         and `vpd eval` see it for themselves and need no option (see `vpd_envs.thinking`).
 
-    Answers are equal if they are the same text, but for what only changes its looks, the same plain
-    number, or equal for Math-Verify: so `0.5` equals `\frac12`, decimals are compared to 6 places,
-    lists have no order and need no brackets, an equation stands for its right side, and units are
-    ignored, as is `%` (5% equals both 5 and 0.05). Problems with a tolerance (OlympiadBench's
-    `error`) take any number that is no farther off.
+    Answers are compared in a normal form (see `math_notation`, `math_words`), in which Unicode,
+    plain names (`pi`, `sqrt(2)`), thousands separators and number words (`5 million`) are LaTeX.
+    They are equal if they are the same text, the same plain number, or equal for Math-Verify and
+    SymPy, with these conventions:
+
+    - Exact numbers are compared exactly, however small they are. If one of them is a decimal, both
+      are rounded to 6 places and may differ by 2e-5 of the larger: `0.333333` equals `1/3`.
+    - Lists and sets have no order and need no brackets; points do. `\pm` stands for two answers.
+    - An equation stands for its right side where the other answer is no equation. An inequality
+      equals the interval that it describes.
+    - 5% equals 5% and 5 and 0.05.
+    - Units are ignored where one of the answers has none. If both have one, they must agree: 5
+      hours are not 5 minutes, nor is 5 a.m. 5 p.m. Nouns such as `apples` are ignored. Units are
+      not converted. Remarks that change an answer (`5 or 6`, `not 5`, `at least 5`) are no units.
+    - Words are compared as texts, without regard to case.
+
+    Problems with a tolerance (OlympiadBench's `error`) take any number that is no farther off.
 
     Statuses beside SOLVED and WRONG_ANSWER: NO_ANSWER (no box, or it was cut off), EMPTY_ANSWER,
     FORMAT_ERROR (it has an answer that cannot be read), TIME_LIMIT and MEMORY_LIMIT (it could not

@@ -228,9 +228,9 @@ def decided_words(gold: str, prediction: str) -> Decision | None:
         return Decision(letter == gold, "text")
     if choice(gold) and (is_letter(prediction) or choice(prediction)):
         return Decision(choice(gold) == (choice(prediction) or prediction), "text")
-    if is_words_alone(gold) and is_words_alone(prediction):
-        if text_key(gold) == text_key(prediction):
-            return Decision(True, "text")
+    are_words = is_words_alone(gold) and is_words_alone(prediction)
+    if are_words and text_key(gold) == text_key(prediction):
+        return Decision(True, "text")
     wanted, read = measured(gold, prediction)
     if not units_agree(wanted.unit, read.unit):
         return Decision(False, "text")

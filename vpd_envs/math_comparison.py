@@ -40,7 +40,7 @@ DIGITS = 50  # to which numbers that are no fractions are computed
 EQUAL_TO = "1e-40"  # relative difference of equal ones
 TINY = 1e-30
 DECIMAL_PLACES = 6  # to which decimals are compared
-DECIMALS_EQUAL_TO = "2e-4"  # and how far they may be apart, relatively: small ones have few places
+DECIMALS_EQUAL_TO = "2e-5"  # and how far they may be apart, relatively: small ones have few places
 
 
 def warm_up() -> None:
@@ -453,7 +453,7 @@ LAST_EQUATION = re.compile(r"(?<![\\<!>])=")
 
 
 def read_expression(text: str) -> tuple[Any, ...]:
-    """A tidy text as one LaTeX expression: (SymPy object, text) or, if it is none, (text,) or ()."""
+    """A tidy text as one LaTeX expression: (SymPy object, text); if it is none, (text,) or ()."""
     if not text:
         return ()
     for each in dict.fromkeys((text, last_side(text))):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 Replacement = str | Callable[[re.Match[str]], str]
@@ -29,7 +30,8 @@ def normal_form(text: str) -> str:
     for notation in DELIMITERS:
         text = notation.rewrite(text)
     text = without_braces(text)
-    text = commands_rewritten(text) if "\\" in text else text
+    with suppress(RecursionError):  # of commands in each other hundreds deep
+        text = commands_rewritten(text) if "\\" in text else text
     text = with_function_brackets(in_radians(text))
     text = without_thousands_commas(text)
     for notation in PATTERNS:
@@ -177,7 +179,8 @@ DELIMITERS = (
         r"a\\[4pt] b", r"a\\ b",
     ),
     notation(r"(?<!\\)\\[\[\]]", "", r"\[x\]", "x"),
-    notation(r"\A\s*(\*\*|__)(.*)\1\s*\Z", r"\2", "**42**", "42"),
+    notation(r"\A\s*(\*{1,3}|_{1,3})([^*]*)\1\s*\Z", r"\2", "**42**", "42"),
+    notation(r"\A\s*\*\*([^*]*[:=])\s*\*\*", r"\1", "**Answer:** 42", "42"),
     notation(r"\A\s*`([^`]*)`\s*\Z", r"\1", "`42`", "42"),
     notation(r"\*\*|\^\^", "^", "x**(1/2)", "x^{1/2}"),
     notation(
@@ -202,6 +205,12 @@ DELIMITERS = (
         r"\\(begin|end)\{smallmatrix\}", r"\\\1{matrix}",
         r"\begin{smallmatrix}1\end{smallmatrix}", r"\begin{matrix}1\end{matrix}",
     ),
+    notation(
+        r"\\begin\{(array|tabular)\}\{[^{}]*\}([^&\\]*)\\end\{\1\}", r"\2",
+        r"\begin{array}{c}42\end{array}", "42",
+    ),
+    notation(r"\{\s*\\rm\s+([^{}]*)\}", r"\\text{\1}", r"5{\rm cm}", r"5\text{cm}"),
+    notation(r"(?<![A-Za-z])\{\s*([:;=<>])\s*\}", r"\1", "10{:}30", "10:30"),
     notation(r"\\not\s*=", r"\\ne ", r"x \not= 1", r"x \ne 1"),
     notation(r"\\not\s*\\in(?![A-Za-z])", r"\\notin ", r"x \not\in A", r"x \notin A"),
     notation(r"\\[Bb]bb\s*\{?([A-Z])\}?", r"\\mathbb{\1}", r"\Bbb R", r"\mathbb{R}"),
@@ -274,6 +283,8 @@ LABEL = (
     r"(?i)\A\s*(?:the )?(?:final )?(?:answer|ans|result|solution)(?![A-Za-z])(?: is)?\s*[:=]?\s*"
 )
 
+TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}
+
 # After the commands are read; the order matters.
 PATTERNS = (
     # Numbers
@@ -336,6 +347,7 @@ PATTERNS = (
         r"\\\1 ", "ln 2", r"\ln 2",
     ),
     notation(r"(?<![\\A-Za-z])pi(?=[A-Za-z](?![A-Za-z]))", r"\\pi ", "pi*r", r"\pi \cdot r"),
+    notation(r"\\log\s*_\s*(?:e|\{\s*e\s*\})", r"\\ln ", r"\log_e 3", r"\ln 3"),
     # Sets
     notation(r"\\\{\s*\\\}|\\varnothing(?![A-Za-z])", r"\\emptyset ", r"\varnothing", r"\{\}"),
     notation(
@@ -352,13 +364,16 @@ PATTERNS = (
     ),
     # Small things
     notation(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", r"30^{\circ}", r"30^\circ"),
+    notation(r"(?<=\d)\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\})", r"^\\circ ", "30^o", r"30^\circ"),
     notation(
-        r"\^\s*\\circ\s*(?:\\text\{\s*)?([CF])\}?(?![A-Za-z])", r"\\text{ degrees \1}",
-        r"5^\circ\text{C}", r"5\text{ degrees C}",
+        r"\^\s*\\circ\s*(?:\\text\{\s*)?([CF])\}?(?![A-Za-z])",
+        lambda match: rf"\text{{ degrees {TEMPERATURES[match[1]]}}}",
+        r"5^\circ\text{C}", r"5\text{ degrees celsius}",
     ),
     notation(r"\^\\circ(?=\s*\Z)", r"\\text{ degrees}", r"30^\circ", r"30\text{ degrees}"),
     notation(
-        r"\^\s*\{?\s*(?:\\text\{)?(?:st|nd|rd|th)(?![A-Za-z])\}?\}?", "", r"5^{\text{th}}", "5"
+        r"(?:(?<=\d)\^\s*\{?\s*(?:st|nd|rd|th)|\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\})"
+        r"(?![A-Za-z])\}?", "", r"5^{\text{th}}", "5",
     ),
     notation(r"(?<=\d)\s*(?:\\text\{\s*)?(?:st|nd|rd|th)\}?(?![A-Za-z])", "", r"5\text{th}", "5"),
     notation(r"(?<![\d.])\.(?=\d)", "0.", ".5", "0.5"),
@@ -381,25 +396,29 @@ PATTERNS = (
 
 # Commands -----------------------------------------------------------------------------------------
 
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Commands that do not change what their argument means.
-STYLES = frozenset(
-    "boldsymbol mathbf bm pmb mathsf mathit mathtt mathnormal mathcal underline underbar ensuremath "
-    "boxed fbox mathstrut overbrace underbrace smash emph displaylines mathop mathord cancel"
-    "".split()
+STYLES = words(
+    "boldsymbol mathbf bm pmb mathsf mathit mathtt mathnormal mathcal underline underbar "
+    "ensuremath boxed fbox mathstrut overbrace underbrace smash emph displaylines mathop mathord "
+    "cancel"
 )
 # Commands without an argument that change only how what follows looks.
-SWITCHES = frozenset(
+SWITCHES = words(
     "displaystyle textstyle scriptstyle scriptscriptstyle limits nolimits tiny scriptsize "
     "footnotesize small normalsize large Large LARGE huge Huge bf rm it sf tt cal bfseries itshape "
     "rmfamily sffamily left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl "
     "Biggr bigm mleft mright mathrm mathbf boldmath unboldmath centering noindent hfill strut "
     "protect nonumber notag"
-    "".split()
 )
 # Commands whose argument is text, or letters that stand upright.
-TEXTS = frozenset(
-    "text textrm textnormal textup textbf textit textsf texttt textsc mathrm mbox hbox operatorname "
-    "textstyle unit".split()
+TEXTS = words(
+    "text rm textrm textnormal textup textbf textit textsf texttt textsc mathrm mbox hbox "
+    "operatorname textstyle unit"
 )
 # How many leading arguments say only in what color, or how far, the last one is shown.
 SHOWN_IN = {"textcolor": 1, "colorbox": 1, "fcolorbox": 2}
@@ -421,16 +440,17 @@ RENAMED = {
     "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "infin": "infty", "inf": "infty",
     "bigcup": "cup", "bigcap": "cap", "smallsetminus": "setminus", "dots": "ldots",
     "cdots": "ldots", "ast": "cdot", "bullet": "cdot", "div": "/", "lor": "text{ or }",
-    "vee": "text{ or }", "land": "text{ and }", "wedge": "text{ and }", "degree": "^", "pounds": "",
-    "euro": "", "imath": "i", "jmath": "j", "emptyset": "emptyset ", "thickapprox": "approx",
+    "vee": "text{ or }", "land": "text{ and }", "wedge": "text{ and }",
+    "degree": "^", "textdegree": "^",
+    "pounds": "", "euro": "", "imath": "i", "jmath": "j", "emptyset": "emptyset ",
+    "thickapprox": "approx",
     "simeq": "approx", "cong": "approx", "sim": "approx", "percent": "%", "backslash": "setminus",
     "slash": "/", "lneq": "<", "gneq": ">",
 }  # fmt: skip
 LITERAL = {"[", "]", "(", ")", "|", "/", "<", ">", "i", "j", "", "%"}  # renamed to no command
 COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
-FUNCTIONS = frozenset(
+FUNCTIONS = words(
     "sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan ln log exp gcd lcm max min det"
-    "".split()
 )
 
 
@@ -459,13 +479,13 @@ def rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]
     """What the command that ends there is written as, and where its last argument ends."""
     command = RENAMED.get(command, command)
     has_argument = text[end:].lstrip()[:1] == "{"
+    if command in SHOWN_IN or command in IGNORED:
+        end = option_end(text, end)
     if command in SHOWN_IN:
         for _ in range(SHOWN_IN[command]):
             end = argument_at(text, end)[1]
         return styled(text, end, before)
     if command in IGNORED:
-        if text[end : end + 1] == "[":
-            end = text.find("]", end) + 1 or end
         return "", argument_at(text, end)[1]
     if command in TEXTS and has_argument:
         content, end = argument_at(text, end)
@@ -480,6 +500,11 @@ def rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]
     if command == "^":
         return r"^\circ ", end
     return (command if command in LITERAL else f"\\{command}"), end
+
+
+def option_end(text: str, start: int) -> int:
+    """Where the `[...]` ends that stands there, if one does."""
+    return (text.find("]", start) + 1 or start) if text[start : start + 1] == "[" else start
 
 
 def styled(text: str, end: int, before: str) -> tuple[str, int]:
@@ -534,7 +559,9 @@ def upright(content: str, before: str) -> str:
 BEHIND_NUMBER = re.compile(r"[\d})/]\s*(?:\\[,;: ]|~|\s)*\Z")
 UNIT_LETTERS = frozenset("msghLlNJWVAKFCt")  # `5\mathrm{m}` is a length, `5\mathrm{x}` is not
 # Single letters with numbers and signs: mathematics in `\text{}` by mistake.
-FORMULA = re.compile(r"(?=.*(?:\d\s*[A-Za-z]|[\^+=*/<>]))(?:[A-Za-z](?![A-Za-z])|[\d\s^+=*/<>().-])+")
+FORMULA = re.compile(
+    r"(?=.*(?:\d\s*[A-Za-z]|[\^+=*/<>]))(?:[A-Za-z](?![A-Za-z])|[\d\s^+=*/<>().-])+"
+)
 LEADING_NUMBER = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)\s*(?=[A-Za-z])(?![eE]\d)")
 
 

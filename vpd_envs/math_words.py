@@ -8,22 +8,21 @@ raises.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from collections.abc import Iterable
+from decimal import Decimal, localcontext
 from functools import lru_cache
 
-# Number words --------------------------------------------------------------------------------------
+from vpd_envs.math_notation import words
 
-SMALL = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen".split()
-    )
-} | {
-    word: 10 * value
-    for value, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
+# Number words -------------------------------------------------------------------------------------
+
+UNITS_AND_TEENS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+SMALL = {word: value for value, word in enumerate(UNITS_AND_TEENS.split())} | {
+    word: 10 * value for value, word in enumerate(TENS.split(), start=2)
 }
 SCALES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
@@ -40,14 +39,18 @@ OPERATIONS = (
     (r"\s*(?:cubed)", "^{3}"),
     (r"\s*(?:factorial)", "!"),
     (r"\s*(?:percent(?:age)?(?: points?)?|per cent|pct)", "%"),
-    (r"\s*(?:times|multiplied by)\s*", r" \\cdot "),
+    (r"\s*(?:times|multiplied by)\s*(?=\S)", r" \\cdot "),
     (r"\s*(?:divided by|over)\s*", "/"),
     (r"\s*plus\s*", "+"),
     (r"\s*minus\s*", "-"),
     (r"\s*to the (?:power(?: of)?)\s*(\d+)", r"^{\1}"),
 )
-BEFORE_NUMBER = ((r"(?:minus|negative)\s*", "-"), (r"(?:double|twice)\s*", r"2 \\cdot "),
-                 (r"(?:triple|thrice)\s*", r"3 \\cdot "), (r"(?:the )?square root of\s*", r"\\sqrt "))  # fmt: skip
+BEFORE_NUMBER = (
+    (r"(?:minus|negative)\s*", "-"),
+    (r"(?:double|twice)\s*", r"2 \\cdot "),
+    (r"(?:triple|thrice)\s*", r"3 \\cdot "),
+    (r"(?:the )?square root of\s*", r"\\sqrt "),
+)
 
 COUNT = "|".join([*SMALL, *SCALES])
 SEPARATOR = r"(?:[\s-]+(?:and[\s-]+)?)"
@@ -56,14 +59,16 @@ RUN = re.compile(
     re.IGNORECASE,
 )
 HAS_NUMBER_WORD = re.compile(
-    rf"(?i)(?<![\\A-Za-z])(?:{COUNT}|{'|'.join(PARTS)}|halves|squared|cubed|factorial|per ?cent|pct|"
-    r"percentage|times|divided|multiplied|over|plus|minus|negative|double|twice|triple|thrice|"
-    r"square root)s?(?![A-Za-z])"
+    rf"(?i)(?<![\\A-Za-z])(?:{COUNT}|{'|'.join(PARTS)}|halves|squared|cubed|factorial|per ?cent"
+    r"|pct|percentage|times|divided|multiplied|over|plus|minus|negative|double|twice|triple|thrice"
+    r"|square root)s?(?![A-Za-z])"
 )
 NUMBER = r"\d+(?:\.\d+)?"
 SCALED = re.compile(
     rf"(?i)(?<![\d.^_{{])({NUMBER})\s*((?:\s*(?:{'|'.join(SCALES)})s?(?![A-Za-z]))+)"
 )
+MOST_DIGITS = 4000
+BETWEEN_NUMBERS = words("a an and of by to the power")
 PART = rf"({'|'.join(PARTS)})(?:s|es)?(?![A-Za-z])"
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -81,14 +86,13 @@ def numbers_of_words(text: str) -> str:
     text = RUN.sub(run_value, text)
     text = SCALED.sub(scaled, text)
     text = re.sub(rf"(?i)(?<=[\d}})])[\s-]+{PART}", part_of_one, text)
-    for words, normal in OPERATIONS:
-        text = re.sub(rf"(?i)(?<=[\d}})!%])(?<![A-Za-z]{{2}})\s*(?<![\\A-Za-z]){words}(?![A-Za-z])",
-                      normal, text)  # fmt: skip
-        text = re.sub(
-            rf"(?i)(?<![A-Za-z\\])([A-Za-z])\s+{words}(?![A-Za-z])", rf"\g<1>{normal}", text
-        )
-    for words, normal in BEFORE_NUMBER:
-        text = re.sub(rf"(?i)(?<![\\A-Za-z]){words}(?=[\d\\(])", normal, text)
+    for spoken, normal in OPERATIONS:
+        behind_number = rf"(?i)(?<=[\d}})!%])\s*(?<![\\A-Za-z]){spoken}(?![A-Za-z])"
+        behind_letter = rf"(?i)(?<![A-Za-z\\])([A-Za-z])\s+{spoken}(?![A-Za-z])"
+        text = re.sub(behind_number, normal, text)
+        text = re.sub(behind_letter, rf"\g<1>{normal}", text)
+    for spoken, normal in BEFORE_NUMBER:
+        text = re.sub(rf"(?i)(?<![\\A-Za-z]){spoken}(?=[\d\\(])", normal, text)
     return re.sub(r"\\sqrt (\d+)", r"\\sqrt{\1}", text)
 
 
@@ -99,16 +103,7 @@ def bare_number_words(match: re.Match[str]) -> str:
     pieces: list[str] = []
     rest: list[str] = []
     for word in match[1].replace("-", " ").split():
-        is_number = HAS_NUMBER_WORD.fullmatch(word) or word.lower() in (
-            "a",
-            "an",
-            "and",
-            "of",
-            "by",
-            "to",
-            "the",
-            "power",
-        )
+        is_number = HAS_NUMBER_WORD.fullmatch(word) or word.lower() in BETWEEN_NUMBERS
         if is_number or not word.isalpha():
             pieces += [text_of(rest), word] if rest else [word]
             rest = []
@@ -123,10 +118,11 @@ def text_of(words: list[str]) -> str:
 
 
 def scaled(match: re.Match[str]) -> str:
-    value = Decimal(match[1])
-    for word in match[2].lower().split():
-        value *= SCALES[word if word in SCALES else word.removesuffix("s")]
-    return f"{value.normalize():f}"
+    with localcontext(prec=MOST_DIGITS):
+        value = Decimal(match[1])
+        for word in match[2].lower().split():
+            value *= SCALES[word if word in SCALES else word.removesuffix("s")]
+        return f"{value.normalize():f}"
 
 
 def run_value(match: re.Match[str]) -> str:
@@ -164,8 +160,10 @@ UNITS = {
     "mg": "mg milligram", "g": "g gm gram", "kg": "kg kilogram", "t": "t ton tonne",
     "lb": "lb pound", "oz": "oz ounce", "mL": "ml mL milliliter millilitre", "L": "L l liter litre",
     "gal": "gal gallon", "qt": "qt quart", "pt": "pint", "cup": "cup", "degree": "degree deg",
-    "degree c": "celsius", "degree f": "fahrenheit", "rad": "rad radian", "dollar": "dollar usd buck",
-    "cent": "cent", "euro": "euro eur", "pound sterling": "sterling", "yen": "yen", "yuan": "yuan rmb",
+    "degree c": "celsius", "degree f": "fahrenheit", "rad": "rad radian",
+    "dollar": "dollar usd buck",
+    "cent": "cent", "euro": "euro eur", "pound sterling": "sterling", "yen": "yen",
+    "yuan": "yuan rmb",
     "rupee": "rupee rs", "N": "N newton", "J": "J joule", "kJ": "kJ kilojoule", "W": "W watt",
     "kW": "kW kilowatt", "V": "V volt", "A": "A amp ampere", "K": "K kelvin", "Hz": "Hz hertz",
     "Pa": "Pa pascal", "mol": "mol mole", "eV": "eV", "acre": "acre", "hectare": "hectare ha",
@@ -180,18 +178,19 @@ UNITS = {
 }  # fmt: skip
 UNIT_OF = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings.split()}
 # Behind a number, these make of it another answer, or a remark on it.
-NOT_UNITS = frozenset(
+NOT_UNITS = words(
     "but also not no nor or and if for when where while except than most least unless plus minus "
-    "times maybe perhaps either both neither only because since so then is are was were be as which "
-    "that what with without may might could would should can cannot undefined otherwise other "
-    "some each every all it this there twice double thrice triple mod modulo base to "
-    "".split()
+    "maybe perhaps either both neither only because since so then is are was were be as which that "
+    "what with without may might could would should can cannot undefined otherwise other some each "
+    "every all it this there twice double thrice triple mod modulo base to"
 )
 POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-WORD = r"[A-Za-z]+(?:['.-][A-Za-z]+)*\.?"
+ARTICLES = ("a", "an", "the", "of")
+SPELLED = r"[A-Za-z]+(?:['.-][A-Za-z]+)*"
+LONG_ENOUGH = 3  # letters of a noun of which nothing is known: `xy` is a product
 # Behind the end of a number, or of a command or bracket.
 TRAILING = re.compile(
-    r"(?<=[\d}!%)\]])\s*(?P<unit>(?:\s*(?:\\text\{[^{}]*\}|(?<![\\A-Za-z])[A-Za-z]+(?:['.-][A-Za-z]+)*"
+    r"(?<=[\d}!%)\]])\s*(?P<unit>(?:\s*(?:\\text\{[^{}]*\}|(?<![\\A-Za-z])[A-Za-z]+(?:['.-][A-Za-z]+)*\.?"
     r"|/|\\cdot |\^\{?-?\d\}?|\{\}))+)[\s.]*\Z"
 )
 CONSTANT = re.compile(r"(?P<before>.*\\pi)\s*(?P<unit>\\text\{[^{}]*\})[\s.]*\Z", re.DOTALL)
@@ -218,24 +217,25 @@ def split_unit(text: str, letters: bool) -> tuple[str, str]:
 @lru_cache(maxsize=4096)
 def unit_of(written: str, letters: bool) -> str:
     """The unit in one spelling, such as "ft^2" or "km/h"; "" if the words are not one."""
-    bare = TEXT.sub("", written)
-    bare_words = re.findall(r"[A-Za-z]+(?:['.-][A-Za-z]+)*", bare.replace("\\cdot", ""))
+    bare_words = re.findall(SPELLED, TEXT.sub("", written).replace("\\cdot", ""))
     if any(len(word) == 1 for word in bare_words) and not letters:
-        return ""
-    if any(
-        len(word) < 3 and known_unit(word)[0] == "?" and word not in POWERS for word in bare_words
-    ):
         return ""
     plain = TEXT.sub(r" \1 ", written).replace("\\cdot", " ")
     if re.search(r"[^A-Za-z\s/^{}().'\d-]|\\", plain) or re.search(r"(?<![\^{-])\d", plain):
         return ""
+    if any(len(word) < LONG_ENOUGH and not is_known(word) for word in re.findall(SPELLED, plain)):
+        return ""
     return product_of_units(TOKEN.finditer(plain))
 
 
-def product_of_units(tokens: object) -> str:
+def is_known(word: str) -> bool:
+    return known_unit(word)[0] != "?" or word in POWERS or word in ARTICLES
+
+
+def product_of_units(tokens: Iterable[re.Match[str]]) -> str:
     powers: dict[str, int] = {}
     sign, prefix, last = 1, 1, ""
-    for token in tokens:  # type: ignore[attr-defined]
+    for token in tokens:
         word = token[0]
         if token[1]:
             if not last:
@@ -250,7 +250,7 @@ def product_of_units(tokens: object) -> str:
                 powers[last] *= POWERS[word.lower()]
             else:
                 prefix = POWERS[word.lower()]
-        elif word not in ("a", "an", "the", "of"):
+        elif word not in ARTICLES:
             last, _, under = known_unit(word).partition("/")
             powers[last] = powers.get(last, 0) + sign * prefix
             if under:
@@ -315,12 +315,13 @@ def text_key(text: str) -> str:
     """What is compared of a text: its letters and digits, and signs that are not punctuation."""
     text = TEXT.sub(r" \1 ", text).lower()
     text = re.sub(r"\s*(?:,|;|\band\b|\bor\b)\s*", ",", text.strip(" .,;:!"))
-    parts = sorted(re.sub(r"[\s'\".~{}()$*`-]+", "", part) for part in text.split(","))
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])|\.(?!\d)", "", text)
+    parts = sorted(re.sub(r"[\s'\"~{}()$*`]+", "", part) for part in text.split(","))
     return ",".join(part for part in parts if part)
 
 
 CHOICE = re.compile(
-    r"(?:\\text\{)?\s*\(?\s*([A-Z])\s*(?:\}\s*)?[).:]\s*\}?(?:\s+\S.*)?|[(\[]([A-Z])[)\]]"
+    r"(?:\\text\{)?\s*\(?\s*([A-Z])\s*(?:\}\s*)?[).:]\s*\}?(?:\s+[^\s,;(][^,;(]*)?|[(\[]([A-Z])[)\]]"
 )
 
 

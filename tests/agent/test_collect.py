@@ -223,5 +223,5 @@ def test_an_answer_to_a_prompt_that_opens_no_thinking_is_its_own_text(policy):
 
 def test_only_tags_of_thinking_are_kept_of_the_special_tokens():
     policy = thinking_policy(special=True)
-    ids = policy.tokenizer("a</think>b").input_ids + [policy.tokenizer.eos_token_id]
+    ids = [*policy.tokenizer("a</think>b").input_ids, policy.tokenizer.eos_token_id]
     assert policy.decode(ids) == "a</think>b"

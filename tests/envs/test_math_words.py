@@ -40,6 +40,7 @@ def test_a_part_divides_the_number_before_it(word):
         ("1.5 million", 1_500_000),
         ("2 hundred thousand", 200_000),
         ("minus five", -5),
+        ("12345678901234567890123456789012345 thousand", 12345678901234567890123456789012345000),
     ],
 )
 def test_several_number_words_are_one_number(words, value):
