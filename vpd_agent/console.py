@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -110,6 +110,7 @@ def _number_table(tasks: list[Task]) -> Table:
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Bars]:
     quiet = quiet or not is_main_process()
+    drawn = console.is_terminal and not quiet
     progress = _Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -117,9 +118,10 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=quiet or not console.is_terminal,
+        disable=not drawn,
     )
-    with progress:
+    # Of one that is not drawn, rich 13 would write the end of a line.
+    with progress if drawn else nullcontext():
         yield Bars(progress, quiet)
 
 
