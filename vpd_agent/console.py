@@ -148,6 +148,7 @@ def _number_table(tasks: list[Task]) -> Table:
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Bars]:
     quiet = quiet or not is_main_process()
+    drawn = console.is_terminal and not quiet
     progress = _Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -155,11 +156,12 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=quiet or not console.is_terminal,
+        disable=not drawn,
     )
     shown = Bars(progress, quiet)
     with ExitStack() as stack:
-        stack.enter_context(progress)
+        if drawn:  # else rich 13 would write the end of a line
+            stack.enter_context(progress)
         if not quiet and not console.is_terminal:
             from vpd_envs.progress import repeated
 
