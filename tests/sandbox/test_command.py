@@ -479,7 +479,7 @@ class Busy:
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_a_program_that_starved_has_no_verdict(capsys, monkeypatch, program, form):
     monkeypatch.setattr(sandbox.command, "_open", lambda name, job: Busy())
-    assert main(["run", str(program("print(42)")), *form]) == 125
+    assert main(["run", str(program("print(42)")), "--stdin", os.devnull, *form]) == 125
     output = capsys.readouterr()
     assert output.out == ""
     assert "0.10 s of CPU time in 9.0 s" in output.err
