@@ -60,7 +60,8 @@ class RunFolder:
     def _open(self, resume: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"The output {self.path} is a file; pass a folder that can be made.")
-        used = self.path.is_dir() and any(p.name != LOCK for p in self.path.iterdir())
+        # A run that was killed at once may have left no more than a half-written config.json.
+        used = self.path.is_dir() and any(not _is_ours_alone(p) for p in self.path.iterdir())
         if used and not resume:
             raise ValueError(
                 f"The output folder {self.path} is in use: it is not empty. Pass another --out, "
@@ -208,6 +209,8 @@ class RunFolder:
             for ending in (NEW, OLD, GONE):
                 for left in folder.glob(f".*{ending}"):
                     shutil.rmtree(left)
+        for left in filter(_is_temporary, self.path.iterdir()):
+            left.unlink()
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -268,6 +271,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                     f"{path}, line {number}: expected JSON, got {line[:80]!r}."
                 ) from error
     return rows
+
+
+def _is_ours_alone(path: Path) -> bool:
+    """Whether a file says nothing of a run, nor of anything else."""
+    return path.name == LOCK or _is_temporary(path)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether it is what a kill inside of `write_atomically` leaves of a file of a run."""
+    stem, _, process = path.name.rpartition(".")
+    return process.isdigit() and stem in {f".{n}" for n in (CONFIG, METRICS, SAMPLES, BAD_BATCHES)}
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -438,6 +438,14 @@ def test_what_a_killed_process_left_half_done_is_put_right(tmp_path):
     assert [p.name for p in checkpoints.iterdir()] == ["000001"]
 
 
+def test_a_run_killed_while_it_wrote_its_configuration_has_not_used_the_folder(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json.4711").write_text('{"algor')
+    folder = RunFolder(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    folder.close()
+
+
 def test_the_newest_checkpoints_are_kept_by_number(tmp_path):
     folder = RunFolder(tmp_path / "run")
     for step in (8, 999_999, 1_000_000, 1_000_001):
