@@ -44,7 +44,6 @@ USAGE = """usage: vpd COMMAND …
 vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is installed."""
 
 EXTRAS = {  # the extra of this project that brings a package
-    "matplotlib": "report",
     "vllm": "vllm",
     "peft": "lora",
     **dict.fromkeys(("torch", "transformers", "safetensors", "yaml"), "train,report"),

@@ -191,7 +191,8 @@ def test_any_text_is_read_without_an_exception(text, other):
     assert all(part == part.strip() for part in parts(text))
     decision = decided(neat, tidy(other))
     assert decided(neat, neat).equal
-    assert decision is None or decision == decided(tidy(other), neat)
+    turned = decided(tidy(other), neat)
+    assert None in (decision, turned) or decision.equal is turned.equal
     assert compact(compact(neat)) == compact(neat)
 
 
