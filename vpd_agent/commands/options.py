@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from importlib.util import find_spec
@@ -35,13 +36,19 @@ class ProblemOptions:
     sandbox: str | None = None
     """Cage of untrusted programs: docker, bubblewrap, local; default: the strongest that works."""
     set: tuple[str, ...] = ()
-    """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half."""
+    """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half. Those
+    there are: vpd envs ID."""
 
     def spec(self, feedback: str = "environment") -> EnvironmentSpec:
         from vpd_agent.environment import EnvironmentSpec
         from vpd_envs.catalogue import parsed_options
 
         kwargs = parsed_options(self.set, data=self.data, sandbox=self.sandbox)
+        if "split" in kwargs:
+            raise ValueError(
+                "The split has flags of its own: --split of vpd eval, --train-split and "
+                "--eval-split of vpd train. Leave it out of --set."
+            )
         return EnvironmentSpec(self.env, feedback, kwargs)
 
 
@@ -144,7 +151,7 @@ def check_device(name: str) -> None:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")
         raise ValueError(
             f"--device {name} cannot be used here, with torch {torch.__version__}: {reason}. Leave "
             f"it away, or pass --device cpu; vpd doctor tells what torch finds."
