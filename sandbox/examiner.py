@@ -1444,7 +1444,8 @@ def entry_of(value, node, described):
     numpy = sys.modules.get("numpy")
     if class_ is getattr(numpy, "float64", None):
         return ["float", float(value)]
-    is_numpy = class_ is getattr(numpy, "ndarray", None) or class_.__module__ == "numpy"
+    scalar, array_ = getattr(numpy, "generic", None), getattr(numpy, "ndarray", None)
+    is_numpy = numpy is not None and (class_ is array_ or scalar in class_.__mro__)
     if is_numpy and NUMPY_DATA.fullmatch(getattr(getattr(value, "dtype", None), "str", "")):
         return ["numpy", value.dtype.str, value.tolist()]
     name = class_.__name__

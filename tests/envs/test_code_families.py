@@ -756,6 +756,40 @@ def test_unfit_mbpp_rows_are_refused_when_they_are_loaded(tmp_path, change, mess
         load(MBPP, tmp_path, MBPP_ROWS[0], MBPP_ROWS[1] | change)
 
 
+BUILTIN_NAME = MBPP_ROWS[0] | {
+    "task_id": 126,
+    "code": "def sum(a, b):\n    return a * b",
+    "test_list": ["assert sum(2, 3) == 6", "assert max(sum(1, 1), 0) == 1"],
+}
+TREE = MBPP_ROWS[0] | {
+    "task_id": 367,
+    "code": "class Node:\n    def __init__(self, n):\n        self.n, self.left = n, None\n"
+    "def depth(node):\n    return 0 if node is None else 1 + depth(node.left)",
+    "test_setup_code": "root = Node(1)\r\nroot.left = Node(2)",
+    "test_list": ["assert depth(root) == 2", "assert depth(root.left) == 1"],
+}
+PATCHED = MBPP_ROWS[0] | {
+    "task_id": 9,
+    "test_list": ["import random\nrandom.random = double\nassert double(1) == 2"],
+}
+
+
+def test_mbpp_takes_functions_named_like_builtins_and_setup_code_that_needs_the_program(tmp_path):
+    env = load(MBPP, tmp_path, BUILTIN_NAME, TREE)
+    for each in (BUILTIN_NAME, TREE):
+        problem = env.problem(str(each["task_id"]))
+        assert env.judge_code(problem, each["code"]).solved
+        assert not env.judge_code(problem, "def other():\n    pass").solved
+    assert "root = Node(1)\nroot.left = Node(2)\nassert depth" in env.problem("367").prompt
+
+
+def test_mbpp_leaves_out_by_name_what_no_sandbox_can_judge(tmp_path):
+    env = load(MBPP, tmp_path, MBPP_ROWS[0], PATCHED)
+    assert list(env.problem_ids) == ["1"]
+    assert list(env.excluded) == ["9"]
+    assert "random.random is changed in the tests' process alone" in env.excluded["9"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,14 +4,16 @@ Each case is a program and tests; they pass or fail here as they do where `exec`
 namespace. The examiner is the same in all cages, so these run in one kind of them.
 """
 
+# ruff: noqa: E501
+
 import contextlib
 import io
 import sys
 import types
 
 import pytest
-from conftest import make_or_skip
 
+import sandbox
 from sandbox.judge import AssertTest, judge
 
 STACK = """
@@ -473,6 +475,232 @@ assert value("1") is True
 """,
 }
 
+PAIRS = [  # a program, its tests
+    (
+        "def f(xs):\n    xs.append(1)\nclass Q:\n    def __init__(self): self.q=[]\n    def put(self,x): self.q.append(x)\n    def get(self): return self.q.pop(0)",
+        "q=Q(); l=[1]; q.put(l); assert q.get() == [1]",
+    ),
+    (
+        "class Q:\n    def __init__(self): self.q=[]\n    def put(self,x): self.q.append(x)\n    def get(self): return self.q.pop(0)",
+        "q=Q(); o=object(); q.put(o); assert q.get() is o",
+    ),
+    (
+        "def memo(f):\n    c={}\n    def g(*a):\n        if a not in c: c[a]=f(*a)\n        return c[a]\n    return g",
+        "calls=[]\n@memo\ndef h(x): calls.append(x); return x*2\nassert h(2)==4 and h(2)==4 and calls==[2]",
+    ),
+    (
+        "def retry(n):\n    def d(f):\n        def g(*a,**k):\n            for i in range(n):\n                try: return f(*a,**k)\n                except ValueError: pass\n            raise RuntimeError('no')\n        return g\n    return d",
+        "n=0\n@retry(3)\ndef h():\n    global n\n    n+=1\n    if n<3: raise ValueError\n    return n\nassert h()==3",
+    ),
+    (
+        "class Node:\n    def __init__(self,v): self.v=v; self.next=None\nclass LL:\n    def __init__(self): self.head=None\n    def add(self,v):\n        n=Node(v); n.next=self.head; self.head=n\n    def __iter__(self):\n        n=self.head\n        while n: yield n.v; n=n.next",
+        "l=LL(); l.add(1); l.add(2); assert list(l)==[2,1] and l.head.next.next is None\nl.head.next=None\nassert [x for x in l]==[2]",
+    ),
+    (
+        "import threading\nclass C:\n    def __init__(self): self.n=0; self.l=threading.Lock()\n    def inc(self):\n        with self.l: self.n+=1",
+        "import threading\nc=C()\nts=[threading.Thread(target=lambda:[c.inc() for _ in range(20)]) for _ in range(4)]\n[t.start() for t in ts]; [t.join() for t in ts]\nassert c.n==80",
+    ),
+    (
+        "from concurrent.futures import ThreadPoolExecutor\ndef pmap(f,xs):\n    with ThreadPoolExecutor(4) as e: return list(e.map(f,xs))",
+        "assert pmap(lambda x:x*x,range(10))==[x*x for x in range(10)]",
+    ),
+    (
+        "class P:\n    __slots__=('x',)\n    def __init__(self): self.x=1",
+        "p=P()\ntry:\n    p.y=1\n    assert False\nexcept AttributeError: pass\nassert p.x==1",
+    ),
+    (
+        "class T:\n    def __init__(self): self._c=0\n    @property\n    def c(self): return self._c\n    @c.setter\n    def c(self,v):\n        if v<0: raise ValueError('neg')\n        self._c=v",
+        "t=T(); t.c=5; assert t.c==5\ntry: t.c=-1\nexcept ValueError as e: assert 'neg' in str(e)\nelse: assert False",
+    ),
+    (
+        "class M(type):\n    def __call__(c,*a): \n        o=super().__call__(*a); o.tag=1; return o\nclass A(metaclass=M): pass",
+        "assert A().tag==1 and isinstance(A(),A)",
+    ),
+    (
+        "class A:\n    def __init_subclass__(cls,**k): cls.reg=k.get('n',0)",
+        "class B(A,n=3): pass\nassert B.reg==3",
+    ),
+    ("class A:\n    def __getattr__(self,n): return n.upper()", "a=A(); assert a.foo=='FOO'"),
+    ("class A:\n    def __eq__(self,o): return isinstance(o,int)", "assert A()==3"),
+    (
+        "class Temp:\n    def __init__(self,c): self.c=c\n    def __eq__(self,o): return self.c==o.c\n    def __lt__(self,o): return self.c<o.c",
+        "import bisect\nl=[Temp(1),Temp(3)]; bisect.insort(l,Temp(2)); assert [t.c for t in l]==[1,2,3]\nimport heapq\nh=[]\nfor c in (3,1,2): heapq.heappush(h,Temp(c))\nassert heapq.heappop(h).c==1",
+    ),
+    ("import sys\ndef f(): sys.exit(3)", "try: f()\nexcept SystemExit as e: assert e.code==3"),
+    ("def f(): raise KeyboardInterrupt", "try: f()\nexcept KeyboardInterrupt: pass"),
+    ("def f(n): return f(n+1)", "try: f(0)\nexcept RecursionError: pass"),
+    (
+        "def f(): return float('inf'), -0.0, 1e400",
+        "import math\nassert f()[0]==math.inf and math.copysign(1,f()[1])==-1",
+    ),
+    (
+        "from typing import List\ndef f(x: List[int]) -> List[int]: return x",
+        "assert f([1])==[1]\nimport typing\nassert typing.get_type_hints(f)['x'].__args__[0] is int",
+    ),
+    (
+        "def f(): return {(1,2):[3], frozenset([1]):{1}}",
+        "assert f()=={(1,2):[3], frozenset([1]):{1}}",
+    ),
+    (
+        "def outer():\n    class Inner:\n        x=1\n    return Inner",
+        "I=outer(); assert I.x==1 and I().x==1",
+    ),
+    ("class A:\n    class B:\n        v=2", "assert A.B.v==2 and A.B().v==2"),
+    (
+        "class A:\n    def m(self): return 1",
+        "import types\na=A(); assert isinstance(a.m, types.MethodType) and a.m()==1 and a.m.__self__ is a and A.m(a)==1",
+    ),
+    ("class A:\n    x=1", "a=A(); b=A(); A.x=2; assert a.x==2 and b.x==2; a.x=3; assert b.x==2"),
+    (
+        "class Acc:\n    def __init__(self,b): self.b=b\n    def __enter__(self): return self\n    def __exit__(self,*a): self.b=0",
+        "with Acc(3) as a: assert a.b==3\nassert a.b==0",
+    ),
+    (
+        "class It:\n    def __init__(self,n): self.n=n\n    def __iter__(self): return self\n    def __next__(self):\n        if self.n<=0: raise StopIteration\n        self.n-=1; return self.n",
+        "assert list(It(3))==[2,1,0] and sum(It(4))==6 and dict(zip('ab',It(2)))=={'a':1,'b':0}",
+    ),
+    ("def f(*, a, **k): return a", "try: f(1)\nexcept TypeError: pass\nassert f(a=2)==2"),
+    (
+        "class A:\n    def __str__(self): return 'A!'",
+        "assert str(A())=='A!' and f'{A()}'=='A!' and '%s'%A()=='A!' and 'x{}'.format(A())=='xA!' and ''.join(map(str,[A()]))=='A!'",
+    ),
+    (
+        "class A:\n    def __bytes__(self): return b'q'\n    def __fspath__(self): return '/x'",
+        "import os\nassert bytes(A())==b'q' and os.fspath(A())=='/x'",
+    ),
+    (
+        "class Mat:\n    def __init__(s,r): s.r=r\n    def __matmul__(s,o): return Mat([[sum(a*b for a,b in zip(x,y)) for y in zip(*o.r)] for x in s.r])\n    def __getitem__(s,ij): i,j=ij; return s.r[i][j]\n    def __pow__(s,n): return s if n==1 else s@(s**(n-1))",
+        "m=Mat([[1,1],[1,0]]); assert (m@m)[0,0]==2 and (m**5)[0,1]==5",
+    ),
+    (
+        "from functools import singledispatch\n@singledispatch\ndef f(x): return 'o'\n@f.register\ndef _(x:int): return 'i'",
+        "assert f(1)=='i' and f('a')=='o'\n@f.register(list)\ndef g(x): return 'l'\nassert f([])=='l'",
+    ),
+    (
+        "from contextlib import ExitStack, suppress\ndef f(cb):\n    with ExitStack() as s:\n        s.callback(cb); return 1",
+        "r=[]; assert f(lambda:r.append(1))==1 and r==[1]",
+    ),
+    (
+        "import json\ndef dump(o): return json.dumps(o)\n",
+        "assert dump({'a':[1,None]})=='{\"a\": [1, null]}'",
+    ),
+    (
+        "class E(Exception):\n    code=5\n    def __init__(self,a,b): self.a=a; self.b=b\n    def __str__(self): return f'{self.a}-{self.b}'\ndef f(): raise E(1,[2])",
+        "try: f()\nexcept E as e: assert str(e)=='1-[2]' and e.code==5 and e.b==[2] and e.args==(1,[2])",
+    ),
+    (
+        "def f(cb):\n    try: cb()\n    except ZeroDivisionError as e: return str(e)",
+        "assert f(lambda: 1/0)=='division by zero'",
+    ),
+    (
+        "class MyErr(Exception): pass\ndef f(cb):\n    try: cb()\n    except MyErr: return 'mine'",
+        "def cb(): raise MyErr('x')\nassert f(cb)=='mine'",
+    ),
+    ("def f(cls): return cls(3).v", "class K:\n    def __init__(self,v): self.v=v\nassert f(K)==3"),
+    (
+        "def f(o): return sorted(o, key=lambda n:n.v)[0].v",
+        "class K:\n    def __init__(self,v): self.v=v\nassert f([K(3),K(1)])==1",
+    ),
+    (
+        "def f(o): return max(o).v, len({*o}), str(o[0]), o[0]==o[1], isinstance(o[0],type(o[1]))",
+        "class K:\n    def __init__(self,v): self.v=v\n    def __lt__(self,x): return self.v<x.v\n    def __gt__(self,x): return self.v>x.v\n    def __str__(self): return 's'\nassert f([K(3),K(1)])==(3,2,'s',False,True)",
+    ),
+    (
+        "import copy\ndef f(n): m=copy.deepcopy(n); m.v=9; return m",
+        "class K:\n    def __init__(self,v): self.v=v\nk=K(1); m=f(k); assert k.v==1 and m.v==9 and isinstance(m,K)",
+    ),
+    (
+        "import dataclasses\ndef f(p): return dataclasses.replace(p,x=5), dataclasses.asdict(p)",
+        "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x:int=1\nassert f(P())==(P(5),{'x':1})",
+    ),
+    (
+        "from enum import Enum\ndef f(c): return c.name, c.value, c is type(c).R",
+        "from enum import Enum\nclass C(Enum):\n    R=1\nassert f(C.R)==('R',1,True)",
+    ),
+    (
+        "def f(p): return p.x + p[1], len(p)",
+        "from collections import namedtuple\nP=namedtuple('P','x y')\nassert f(P(1,2))==(3,2)",
+    ),
+    (
+        "def f(it): return [x for x in it]",
+        "assert f(iter([1,2]))==[1,2] and f(x for x in 'ab')==['a','b'] and f(map(str,[1]))==['1'] and f({'a':1}.items())==[('a',1)]",
+    ),
+    (
+        "def f(fh): return fh.read().upper()",
+        "import io\nassert f(io.StringIO('ab'))=='AB'\nwith open('t.txt','w') as h: h.write('x')\nassert f(open('t.txt'))=='X'",
+    ),
+    ("def f(m): return m.sqrt(4)", "import math\nassert f(math)==2"),
+    (
+        "class A:\n    def __hash__(self): return 1\n    def __eq__(self,o): return True",
+        "assert {A():1}[A()]==1 and A() in {A()}",
+    ),
+    (
+        "class Money:\n    def __init__(s,a): s.a=a\n    def __sub__(s,o): return Money(s.a-(o.a if isinstance(o,Money) else o))\n    def __eq__(s,o): return s.a==(o.a if isinstance(o,Money) else o)\nclass W:\n    def total(self): return Money(7)",
+        "assert W().total()-2==Money(5)",
+    ),
+    (
+        "class W:\n    def __init__(s): s.l=[]\n    def __len__(s): return len(s.l)\n    def __iadd__(s,x): s.l.append(x); return s",
+        "w=W(); w+=3; w+=4; assert len(w)==2 and w.l==[3,4]",
+    ),
+    (
+        "import abc\nclass S(abc.ABC):\n    @abc.abstractmethod\n    def a(self): ...",
+        "class T(S): pass\ntry: T()\nexcept TypeError: pass\nelse: assert False",
+    ),
+    (
+        "from typing import Protocol, runtime_checkable, Generic, TypeVar\n@runtime_checkable\nclass P(Protocol):\n    def go(self): ...\nclass A:\n    def go(self): return 1",
+        "assert isinstance(A(), P)",
+    ),
+    (
+        "from typing import Generic, TypeVar\nT=TypeVar('T')\nclass Box(Generic[T]):\n    def __init__(s,v): s.v=v",
+        "assert Box[int](3).v==3 and Box(2).v==2",
+    ),
+    (
+        "class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f()+1",
+        "class C(B):\n    def f(self): return super().f()+1\nassert C().f()==3",
+    ),
+    (
+        "class V:\n    def __init__(self,*c): self.c=c\n    def __iter__(self): return iter(self.c)\n    def __eq__(self,o): return tuple(self)==tuple(o)",
+        "assert V(1,2)==V(1,2) and V(1,2)==(1,2) and [1,2]==list(V(1,2))",
+    ),
+    ("def f(): return (i for i in range(3))", "g=f(); assert 1 in g and list(g)==[2]"),
+    ("def f(d): return d['k']()", "assert f({'k':lambda:3})==3"),
+    ("def f(): return lambda x: x+1, [lambda: 2]", "a,b=f(); assert a(1)==2 and b[0]()==2"),
+    ("x = [1]\ndef f(): return x", "f().append(2); assert f() == [1] or f() == [1, 2]"),
+    (
+        "import time\ndef f(): time.sleep(0.05); return 1",
+        "import time\nt=time.time(); f(); assert time.time()-t>=0.04",
+    ),
+    ("def f(s): return s.encode('utf-16'), s[::-1]", "assert f('é😀\\ud800'[:2])[1]=='😀é'"),
+    ("class A: pass", "import weakref\na=A(); r=weakref.ref(a); assert r() is a"),
+    (
+        "def f(a,b=1): pass",
+        "import inspect\nassert inspect.signature(f).parameters['b'].default==1 and inspect.getfullargspec(f).args==['a','b']",
+    ),
+    ("class A:\n    n: int = 3", "assert A.__annotations__=={'n':int} and A().n==3"),
+    ("def f(): return type('X',(),{'a':1})()", "assert f().a==1 and type(f()).__name__=='X'"),
+    (
+        "import collections\nclass L(collections.UserList): pass\nclass D(collections.OrderedDict): pass",
+        "assert L([1,2])[0]==1 and len(L([1]))==1 and L([1])==[1] and list(D(a=1))==['a'] and D(a=1)=={'a':1}",
+    ),
+    (
+        "import datetime\nclass Day(datetime.date): pass\ndef f(): return Day(2024,1,1)",
+        "import datetime\nassert f()==datetime.date(2024,1,1) and f().year==2024 and f()<datetime.date(2025,1,1)",
+    ),
+    ("def f(x): return x is None, x == [], x", "assert f(None)==(True,False,None)"),
+    (
+        "class S(set):\n    def both(self,o): return self & o",
+        "assert S({1,2}).both({2})=={2} and S({1})=={1} and S({1})|{2}=={1,2} and 1 in S({1})",
+    ),
+    (
+        "def f(): print('a', end=''); return 1",
+        "import io\nfrom contextlib import redirect_stdout\nout=io.StringIO()\nwith redirect_stdout(out): r=f()\nassert (r,out.getvalue())==(1,'a')",
+    ),
+    (
+        "class Logger:\n    def __init__(self): self.lines=[]\n    def log(self,m): self.lines.append(m)",
+        "l=Logger(); l.log('x'); assert l.lines==['x'] and len(l.lines)==1; l.lines.clear(); assert l.lines==[]",
+    ),
+]
+
 
 def cases():
     """Sections between `---` are cases; where each line is code by itself, each line is one."""
@@ -480,6 +708,7 @@ def cases():
         for section in text.strip("\n").split("\n---\n"):
             lines = section.split("\n")
             yield from ((code, each) for each in (lines if all(map(is_code, lines)) else [section]))
+    yield from PAIRS
 
 
 def is_code(line):
@@ -507,7 +736,7 @@ def passes_in_one_process(code, tests):
 
 @pytest.fixture(scope="module")
 def one_box():
-    with make_or_skip("local", cages=1) as box:
+    with sandbox.make("local", cages=1) as box:
         yield box
 
 

@@ -615,6 +615,23 @@ def test_tests_that_cannot_run_are_an_error_and_no_verdict(box, tests, words):
     assert words in str(caught.value)
 
 
+def test_tests_of_a_builtins_name_take_it_from_the_program_or_ask_which(box):
+    code = "def sum(a, b):\n    return a * b\ndef max(a):\n    return 0"
+    assert examined(box, code, "assert sum(2, 3) == 6")[0] == "passed"
+    assert examined(box, code, "assert sum(2, 3) == 5")[0] == "wrong_answer"
+    both = "assert sum(2, 3) == 6\nassert max([1]) == 0"
+    with pytest.raises(ValueError, match=r"call only builtins \(max, sum\)"):
+        examined(box, code, both)
+    assert examined(box, code, both, ("sum", "max"))[0] == "passed"
+
+
+def test_no_answer_makes_its_tests_unfit(box):
+    tests = "assert total(Pair(1, 2)) == 3"
+    for code in ("Pair = slice", "Pair = print", "import sys as Pair", "Pair = lambda *a: Pair"):
+        outcome, _, _ = examined(box, f"{code}\ndef total(pair):\n    return pair.a", tests)
+        assert outcome in ("error", "wrong_answer")
+
+
 # Programs that want to pass -----------------------------------------------------------------------
 
 ATTACKS = {
