@@ -17,11 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from sandbox.installation import install_hint
+from vpd_agent.model_probe import logits_alone, probe_rows
 from vpd_agent.policy import Policy, Precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+_READ_BY_MAMBA = {"out_proj", "conv1d"}
+"""Layers of Mamba's blocks whose weights its kernels read; peft refuses them in these models."""
+
+_OF_EXPERTS = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
+"""Names that peft takes for those of experts where these are fused into one weight."""
 
 STUDENT = "default"  # peft's name of an adapter that is loaded without one
 
@@ -42,7 +49,8 @@ def add_lora(
 
     rank: r of W + alpha/r · B·A. alpha: None for 2 · rank.
     target: the linear layers that get one, by the ends of their names ("q_proj", "v_proj" …);
-        "all-linear": all but the output embedding.
+        "all-linear": all but the output embedding, and but layers whose weights the model reads
+        without calling them (fused experts, their routers, parts of Mamba).
     seed: of A; B begins at 0.
     Raises ValueError for bad numbers and layers, ModuleNotFoundError without peft.
     """
@@ -56,10 +64,11 @@ def add_lora(
     alpha = 2.0 * rank if alpha is None else alpha
     if rank < 1 or alpha <= 0:
         raise ValueError(f"rank must be at least 1 and alpha positive, got {rank} and {alpha}.")
+    targets = _linear_layers(policy) if target == "all-linear" else target
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        target_modules=target if isinstance(target, str) else list(target),
+        target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -75,6 +84,46 @@ def add_lora(
     switch = _Switch()
     switch.install(adapted)
     return _LoRAPolicy(adapted, policy.tokenizer, policy.precision, STUDENT, switch)
+
+
+def _linear_layers(policy: Policy) -> list[str]:
+    """Ends of the names of the layers that get an adapter by default: linear ones that the model
+    calls, found by a pass over a few tokens. Adapters of others would change nothing.
+
+    Raises ValueError where there is none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    model = policy.model
+    kinds: dict[str, set[type]] = {}  # of the layers whose names end so
+    called: set[str] = set()
+    hooks = []
+    for name, module in model.named_modules():
+        end = name.rpartition(".")[2]
+        kinds.setdefault(end, set()).add(type(module))
+        if module is not model.get_output_embeddings():
+            hooks.append(module.register_forward_pre_hook(lambda *_, end=end: called.add(end)))
+    logits_alone(policy, probe_rows(policy))
+    for hook in hooks:
+        hook.remove()
+    unfit = _unfit(model)
+    ends = [e for e in kinds if e in called and kinds[e] <= {nn.Linear, Conv1D} and e not in unfit]
+    if not ends:
+        raise ValueError(
+            f"{type(model).__name__} has no linear layers that it calls, so LoRA has no place in "
+            f"it. Train the model itself: leave --lora-rank away."
+        )
+    return ends
+
+
+def _unfit(model: nn.Module) -> set[str]:
+    """Ends of names that peft does not take in this model, or takes for something else."""
+    unfit: set[str] = set()
+    if any("mamba" in f"{name} {type(m).__name__}".lower() for name, m in model.named_modules()):
+        unfit |= _READ_BY_MAMBA
+    if any("expert" in name and weight.dim() == 3 for name, weight in model.named_parameters()):
+        unfit |= _OF_EXPERTS
+    return unfit
 
 
 class _LoRAPolicy(Policy):

@@ -17,7 +17,7 @@ from vpd_agent.types import pad_left
 if TYPE_CHECKING:
     from vpd_agent.policy import Policy
 
-PROBE_LENGTHS = (3, 14)  # so unequal that convolutions and windows of tiny models see padding
+PROBE_LENGTHS = (3, 29, 40)  # convolutions, windows and chunks of tiny models see the padding
 TOLERANCE, HALF_PRECISION_TOLERANCE = 1e-4, 5e-2
 
 

@@ -90,14 +90,15 @@ def _decodes_like_transformers(policy: Policy) -> bool:
 
 
 def _decodes_like_whole_texts(policy: Policy, kind: type[Decoder]) -> bool:
-    """Two prompts with two rows each, one of which leaves after two steps."""
-    lengths = PROBE_LENGTHS if kind.takes_padding else (9, 9)
+    """Prompts with two rows each, the first of which leaves after two steps."""
+    lengths = PROBE_LENGTHS if kind.takes_padding else (24, 24)
     prompts = probe_rows(policy, lengths)
-    responses = torch.tensor(probe_rows(policy, [4] * 4), device=policy.device)  # [R, steps]
+    count = 2 * len(prompts)
+    responses = torch.tensor(probe_rows(policy, [4] * count), device=policy.device)  # [R, steps]
     texts = [prompts[i // 2] + row for i, row in enumerate(responses.tolist())]
     expected = torch.stack([x[-5:] for x in logits_alone(policy, texts)])  # [R, steps + 1, V]
     decoder = kind(policy, max_tokens=5)
-    rows = torch.arange(4, device=policy.device)
+    rows = torch.arange(count, device=policy.device)
     with exact_arithmetic(policy):
         try:
             logits = decoder.prefill(*_padded(prompts, policy), samples=2)
