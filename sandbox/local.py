@@ -1,11 +1,11 @@
 """Cages without a cage: rlimited processes. For trusted programs, or where nothing better works.
 
-What it covers: CPU and wall time, memory, output, file size, open files, and (exactly as root, else
-roughly) the number of processes; leftover processes and files of a job are removed; no environment
-variable of the host reaches a job; it can import no module of the host but those of `packages`, open
-no socket but Unix ones and trace no process (seccomp.py). As root, each cage has a network namespace
-of its own, which hides the abstract Unix sockets of the host, and what jobs leave in /dev/shm is
-removed.
+What it covers: CPU and wall time, memory, output, file size, open files, and (exactly as root,
+else roughly) the number of processes; leftover processes and files of a job are removed; no
+environment variable of the host reaches a job; it can import no module of the host but those of
+`packages`, open no socket but Unix ones and trace no process (seccomp.py). As root, each cage has
+a network namespace of its own, which hides the abstract Unix sockets of the host, and what jobs
+leave in /dev/shm is removed.
 
 What it does not cover: a program can read all files that this user can read (as root: all, where
 the interpreter lies in a closed directory like /root), write those that this user can write (as
