@@ -11,6 +11,7 @@ in turn; one that cannot be reached is passed over, and its jobs are run elsewhe
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import os
@@ -38,6 +39,7 @@ from sandbox.installation import pip_install
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
 LABEL = "vpd-sandbox.owner"  # of the process whose cage it is; see _owner
+RECIPE_LABEL = "vpd-sandbox.recipe"  # of an image: what image/build made it from
 MOST_INODES = 1 << 16  # of a container, in each place that a job can write; the runner allows fewer
 SHARED_MEMORY_BYTES = 64 * MIB
 ENGINE_SECONDS = 60.0  # for any one answer of the engine
@@ -183,11 +185,18 @@ class Docker:
         from docker.errors import ImageNotFound
 
         try:
-            api.inspect_image(self._image)
+            image = api.inspect_image(self._image)
         except ImageNotFound as error:
             raise SandboxError(
                 f"The engine has no image {self._image!r}. Run `vpd sandbox build`."
             ) from error
+        labels = image["Config"].get("Labels") or {}
+        if self._image == IMAGE and labels.get(RECIPE_LABEL) != recipe():
+            log.warning(
+                "The image %s was built by another version of this project: its Python or modules "
+                "may differ, and so verdicts. Run `vpd sandbox build`.",
+                self._image,
+            )
 
     def _remove_leftovers(self, api: Any) -> None:
         """Containers of processes of this machine that are gone. They end by themselves, mostly."""
@@ -208,6 +217,14 @@ def addresses(given: Sequence[str] | None = None) -> list[str]:
     if given is None:
         given = os.environ.get("DOCKER_HOST", "").replace(",", " ").split()
     return list(given) or [DEFAULT_ADDRESS]
+
+
+def recipe() -> str:
+    """What image/build labels the image with that it makes now: a hash of itself and of what it
+    builds from."""
+    folder = Path(__file__).with_name("image")
+    sources = (folder / "Dockerfile").read_bytes() + (folder / "build").read_bytes()
+    return hashlib.sha256(sources).hexdigest()[:16]
 
 
 def _owner() -> str:

@@ -11,6 +11,7 @@ import pytest
 import sandbox
 from sandbox import Job, Limits, SandboxError
 from sandbox.core import BACKENDS
+from sandbox.docker import recipe
 
 REPOSITORY = Path(sandbox.__file__).parents[1]
 
@@ -67,6 +68,21 @@ def test_a_missing_docker_package_is_named(monkeypatch):
 def test_an_image_that_is_not_there_is_named(fresh_docker):
     with pytest.raises(SandboxError, match="vpd sandbox build"):
         sandbox.make("docker", image="vpd-no-such-image:latest")
+
+
+@pytest.mark.docker
+def test_an_image_of_another_recipe_is_told_of(fresh_docker, monkeypatch, caplog):
+    sandbox.make("docker", cages=1).close()
+    assert not caplog.records  # it is the one that image/build makes
+    monkeypatch.setattr("sandbox.docker.recipe", lambda: "another")
+    sandbox.make("docker", cages=1).close()
+    assert "Run `vpd sandbox build`" in caplog.text
+
+
+def test_an_image_is_labeled_with_the_recipe_that_is_looked_for():
+    build = REPOSITORY / "sandbox/image/build"
+    said = subprocess.run([build, "--recipe"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"{recipe()}\n"
 
 
 @pytest.fixture
