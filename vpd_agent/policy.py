@@ -338,15 +338,16 @@ class Policy:
         kinds = {"DynamicLayer", "DynamicSlidingWindowLayer"}
         if not (self.takes_padding and self._cache_kinds and self._cache_kinds <= kinds):
             return False
-        ids = torch.tensor([[0, 1, 1, 0, 1], [0, 0, 1, 0, 1]], device=self.device)
-        mask = torch.ones_like(ids, dtype=torch.bool)
-        mask[1, 0] = False
-        rest_mask = mask.roll(1, 1)[:, 1:3]  # the second prompt is one token shorter
-        parts = CutPrompts(ids[:1, :1], mask[:1, :1], ids.new_zeros(2), ids[:, 1:3], rest_mask)
+        first, second = probe_rows(self, (31, 30))
+        ids, mask = pad_left([first, first[:17] + second[17:]], self.pad_id)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        rest_mask = mask[:, 17:25].clone()
+        rest_mask[1, 0] = False  # the second prompt is one token shorter
+        parts = CutPrompts(ids[:1, :17], mask[:1, :17], ids.new_zeros(2), ids[:, 17:25], rest_mask)
         with torch.no_grad():
-            whole = self._last_hidden_states(ids, mask)[:, 2:-1]
+            whole = self._last_hidden_states(ids, mask)[:, 24:-1]
             try:
-                in_two = self._after_prefixes(parts, ids[:, 3:], mask[:, 3:])
+                in_two = self._after_prefixes(parts, ids[:, 25:], mask[:, 25:])
             except Exception:  # whatever a model's own code raises at a cache not of its kind
                 return False
         single = self.precision == "weights" and self.model.dtype.itemsize >= 4

@@ -304,7 +304,8 @@ class CallTest:
     rule: Rule = JSON
 
     def job(self, code: str, limits: Limits) -> Job:
-        return Job(code, call=Call(self.function, self.arguments, strict=True), limits=limits)
+        call = Call(self.function, self.arguments, strict=self.rule == JSON)
+        return Job(code, call=call, limits=limits)
 
     def output(self, execution: Execution) -> str:
         return execution.value or ""

@@ -228,21 +228,22 @@ def json_text(parameters: Mapping[str, Any]) -> str:
 def checked_category(source: Source) -> str:
     """The category of a dataset. Raises ValueError if there is none such."""
     try:
-        from reasoning_gym.factory import DATASETS
+        from reasoning_gym import factory
     except ImportError as error:
         raise ValueError(
             f"vpd/ReasoningGym-v0 needs the package reasoning-gym: {install_hint('reasoning')}"
         ) from error
     if source.name == "composite":
         raise ValueError("composite mixes datasets: make an environment for each of them.")
-    if source.name not in DATASETS:
-        close = difflib.get_close_matches(str(source.name), DATASETS, n=3)
+    datasets = factory.DATASETS
+    if source.name not in datasets:
+        close = difflib.get_close_matches(str(source.name), datasets, n=3)
         hint = f"Close matches: {', '.join(close)}." if close else "leg_counting is one."
         raise ValueError(
-            f"reasoning-gym has no dataset {source.name!r}. {hint} All {len(DATASETS)} are in "
+            f"reasoning-gym has no dataset {source.name!r}. {hint} All {len(datasets)} are in "
             "reasoning_gym.factory.DATASETS."
         )
-    known = [field.name for field in dataclasses.fields(DATASETS[source.name][1])]
+    known = [field.name for field in dataclasses.fields(datasets[source.name][1])]
     unknown = sorted(json.loads(source.parameters).keys() - set(known))
     if unknown:
         own = ", ".join(name for name in known if name not in ("seed", "size"))

@@ -9,7 +9,6 @@ beside it says whether this process should be replaced.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import gc
 import importlib
@@ -85,7 +84,7 @@ DENIED = {
 }
 OPEN, OPENAT = (2, None), (257, 56)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-SECOND_ARGUMENT, THIRD_ARGUMENT = 24, 32  # offsets in struct seccomp_data
+JUMP_IF_ANY_BIT = 0x45
 
 
 def main() -> None:
@@ -223,18 +222,18 @@ def limit(which: int, most: int) -> None:
 def own_filter(machine: str) -> bytes:
     """No process, no thread, no signal, no socket, and files for reading only. Classic BPF."""
     column = seccomp.MACHINES[machine][0]
-    refused = (seccomp.RETURN, 0, 0, seccomp.FAIL | errno.EPERM)
+    refused = (seccomp.RETURN, 0, 0, seccomp.DENY)
     allowed = (seccomp.RETURN, 0, 0, seccomp.ALLOW)
     steps = [(seccomp.LOAD, 0, 0, seccomp.NUMBER)]
     for numbers in DENIED.values():
         if numbers[column] is not None:
             steps += [(seccomp.JUMP_IF_EQUAL, 0, 1, numbers[column]), refused]
-    for numbers, flags in ((OPEN, SECOND_ARGUMENT), (OPENAT, THIRD_ARGUMENT)):
+    for numbers, flags in ((OPEN, seccomp.SECOND), (OPENAT, seccomp.THIRD)):
         if numbers[column] is not None:
             steps += [
                 (seccomp.JUMP_IF_EQUAL, 0, 4, numbers[column]),
                 (seccomp.LOAD, 0, 0, flags),
-                (seccomp.JUMP_IF_ANY_BIT, 0, 1, WRITING),
+                (JUMP_IF_ANY_BIT, 0, 1, WRITING),
                 refused,
                 allowed,
             ]

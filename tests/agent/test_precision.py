@@ -29,6 +29,7 @@ def gradients(policy: Policy) -> list[Tensor]:
 def test_mixed_precision_computes_in_bfloat16_and_keeps_everything_else_in_float32():
     exact = small_policy()
     mixed = Policy(small_policy().model, exact.tokenizer, precision="bfloat16")
+    scored(mixed)  # measures what the model can do, in the weights' type
     kinds = []
     mixed.model.model.layers[0].mlp.register_forward_hook(lambda *a: kinds.append(a[2].dtype))
     scores, expected = scored(mixed), scored(exact)
@@ -193,6 +194,7 @@ def test_a_model_without_known_layers_is_refused():
 
 def test_engines_sample_in_the_precision_of_their_policy():
     mixed = Policy(small_policy().model, small_policy().tokenizer, precision="bfloat16")
+    scored(mixed)  # measures what the model can do, in the weights' type
     kinds = []
     mixed.model.model.layers[0].mlp.register_forward_hook(lambda *a: kinds.append(a[2].dtype))
     HFEngine(mixed).generate([[5, 6, 7]], max_tokens=4)

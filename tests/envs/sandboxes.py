@@ -32,6 +32,7 @@ class BusySandbox:
 
     def __init__(self, inner, trigger):
         self.inner, self.trigger, self.cages = inner, trigger, inner.cages
+        self.python_version = inner.python_version
 
     def run(self, job):
         execution = self.inner.run(job)

@@ -197,9 +197,9 @@ def test_functional_problems_take_methods_and_functions_and_ignore_prints(env, c
 @pytest.mark.parametrize(
     ("code", "status", "text"),
     [
-        ("def inOrder(a, b): return 1 if a <= b else 0", "wrong_answer", "Output\n1"),
+        ("def inOrder(a, b): return 2", "wrong_answer", "Output\n2"),
         ("def inOrder(a, b): return 'true'", "wrong_answer", 'Output\n"true"'),
-        ("def inOrder(a, b): return {1}", "runtime_error", "set is not JSON"),
+        ("def inOrder(a, b): return {1}", "runtime_error", "set, not a JSON value"),
         ("def inOrder(a): return True", "runtime_error", "TypeError"),
         ("def other(a, b): return True", "runtime_error", "inOrder"),
         ("def inOrder(a, b): print('why')", "wrong_answer", "Stdout\nwhy"),
@@ -207,7 +207,7 @@ def test_functional_problems_take_methods_and_functions_and_ignore_prints(env, c
         (
             "class Yes:\n    def __eq__(self, other): return True\ndef inOrder(a, b): return Yes()",
             "runtime_error",
-            "Yes is not JSON",
+            "Yes, not a JSON value",
         ),
     ],
 )
