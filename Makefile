@@ -24,7 +24,7 @@ quickstart: $(INSTALLED)
 		--seeds 0 --steps 200 --out runs/quickstart
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -188,7 +188,9 @@ def policy_of(setting: Setting):
     if setting.model == "0.6b":
         model = qwen3_of_600_million(setting.seed)
         tokenizer = filled_up(tokenizer, model.config.vocab_size)
-    tokenizer.add_special_tokens({"eos_token": "<|never|>"})
+    never = "<|never|>"
+    tokenizer.chat_template = tokenizer.chat_template.replace(tokenizer.eos_token, never)
+    tokenizer.add_special_tokens({"eos_token": never})
     if tokenizer.eos_token_id < model.config.vocab_size:
         raise AssertionError("The end-of-sequence token must be one that the model cannot say.")
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id

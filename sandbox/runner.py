@@ -773,6 +773,8 @@ class Watch:
         self.kill()
         if self.sampled > self.job.started:  # what ends sooner can have hidden next to nothing
             self.cpu_seconds = max(self.used_seconds, self.charged(self.cpu_seconds))
+        if self.reason == "starved" and self.cpu_seconds > self.job.cpu_seconds:
+            self.reason = "cpu"  # known exactly only now
         self.seconds = time.monotonic() - self.job.started
         if pidfd is not None:
             os.close(pidfd)

@@ -1,6 +1,32 @@
-"""Makes the tests' own helper modules importable."""
+"""Makes the tests' own helper modules importable, and keeps the sandbox's tests in one process."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+# Whose tests share what takes long to make.
+TOGETHER = (
+    "tests/agent/test_learning.py",
+    "tests/agent/test_processes.py",
+    "tests/test_benchmarks.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
+def pytest_xdist_make_scheduler(config, log):
+    """Tests go to whichever process is free, but those of the sandbox to one: the machine's memory
+    is the object of some of them, and their clocks that of others."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            if nodeid.startswith("tests/sandbox/"):
+                return "sandbox"
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log)

@@ -338,16 +338,21 @@ class Policy:
         kinds = {"DynamicLayer", "DynamicSlidingWindowLayer"}
         if not (self.takes_padding and self._cache_kinds and self._cache_kinds <= kinds):
             return False
-        first, second = probe_rows(self, (31, 30))
-        ids, mask = pad_left([first, first[:17] + second[17:]], self.pad_id)
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        rest_mask = mask[:, 17:25].clone()
+        # Some differ on long texts only; and padding in a short window is not asked for here.
+        has_window = "DynamicSlidingWindowLayer" in self._cache_kinds
+        cut, end, length = (1, 3, 5) if has_window else (17, 25, 31)
+        first, second = probe_rows(self, (length, length - 1))
+        padded = pad_left([first, first[:cut] + second[cut:]], self.pad_id)
+        ids, mask = (t.to(self.device) for t in padded)
+        rest_mask = mask[:, cut:end].clone()
         rest_mask[1, 0] = False  # the second prompt is one token shorter
-        parts = CutPrompts(ids[:1, :17], mask[:1, :17], ids.new_zeros(2), ids[:, 17:25], rest_mask)
+        parts = CutPrompts(
+            ids[:1, :cut], mask[:1, :cut], ids.new_zeros(2), ids[:, cut:end], rest_mask
+        )
         with torch.no_grad():
-            whole = self._last_hidden_states(ids, mask)[:, 24:-1]
+            whole = self._last_hidden_states(ids, mask)[:, end - 1 : -1]
             try:
-                in_two = self._after_prefixes(parts, ids[:, 25:], mask[:, 25:])
+                in_two = self._after_prefixes(parts, ids[:, end:], mask[:, end:])
             except Exception:  # whatever a model's own code raises at a cache not of its kind
                 return False
         single = self.precision == "weights" and self.model.dtype.itemsize >= 4

@@ -70,6 +70,8 @@ DENIED = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
     "setxattr": (188, 5),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
     "symlink": (88, None),
     "symlinkat": (266, 36),
     "tgkill": (234, 131),

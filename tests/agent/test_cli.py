@@ -136,6 +136,7 @@ def test_eval_counts_every_answer(tmp_path, model, capsys):
     assert "pass@1 = avg@3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_130_and_goes_on_with_resume(tmp_path, model):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "vpd_agent.cli", "train", "grpo", "--out", str(out)]
@@ -221,6 +222,7 @@ def test_an_error_of_any_process_is_told_with_its_rank(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("[rank 3] vpd train: Unknown algorithm 'vpq'")
 
 
+@pytest.mark.slow
 def test_compare_trains_every_run_and_reports(tmp_path, model, capsys, monkeypatch):
     arguments = ("compare", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
                  "--algorithms", "vpd", "grpo", "--seeds", 0, 1, "--steps", 2,

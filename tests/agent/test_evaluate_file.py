@@ -294,6 +294,7 @@ def test_unjudged_answers_end_with_exit_code_1(tmp_path, model, monkeypatch, cap
     assert run(*command) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_to_the_same_answers(tmp_path, model):
     command = [sys.executable, "-m", "vpd_agent.cli", "eval", "--env", "vpd/MiniChoice-v0",
                "--model", model, "--max-response-tokens", "3", "--problems", "300", "--samples",

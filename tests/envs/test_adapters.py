@@ -322,6 +322,7 @@ def test_grpo_trains_on_the_rewards_as_judged(tmp_path):
     assert any((old != new).any() for old, new in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_trl", "_one_thread")
 def test_grpo_plays_several_turns_with_the_feedback_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")

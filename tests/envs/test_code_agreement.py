@@ -110,6 +110,7 @@ def test_humanevalplus_gives_all_stored_programs_their_verdict():
     assert not disagreements(env, programs + list(stored_programs(rows, "task_id")))
 
 
+@pytest.mark.slow
 def test_mbpp_accepts_all_reference_solutions():
     path, rows = rows_of("mbpp")
     env = MBPP(path, sandbox="local", challenge_tests=True)

@@ -160,7 +160,7 @@ def test_bad_options_are_refused_with_what_there_is(options, message):
 
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ValueError, match=re.escape(install_hint("reasoning"))):
         ReasoningGym()
 

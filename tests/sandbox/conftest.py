@@ -4,7 +4,6 @@ VPD_REQUIRE_BACKENDS="docker,bubblewrap" makes a missing backend a failure inste
 """
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -59,12 +58,3 @@ def fresh_box(request):
 def backend(request):
     """The name of each backend, for tests that make their own sandboxes."""
     return request.param
-
-
-def pytest_collection_modifyitems(items):
-    """With pytest-xdist (`make test`), these run in one process: the machine's memory is the object
-    of some of them, and their clocks that of others."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.xdist_group("sandbox"))

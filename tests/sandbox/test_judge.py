@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import secrets
 import sys
 import threading
@@ -357,9 +358,10 @@ def test_an_error_of_the_program_comes_with_its_own_traceback(box):
     code = "def add(a, b):\n    return int(a) + b"
     outcome, failure, execution = examined(box, code, ADD)
     assert (outcome, failure) == ("error", "")
-    assert execution.stderr == (
+    without_marks = re.sub(r"\n *[~^]+(?=\n)", "", execution.stderr)  # each version has its own
+    assert without_marks == (
         "Traceback (most recent call last):\n"
-        '  File "solution.py", line 2, in add\n    return int(a) + b\n           ^^^^^^\n'
+        '  File "solution.py", line 2, in add\n    return int(a) + b\n'
         "ValueError: invalid literal for int() with base 10: 'a'\n"
     )
     for code, words in {
