@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from packaging.version import Version
 from tokenizers import AddedToken
 
 from agent.helpers import small_policy
@@ -70,6 +71,12 @@ def policy_of(name: str) -> Policy:
     return Policy(getattr(transformers, kind)(config), byte_tokenizer())
 
 
+def before_caches_of_all_kinds() -> bool:
+    import transformers
+
+    return Version(transformers.__version__) < Version("5.24")
+
+
 def logprobs_alone(policy: Policy, prompt: list[int], response: list[int]) -> torch.Tensor:
     """Of the tokens of a response, by a plain pass over the text: no padding, no cache."""
     ids = torch.tensor([prompt + response])
@@ -83,7 +90,7 @@ def logprobs_alone(policy: Policy, prompt: list[int], response: list[int]) -> to
 def test_what_is_sampled_and_scored_is_what_a_plain_pass_computes(name):
     """Prompts of unequal lengths: recurrent layers and positions must not see the padding."""
     policy = policy_of(name)
-    if name == "RecurrentGemma" and policy.inputs.cache_name != "cache":
+    if name == "RecurrentGemma" and before_caches_of_all_kinds():
         pytest.skip("known gap: before transformers 5.24 its plain pass gives other numbers")
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 250, (n,), generator=generator).tolist() for n in (2, 30, 7)]
@@ -104,6 +111,8 @@ def test_what_is_sampled_and_scored_is_what_a_plain_pass_computes(name):
 
 @pytest.mark.parametrize("name", ["Qwen3_5Text", "Qwen3Next", "Lfm2", "Mamba", "FalconH1"])
 def test_recurrent_layers_are_sampled_with_their_cache(name):
+    if before_caches_of_all_kinds():
+        pytest.skip("these have no cache that can be repeated before transformers 5.24")
     assert fastest_decoder(policy_of(name)) not in (OwnCacheDecoder, WholeTextDecoder)
 
 
