@@ -28,9 +28,9 @@ from rich.table import Table
 
 import sandbox
 from sandbox.comparison import rule
-from sandbox.judge import AssertTest, Judgement, Test, judge_many
-from vpd_envs.code import StdinTest
-from vpd_envs.livecodebench import LiveCodeBench
+from sandbox.judge import AssertTest, Judgment, Test, judge_many
+from vpd_envs.code.environment import StdinTest
+from vpd_envs.code.livecodebench import LiveCodeBench
 
 # What `comparison_needed` says, as rules. A program without it asks for LiveCodeBench's own.
 COMPARISONS = {
@@ -197,44 +197,44 @@ def judged_files(box: sandbox.Sandbox, cases: dict[Path, list[Case]]) -> list[Fi
             reports.append(FileReport(path.name))
             started = time.perf_counter()
             programs = ((case.code, case.tests) for case in cases[path])
-            judgements = judge_many(box, programs, limits=FILES[path.name][1])
-            for case, judgement in zip(cases[path], judgements, strict=True):
-                count(reports[-1], case, judgement)
+            judgments = judge_many(box, programs, limits=FILES[path.name][1])
+            for case, judgment in zip(cases[path], judgments, strict=True):
+                count(reports[-1], case, judgment)
                 progress.advance(bar)
             reports[-1].seconds = time.perf_counter() - started
     return reports
 
 
-def count(report: FileReport, case: Case, judgement: Judgement) -> None:
+def count(report: FileReport, case: Case, judgment: Judgment) -> None:
     report.programs += 1
-    report.tests_run += len(judgement.results)
-    if judgement.failure is None and judgement.passed is case.passes:
+    report.tests_run += len(judgment.results)
+    if judgment.failure is None and judgment.passed is case.passes:
         report.agree += 1
         return
-    failed = judgement.first_failed
+    failed = judgment.first_failed
     report.disagreements.append(
         {
             "id": case.id,
             "origin": case.origin,
             "expected": "passes" if case.passes else "fails",
-            "actual": verdict(judgement),
+            "actual": verdict(judgment),
             "first_failing_test": failed.number if failed else None,
-            "detail": detail(case, judgement),
+            "detail": detail(case, judgment),
         }
     )
 
 
-def verdict(judgement: Judgement) -> str:
-    if judgement.failure is not None:
+def verdict(judgment: Judgment) -> str:
+    if judgment.failure is not None:
         return "no verdict"
-    return "passes" if judgement.passed else f"fails: {judgement.first_failed.outcome.value}"
+    return "passes" if judgment.passed else f"fails: {judgment.first_failed.outcome.value}"
 
 
-def detail(case: Case, judgement: Judgement) -> str:
+def detail(case: Case, judgment: Judgment) -> str:
     """Why, in a line."""
-    if judgement.failure is not None:
-        return str(judgement.failure)
-    failed = judgement.first_failed
+    if judgment.failure is not None:
+        return str(judgment.failure)
+    failed = judgment.first_failed
     if failed is None:
         return ""
     test = case.tests[failed.number - 1]

@@ -7,7 +7,7 @@ imported what the sandbox's runner has. Per test it
 2. forks; the child takes three such files as its descriptors 0, 1 and 2, closes all others, makes a
    new `__main__` module, compiles the program and executes it there,
 3. the child ends: with ENDING `exit` it flushes stdout and stderr and calls os._exit (no atexit
-   handlers, no joining of threads, no finalisers); with `finalise` CPython ends as it always does,
+   handlers, no joining of threads, no finalizers); with `finalize` CPython ends as it always does,
 4. waits for the child, which reaps it, and reads stdout and stderr to their end.
 
 The seconds it reports are those of steps 1 to 4, taken here: receiving the test and sending the

@@ -62,7 +62,7 @@ class Answer:
 class Turn:
     """One contestant judged programs for a while.
 
-    seconds: per judgement, or of all of them side by side.
+    seconds: per judgment, or of all of them side by side.
     cpu_seconds: user and system time of all that the judge's processes did, together; None where
         processes that count ended unseen (see `CpuClock`).
     machine_cpu_seconds: the same of the whole machine, whoever used it.
@@ -94,7 +94,7 @@ class Remote(Process):
         return self.ask(("crowd", programs))
 
     def alone(self, programs: Sequence[Program]) -> list[float]:
-        """Seconds of each program's own judgement. Only the bare fork answers this."""
+        """Seconds of each program's own judgment. Only the bare fork answers this."""
         return self.ask(("alone", programs))
 
     def memory(self) -> list[dict[str, int]]:
@@ -191,7 +191,7 @@ class Ours(Contestant):
     def judge(self, program: Program, stop_at_first_failure: bool) -> Answer:
         tests = tests_of(program)
         started = time.perf_counter()
-        judgement = judge(
+        judgment = judge(
             self.box,
             program.code,
             tests,
@@ -199,12 +199,12 @@ class Ours(Contestant):
             stop_at_first_failure=stop_at_first_failure,
         )
         seconds = time.perf_counter() - started
-        return Answer(judgement.passed, len(judgement.results), seconds)
+        return Answer(judgment.passed, len(judgment.results), seconds)
 
     def judge_many(self, programs: Sequence[Program]) -> Iterator[Answer]:
         pairs = ((program.code, tests_of(program)) for program in programs)
-        for judgement in judge_many(self.box, pairs, limits=LIMITS):
-            yield Answer(judgement.passed, len(judgement.results), 0.0)
+        for judgment in judge_many(self.box, pairs, limits=LIMITS):
+            yield Answer(judgment.passed, len(judgment.results), 0.0)
 
     def containers(self) -> list[str] | None:
         return own_containers() if self.backend == "docker" else None
@@ -530,7 +530,7 @@ CONTESTANTS: dict[str, Callable[..., Contestant]] = {
     "bubblewrap": lambda: Ours("bubblewrap"),
     "local": lambda: Ours("local"),
     "bare fork": lambda: BareFork("exit"),
-    "bare fork, finalised": lambda: BareFork("finalise"),
+    "bare fork, finalized": lambda: BareFork("finalize"),
     "subprocess": PlainSubprocess,
     "docker exec": DockerExec,
     "docker run": DockerRun,

@@ -42,9 +42,9 @@ from rich.progress import Progress
 import sandbox
 from sandbox import Execution, Job
 from vpd_envs import Problem, TextEnv
-from vpd_envs.livecodebench import LiveCodeBench
-from vpd_envs.math import Math
-from vpd_envs.science import SciKnowEval
+from vpd_envs.code.livecodebench import LiveCodeBench
+from vpd_envs.math.environment import Math
+from vpd_envs.questions.science import SciKnowEval
 
 CODE_FILES = ("livecodebench_rows.jsonl", "codecontests_lcb_layout.jsonl")
 MATH_SETS = ("math500", "gsm8k")
@@ -440,12 +440,12 @@ def draw(memories: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
-    for memory, colour in zip(memories, ("#1b6ca8", "#b3541e"), strict=True):
+    for memory, color in zip(memories, ("#1b6ca8", "#b3541e"), strict=True):
         answers = [done for done, _, _ in memory["samples"]]
         ours = [own / 1e6 for _, own, _ in memory["samples"]]
         everything = [(own + others) / 1e6 for _, own, others in memory["samples"]]
-        axes.plot(answers, everything, color=colour, label=f"{memory['environment']}, all")
-        axes.plot(answers, ours, ":", color=colour, label="this process")
+        axes.plot(answers, everything, color=color, label=f"{memory['environment']}, all")
+        axes.plot(answers, ours, ":", color=color, label="this process")
     axes.set_xlabel("answers judged")
     axes.set_ylabel("memory (PSS), MB")
     axes.set_ylim(bottom=0)

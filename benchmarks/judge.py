@@ -58,11 +58,11 @@ ISOLATION = {
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure. A turn ends after so many seconds or judgements, but judges once."""
+    """How long to measure. A turn ends after so many seconds or judgments, but judges once."""
 
     rounds: int
     turn_seconds: float
-    turn_judgements: int
+    turn_judgments: int
     twenty_rounds: int
     crowd_rounds: int
     crowd_programs: int  # of each file, at random
@@ -184,7 +184,7 @@ class Arena:
         self, effort: Effort, crowds: dict[str, list[Program]], seed: int
     ) -> dict[str, Any]:
         chance = random.Random(seed)
-        turn = effort.turn_seconds, effort.turn_judgements
+        turn = effort.turn_seconds, effort.turn_judgments
         tasks = {"tiny": (TINY, True), "contest": (CONTEST, True)}
         self._rounds("Warming up", 1, tasks, turn, chance)
         self._crowd("Warming up", 1, [TINY] * CORES, dict.fromkeys(CONTESTANTS, CORES), chance)
@@ -385,7 +385,7 @@ def latency_table(results: dict[str, Any]) -> str:
 
 
 def spread(turns: list[dict[str, Any]]) -> list[str]:
-    """Median, 10th and 90th percentile of all judgements."""
+    """Median, 10th and 90th percentile of all judgments."""
     seconds = [second for turn in turns for second in turn["seconds"]]
     median, low, high = quantiles(seconds)
     wrong = sum(not passed for turn in turns for passed in turn["verdicts"])
@@ -418,7 +418,7 @@ def ratio(results: dict[str, Any], task: str, name: str) -> str:
 
 
 def cpu(turns: list[dict[str, Any]], per: str = "verdicts") -> str:
-    """Milliseconds per judgement or test; † if only known of the whole machine."""
+    """Milliseconds per judgment or test; † if only known of the whole machine."""
     known = [turn for turn in turns if turn["cpu_seconds"] is not None]
     key = "cpu_seconds" if known else "machine_cpu_seconds"
     counts = [turn[per] if per == "tests" else len(turn[per]) for turn in known or turns]
@@ -631,12 +631,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
             middles,
             0.38,
             xerr=errors,
-            color=[COLOURS[group(name)][task] for name in names],
+            color=[COLORS[group(name)][task] for name in names],
             error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
         )
         texts = [f" {number(middle)}" for middle in middles]
         axes.bar_label(bars, texts, fontsize=7, padding=8)
-        axes.bar(0, 0, color=COLOURS["others"][task], label=task)
+        axes.bar(0, 0, color=COLORS["others"][task], label=task)
     axes.set_yticks(range(len(names)), names)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name in OURS else "normal")
@@ -652,7 +652,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-COLOURS = {
+COLORS = {
     "ours": {"tiny": "#1b6ca8", "contest": "#8fbbdb"},
     "limit": {"tiny": "#3a7d44", "contest": "#a3cfab"},
     "others": {"tiny": "#6b6b6b", "contest": "#bdbdbd"},

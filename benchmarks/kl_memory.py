@@ -6,7 +6,7 @@ Forward and backward pass of the mean divergence of 1,024 tokens over Qwen3's vo
 from hidden states of width 1,024 and one output embedding, for student and teacher alike:
 
 - naive: logits of both, log_softmax, divergence, backward, by autograd;
-- ours: `TokenScores.divergence`;
+- ours: `ResponseLogits.divergence`;
 - TRL: `ChunkedDivergenceFunction`, where TRL is installed and has it;
 - Liger: `LigerFusedLinearJSD`, on a GPU where Liger is installed.
 
@@ -44,8 +44,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from vpd_agent import losses, vocabulary
-from vpd_agent.scores import Head, TokenScores
+from vpd_agent.model.response_logits import Head, ResponseLogits
+from vpd_agent.ops import chunked_logits, losses
 
 MEMORY_TARGET = 8  # times less than the naive way, at least
 TIME_TARGET = 1.2  # times the naive way's, at most
@@ -114,9 +114,9 @@ def ours(inputs: Inputs, alpha: float) -> Tensor:
     response = torch.zeros(1, tokens, dtype=torch.long, device=inputs.hidden.device)
     mask = torch.ones_like(response, dtype=torch.bool)
     head = Head(inputs.weight)
-    student = TokenScores(inputs.hidden[None], head, response, mask)
+    student = ResponseLogits(inputs.hidden[None], head, response, mask)
     with torch.no_grad():
-        teacher = TokenScores(inputs.teacher_hidden[None], head, response, mask)
+        teacher = ResponseLogits(inputs.teacher_hidden[None], head, response, mask)
     return student.divergence(teacher, mask / tokens, alpha=alpha).total
 
 
@@ -273,7 +273,7 @@ def run(quick: bool, rounds: int, seed: int) -> dict[str, Any]:
         "quick": quick,
         "rounds": rounds,
         "seed": seed,
-        "chunk_elements": vocabulary.CHUNK_ELEMENTS,
+        "chunk_elements": chunked_logits.CHUNK_ELEMENTS,
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -38,7 +38,7 @@ def load(path: Path) -> tuple[list[Program], list[str]]:
         ValueError: the file is not of that kind.
     """
     # Every contestant's process imports this module, and some fork: keep it light.
-    from vpd_envs.livecodebench import LiveCodeBench
+    from vpd_envs.code.livecodebench import LiveCodeBench
 
     problems = LiveCodeBench(path)
     programs, left_out = [], []
@@ -87,9 +87,9 @@ def shortest(graph, source, count):
         if distances[node] >= 0:
             continue
         distances[node] = distance
-        for neighbour, weight in graph[node]:
-            if distances[neighbour] < 0:
-                heappush(queue, (distance + weight, neighbour))
+        for neighbor, weight in graph[node]:
+            if distances[neighbor] < 0:
+                heappush(queue, (distance + weight, neighbor))
     return distances
 
 

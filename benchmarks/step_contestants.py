@@ -177,11 +177,11 @@ def reward_of(answer: str) -> float:
 
 
 def policy_of(setting: Setting):
-    """The model, randomly initialised, with a tokenizer whose responses never end."""
+    """The model, randomly initialized, with a tokenizer whose responses never end."""
     import torch
 
-    from vpd_agent.policy import Policy
-    from vpd_agent.tiny import tiny_policy
+    from vpd_agent.model.policy import Policy
+    from vpd_agent.tiny.model import tiny_policy
 
     policy = tiny_policy(setting.seed)
     model, tokenizer = policy.model, policy.tokenizer
@@ -249,9 +249,9 @@ def shapes(prompt, teacher_prompt, response) -> dict[str, int]:
 
 def our_trainer(setting: Setting, algorithm, *, own_feedback: bool = False):
     """A Trainer with nothing switched off but evaluations and files."""
-    from vpd_agent.config import TrainConfig
-    from vpd_agent.teacher import TeacherTemplate
-    from vpd_agent.trainer import Trainer
+    from vpd_agent.model.teacher import TeacherTemplate
+    from vpd_agent.train.config import TrainConfig
+    from vpd_agent.train.trainer import Trainer
     from vpd_envs import Problem, Status, TextEnv, Verdict
 
     class Free(TextEnv):
@@ -316,8 +316,8 @@ def algorithm_of(name: str):
     """Reverse KL over the whole vocabulary from an EMA teacher, where there is a teacher."""
     from vpd_agent.algorithms import ALGORITHMS
 
-    distils = name in ("sdpo", "vpd")
-    return ALGORITHMS[name](**({"teacher": "ema", "alpha": 1.0} if distils else {}))
+    distills = name in ("sdpo", "vpd")
+    return ALGORITHMS[name](**({"teacher": "ema", "alpha": 1.0} if distills else {}))
 
 
 def vpd_beside_sdpo(setting: Setting, turns: Turns) -> None:

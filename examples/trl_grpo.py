@@ -14,7 +14,7 @@ import torch
 import tyro
 from trl import GRPOConfig, GRPOTrainer
 
-from vpd_agent.warmup import WarmupConfig, cache_folder, warm_policy
+from vpd_agent.tiny.warmup import WarmupConfig, cache_folder, warm_policy
 from vpd_envs.adapters.trl import dataset, reward_function
 
 

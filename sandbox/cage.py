@@ -78,7 +78,7 @@ RUNNER_SOURCE = Path(__file__).with_name("runner.py").read_bytes()
 def environment(home: str) -> dict[str, str]:
     """All variables that a job sees, the same in every cage but for `home`.
 
-    Hashes are not randomised: verdicts should repeat.
+    Hashes are not randomized: verdicts should repeat.
     """
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",

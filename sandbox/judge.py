@@ -2,11 +2,11 @@ r"""A judge of programs: tests run in a sandbox, and what comes out is compared 
 
     with sandbox.make() as box:
         tests = [StdinTest("1 2\n", "3\n"), StdinTest("5 5\n", "10\n")]
-        judgement = judge(box, "print(sum(map(int, input().split())))", tests)
-        judgement.passed  # True
+        judgment = judge(box, "print(sum(map(int, input().split())))", tests)
+        judgment.passed  # True
 
-A program never sees what is expected of it. One that fails its tests gets a `Judgement`; where the
-sandbox itself fails there is no judgement, but a `SandboxError`.
+A program never sees what is expected of it. One that fails its tests gets a `Judgment`; where the
+sandbox itself fails there is no judgment, but a `SandboxError`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sandbox.core import (
 DEFAULT_LIMITS = Limits()
 LINES, JSON = Lines(), Json()
 KEPT_CHARACTERS = 1 << 16  # of stdout and of stderr of a test that passed
-# What `judge_many` may have begun beyond the program whose judgement is due.
+# What `judge_many` may have begun beyond the program whose judgment is due.
 TESTS_AHEAD = 4096
 OUTPUT_BYTES_AHEAD = 256 * MIB
 
@@ -237,7 +237,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What came of one program's tests.
 
     results: of the tests that were run, in the order of the tests.
@@ -271,7 +271,7 @@ def judge(
     limits: Limits = DEFAULT_LIMITS,
     stop_at_first_failure: bool = True,
     side_by_side: int | None = None,
-) -> Judgement:
+) -> Judgment:
     """Run a program's tests in their order, until the first that fails.
 
     With `stop_at_first_failure=False` all are run, `side_by_side` of them at a time; by default, as
@@ -286,12 +286,12 @@ def judge(
     threads = min(len(tests), sandbox.cages if side_by_side is None else side_by_side)
     if stop_at_first_failure or threads == 1:
         part = _run(sandbox, code, enumerate(tests, 1), limits, stop_at_first_failure)
-        judgement = _judgement([part], len(tests))
+        judgment = _judgment([part], len(tests))
     else:
-        (judgement,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
-    if judgement.failure is not None:
-        raise judgement.failure
-    return judgement
+        (judgment,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
+    if judgment.failure is not None:
+        raise judgment.failure
+    return judgment
 
 
 def judge_many(
@@ -300,12 +300,12 @@ def judge_many(
     *,
     limits: Limits = DEFAULT_LIMITS,
     stop_at_first_failure: bool = True,
-) -> Iterator[Judgement]:
+) -> Iterator[Judgment]:
     """`judge` for many programs, each with its tests, on all cages at once.
 
-    Judgements come in the order of the programs, each as soon as it and all before it are made.
+    Judgments come in the order of the programs, each as soon as it and all before it are made.
     `programs` is read as far ahead as keeps the cages busy, within bounds of tests and of output
-    held in memory; it may be endless. Where the sandbox fails, the judgement says so in `failure`,
+    held in memory; it may be endless. Where the sandbox fails, the judgment says so in `failure`,
     and the others go on. Leaving the iterator early (`close()`, or a break from its loop) stops the
     programs that still run.
 
@@ -321,7 +321,7 @@ def _judge_many(
     limits: Limits,
     stop_at_first_failure: bool,
     threads: int,
-) -> Iterator[Judgement]:
+) -> Iterator[Judgment]:
     executor = ThreadPoolExecutor(threads, thread_name_prefix="judge")
     begun = _Begun()
     unwanted = threading.Event()
@@ -405,14 +405,14 @@ def _kept(execution: Execution, outcome: Outcome) -> Execution:
     )
 
 
-def _judgement(parts: Sequence[_Part], tests: int) -> Judgement:
+def _judgment(parts: Sequence[_Part], tests: int) -> Judgment:
     results = tuple(result for part in parts for result in part.results)
     failures = (part.failure for part in parts if part.failure is not None)
-    return Judgement(results, tests, next(failures, None))
+    return Judgment(results, tests, next(failures, None))
 
 
 class _Begun:
-    """The programs whose tests were handed to threads and whose judgement was not taken yet."""
+    """The programs whose tests were handed to threads and whose judgment was not taken yet."""
 
     def __init__(self) -> None:
         self.programs: deque[tuple[list[Future[_Part]], int]] = deque()
@@ -433,13 +433,13 @@ class _Begun:
         full = self._tests > TESTS_AHEAD or self._output_bytes > OUTPUT_BYTES_AHEAD
         return full or all(part.done() for part in self.programs[0][0])
 
-    def take_first(self) -> Judgement:
+    def take_first(self) -> Judgment:
         futures, tests = self.programs.popleft()
         parts = [future.result() for future in futures]
         self._tests -= tests
         with self._lock:
             self._output_bytes -= sum(part.output_bytes for part in parts)
-        return _judgement(parts, tests)
+        return _judgment(parts, tests)
 
     def _count_output(self, part: Future[_Part]) -> None:
         if not part.cancelled() and part.exception() is None:

@@ -6,7 +6,7 @@ The trick that makes a job exact: the cage starts `python solution.py`, and CPyt
 file as `sitecustomize` just before it would open solution.py. Here it stops and serves jobs. For
 each job it forks, and the child simply *returns* from the import, so that CPython itself goes on to
 read, run and finish the solution.py of that job: `__main__`, sys.argv, tracebacks, exit codes,
-thread joins and finalisers are not imitated, they are CPython's own.
+thread joins and finalizers are not imitated, they are CPython's own.
 
 The trick that makes it quick: that child is forked *before* the job comes, when all of the job
 before it is dead and removed. It gives up all privileges and waits at the control channel, takes
@@ -108,9 +108,9 @@ from builtins import *
 {MODULES}
 """
 
-# What CPython's finalisation does that can be seen from outside depends on these words of a
+# What CPython's finalization does that can be seen from outside depends on these words of a
 # program. The exit code: names of what sets it, and ways to reach a name without writing it. What
-# objects do when they die: finalisers, unflushed files, weak references.
+# objects do when they die: finalizers, unflushed files, weak references.
 ODD_ENDING = re.compile(
     rb"(?<!at)exit|Exit|quit|last_(?:value|exc|type|traceback)|excepthook|unraisable"
     rb"|attr|methodcaller|eval|exec|import_|vars|globals|locals|modules|builtins|Formatter"
@@ -510,7 +510,7 @@ def renew_main_module():
 
 
 def ends_plainly(code):
-    """Whether all that finalisation of this program can do is to flush the standard streams."""
+    """Whether all that finalization of this program can do is to flush the standard streams."""
     if len(ODD_ENDING.findall(code)) != len(PLAIN_EXIT.findall(code)):
         return False
     if b"yield" in code and re.search(rb"finally|with|except", code):
@@ -518,13 +518,13 @@ def ends_plainly(code):
     if code.isascii():
         return True
     text = code.decode("utf-8", "replace")
-    return unicodedata.is_normalized("NFKC", text)  # identifiers are what they normalise to
+    return unicodedata.is_normalized("NFKC", text)  # identifiers are what they normalize to
 
 
 def finish_quickly(modules):
     """End the process of a program that ends plainly, with the exit code CPython would give it.
 
-    CPython's own finalisation touches almost every page of the warm interpreter and costs more than
+    CPython's own finalization touches almost every page of the warm interpreter and costs more than
     all the rest of a small job. Registered first, this runs last of all atexit handlers. Where
     anything is unusual it just returns, and CPython goes on: Ctrl-C ended the program, other
     threads are alive, a standard stream was replaced or cannot be flushed, or the program imported

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # Whose tests share what takes long to make.
 TOGETHER = (
-    "tests/agent/test_learning.py",
-    "tests/agent/test_processes.py",
+    "tests/agent/algorithms/test_learning.py",
+    "tests/agent/distributed/test_processes.py",
     "tests/test_benchmarks.py",
 )
 

@@ -23,7 +23,7 @@ import programs  # noqa: E402
 SMALLEST = judge.Effort(
     rounds=1,
     turn_seconds=0.0,
-    turn_judgements=1,
+    turn_judgments=1,
     twenty_rounds=1,
     crowd_rounds=1,
     crowd_programs=1000,
@@ -31,7 +31,7 @@ SMALLEST = judge.Effort(
     slow_seconds=60.0,
     cold_starts=1,
 )
-ASKED = ("docker", "bubblewrap", "local", "bare fork", "bare fork, finalised", "subprocess", "SDPO")
+ASKED = ("docker", "bubblewrap", "local", "bare fork", "bare fork, finalized", "subprocess", "SDPO")
 REQUIRED = ("local", *filter(None, os.environ.get("VPD_REQUIRE_BACKENDS", "").split(",")))
 
 

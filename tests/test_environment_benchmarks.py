@@ -16,7 +16,7 @@ sys.path.append(str(BENCHMARKS))
 import answers  # noqa: E402
 
 import envs  # noqa: E402
-from vpd_agent.cli import main  # noqa: E402
+from vpd_agent.cli.main import main  # noqa: E402
 
 SMALLEST = envs.Effort(rounds=1, slow_seconds=5.0, answers=40, stream=200)
 PROGRAMS = {"plus-one": ("print(int(input()) + 1)", "print(int(input()))")}

@@ -72,7 +72,7 @@ def test_the_commands_take_the_environment_from_the_folder_of_its_module():
 
 def test_the_trainers_environment_has_both_splits_and_takes_sources_by_name():
     program = (
-        "from vpd_agent.environment import EnvironmentSpec\n"
+        "from vpd_agent.rollout.environment import EnvironmentSpec\n"
         "spec = EnvironmentSpec('new_environment:SortWords-v0', 'status+siblings')\n"
         "for split in ('train', 'test'):\n"
         "    envs = spec.make(2, split)\n"

@@ -15,8 +15,8 @@ HEAVY = ("torch", "transformers", "vllm", "docker", "matplotlib", "datasets")
     [
         ("sandbox", (*HEAVY, "gymnasium", "vpd_envs", "vpd_agent")),
         ("vpd_envs", (*HEAVY, "vpd_agent")),
-        ("vpd_agent.cli", HEAVY),
-        ("vpd_agent.trainer", ("vllm", "docker", "matplotlib", "datasets")),
+        ("vpd_agent.cli.main", HEAVY),
+        ("vpd_agent.train.trainer", ("vllm", "docker", "matplotlib", "datasets")),
     ],
 )
 def test_importing_loads_nothing_it_does_not_need(module, absent):

@@ -163,7 +163,7 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         if drawn:  # else rich 13 would write the end of a line
             stack.enter_context(progress)
         if not quiet and not console.is_terminal:
-            from vpd_envs.progress import repeated
+            from vpd_envs.data.progress import repeated
 
             stack.enter_context(repeated(shown.say_where))
         yield shown
@@ -171,7 +171,7 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
 
 def phase(what: str, *, quiet: bool = False) -> AbstractContextManager[None]:
     """Tells what is being done in its body, if that takes more than a few seconds."""
-    from vpd_envs.progress import told_if_slow
+    from vpd_envs.data.progress import told_if_slow
 
     return told_if_slow(what, shown=is_main_process() and not quiet)
 

@@ -6,7 +6,8 @@ Importing this package registers its environments with Gymnasium:
     envs = gym.make_vec("vpd/MiniCode-v0", num_envs=64)  # judges 64 answers at once
 """
 
-from vpd_envs.catalogue import register
+from vpd_envs.answers.unicode_space import Unicode
+from vpd_envs.catalog import register
 from vpd_envs.feedback import (
     Attempt,
     EnvironmentFeedback,
@@ -23,7 +24,6 @@ from vpd_envs.feedback import (
 )
 from vpd_envs.text_env import TextEnv, TextVectorEnv
 from vpd_envs.types import Problem, Status, Verdict
-from vpd_envs.unicode_space import Unicode
 
 __all__ = [
     "Attempt",

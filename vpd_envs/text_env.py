@@ -33,10 +33,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from sandbox.core import SandboxError, cancelled_by
-from vpd_envs.neutral import neutral
-from vpd_envs.progress import LateProgress
+from vpd_envs.answers.sanitize import sanitize
+from vpd_envs.answers.unicode_space import Unicode
+from vpd_envs.data.progress import LateProgress
 from vpd_envs.types import Problem, Status, Verdict
-from vpd_envs.unicode_space import Unicode
 
 LONGEST_TEXT = 1 << 24  # characters of an observation: far beyond any prompt or feedback
 AHEAD = 16  # answers per worker that may be begun beyond the one whose verdict is due
@@ -58,8 +58,8 @@ class TextEnv(gym.Env[str, str]):
     A `SandboxError` out of `step` is no verdict: the episode stays open and may be stepped again.
 
     Where the chat template ends the prompt in an opened `<think>`, the answer is to be given with
-    that tag before it (see `vpd_envs.thinking`), as the trainer does: else an answer that was cut
-    off while thinking looks like a finished one.
+    that tag before it (see `vpd_envs.answers.thinking`), as the trainer does: else an answer that
+    was cut off while thinking looks like a finished one.
 
     max_turns: answers that an episode may have.
     max_answer_length: characters that an answer may have.
@@ -165,7 +165,7 @@ class TextEnv(gym.Env[str, str]):
         else:
             verdict = self.judge(problem, answer)
         return dataclasses.replace(
-            verdict, feedback=neutral(verdict.feedback), seconds=time.monotonic() - start
+            verdict, feedback=sanitize(verdict.feedback), seconds=time.monotonic() - start
         )
 
     def judge_many(

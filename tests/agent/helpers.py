@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from vpd_agent.policy import Policy
-from vpd_agent.tiny import byte_tokenizer
-from vpd_agent.types import Rollout, RolloutBatch
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.data.types import Rollout
+from vpd_agent.model.policy import Policy
+from vpd_agent.tiny.model import byte_tokenizer
 from vpd_envs import Problem, Status, TextEnv, Verdict
 
 
@@ -83,7 +84,7 @@ def mixed_rollouts(policy: Policy) -> list[Rollout]:
         )
         batch = RolloutBatch.from_rollouts([draft], [None])
         with torch.no_grad():
-            own = policy.score(batch.prompt, batch.prompt_mask, batch.response, batch.mask)
+            own = policy.forward(batch.prompt, batch.prompt_mask, batch.response, batch.loss_mask)
         shift = 0.1 * torch.sin(torch.arange(len(response)) + i)
         logprobs = (own.logprobs[0].float() + shift).tolist()
         rollouts.append(

@@ -27,7 +27,7 @@ from sandbox import SandboxError, shared
 from vpd_envs import FeedbackSource, FeedbackWrapper, Problem, Status, TextEnv, Verdict
 from vpd_envs.adapters import text_env
 from vpd_envs.adapters import trl as adapter
-from vpd_envs.mini import MiniCode
+from vpd_envs.code.mini_code import MiniCode
 
 BROKEN = "broken"  # what the judge of Doubling, or a sandbox in flames, fails on
 

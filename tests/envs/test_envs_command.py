@@ -10,10 +10,10 @@ import time
 import pytest
 from lcb_rows import FIXTURE, block
 
-from vpd_agent.cli import main
-from vpd_envs.catalogue import CATALOGUE
-from vpd_envs.mini import MiniCode, expression
-from vpd_envs.provenance import text_hash
+from vpd_agent.cli.main import main
+from vpd_envs.catalog import CATALOG
+from vpd_envs.code.mini_code import MiniCode, expression
+from vpd_envs.data.provenance import text_hash
 
 MINI = ("--env", "vpd/MiniCode-v0", "--sandbox", "local")
 ENV = MiniCode(sandbox="local")
@@ -45,11 +45,11 @@ def read(path):
 def test_envs_lists_every_environment_with_its_judge_and_data(capsys):
     assert run("envs", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["id"] for row in rows] == [entry.id for entry in CATALOGUE]
+    assert [row["id"] for row in rows] == [entry.id for entry in CATALOG]
     assert all(row["judge"] and row["data"] and row["size"] for row in rows)
     assert run("envs") == 0
     shown = capsys.readouterr().out
-    assert all(entry.id in shown for entry in CATALOGUE)
+    assert all(entry.id in shown for entry in CATALOG)
 
 
 def test_verdicts_come_in_the_order_of_the_answers(tmp_path, capsys):
@@ -249,7 +249,7 @@ def test_a_bad_line_is_named_before_anything_is_judged(tmp_path, capsys, line, m
     ("arguments", "message"),
     [
         (("--env", "vpd/MiniKode-v0"), "Did you mean 'vpd/MiniCode-v0'"),
-        (("--env", "vpd/MiniCode-v0", "--set", "colour=red"), "has no option 'colour'"),
+        (("--env", "vpd/MiniCode-v0", "--set", "color=red"), "has no option 'color'"),
         (("--env", "vpd/MiniCode-v0", "--set", "red"), "An option is KEY=VALUE"),
         (("--env", "vpd/LiveCodeBench-v0", "--data", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--env", "nomodule:Thing-v0"), "There is no module 'nomodule'"),
@@ -301,7 +301,7 @@ def test_show_prints_a_problem_and_judges_an_answer(tmp_path, capsys):
 
 def test_the_commands_need_no_torch():
     program = (
-        "import sys; from vpd_agent.cli import main; main(['envs']);"
+        "import sys; from vpd_agent.cli.main import main; main(['envs']);"
         "heavy = {'torch', 'transformers', 'datasets', 'sympy'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

@@ -11,10 +11,12 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpd_envs import Status, mini_arithmetic, mini_choice
-from vpd_envs.mini import Table
-from vpd_envs.mini_arithmetic import MiniArithmetic, marks
-from vpd_envs.mini_choice import LETTERS, MiniChoice
+from vpd_envs import Status
+from vpd_envs.code.mini_code import Table
+from vpd_envs.math import mini_arithmetic
+from vpd_envs.math.mini_arithmetic import MiniArithmetic, marks
+from vpd_envs.questions import mini_choice
+from vpd_envs.questions.mini_choice import LETTERS, MiniChoice
 
 BOTH = pytest.mark.parametrize("task", [MiniChoice, MiniArithmetic])
 ANSWERS = st.text(alphabet="ABCD0123456789 \n", max_size=8) | st.text(max_size=80)

@@ -184,8 +184,8 @@ def test_mistakes_of_the_caller_are_explained(case):
     if case.sandboxed:
         with pytest.raises(ValueError, match=r"sandbox must be one of auto, .*local.*got 'jail'"):
             make(case, sandbox="jail")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        make(case, colour="red")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
+        make(case, color="red")
 
 
 @each_sandboxed_env

@@ -13,7 +13,7 @@ import pytest
 import worker_functions
 
 from sandbox import MIB, SandboxError
-from vpd_envs.workers import (
+from vpd_envs.workers.pool import (
     WorkerDied,
     WorkerError,
     WorkerMemory,
@@ -237,7 +237,7 @@ HOST = """
 import contextlib, sys, threading, time
 from sandbox import SandboxError
 sys.path.insert(0, sys.argv[1])
-from vpd_envs.workers import Workers
+from vpd_envs.workers.pool import Workers
 pool = Workers("worker_functions:tower", size=2, timeout_seconds=600)
 idle = Workers("worker_functions:process", size=1)
 idle.call()

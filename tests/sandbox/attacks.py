@@ -558,7 +558,7 @@ while True:
         limits={"memory_bytes": 64 * MIB},
     ),
     Attack(
-        "favoured_by_the_oom_killer",
+        "favored_by_the_oom_killer",
         "asks the kernel to kill others first when memory runs out",
         "ok",
         TOOLS
@@ -943,7 +943,7 @@ def again():
 """,
     ),
     Attack(
-        "endless_finaliser",
+        "endless_finalizer",
         "an object that never goes",
         "timeout",
         """

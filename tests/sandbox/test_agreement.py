@@ -159,7 +159,7 @@ def test_each_disagreement_is_listed_and_fails_the_command(folder):
         livecodebench_row(
             "plus-one",
             PLUS_ONE,
-            ("mislabelled", "print(int(input()) + 1)", False, {}),
+            ("mislabeled", "print(int(input()) + 1)", False, {}),
             ("wrong at 2", "print(2)", True, {}),
         ),
     )
@@ -171,7 +171,7 @@ def test_each_disagreement_is_listed_and_fails_the_command(folder):
     right, wrong = file["disagreements"]
     assert right == {
         "id": "plus-one",
-        "origin": "mislabelled",
+        "origin": "mislabeled",
         "expected": "fails",
         "actual": "passes",
         "first_failing_test": None,

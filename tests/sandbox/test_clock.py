@@ -394,9 +394,9 @@ def test_a_cancellation_that_comes_too_late_is_passed_over(fresh_box):
 def test_leaving_judge_many_stops_the_programs_that_run(box):
     tests = [StdinTest("", "")]
     quick, slow = ("pass", tests), (SLEEPER.code, tests)
-    judgements = judge_many(box, [quick, *repeat(slow, 5)], limits=SLEEPER.limits)
+    judgments = judge_many(box, [quick, *repeat(slow, 5)], limits=SLEEPER.limits)
     start = time.monotonic()
-    assert next(judgements).passed
-    judgements.close()
+    assert next(judgments).passed
+    judgments.close()
     assert time.monotonic() - start < SLEEPER.limits.wall_seconds / 2
     assert box.run(PRINT_42).stdout == "42\n"

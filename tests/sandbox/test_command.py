@@ -21,7 +21,7 @@ from sandbox import MIB, Execution, ExecutionStatus, Job, Limits
 from sandbox.command import exit_code, main, source_text, summary
 from sandbox.docker import LABEL
 from sandbox.runner import ADDRESS_SLACK_BYTES, descendants, stat_fields
-from vpd_agent.cli import main as vpd
+from vpd_agent.cli.main import main as vpd
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 60  # no command here takes longer

@@ -17,7 +17,7 @@ from sandbox.comparison import CheckerError, Json
 from sandbox.judge import (
     AssertTest,
     CallTest,
-    Judgement,
+    Judgment,
     Outcome,
     StdinTest,
     judge,
@@ -29,42 +29,42 @@ PLUS_ONE = "print(int(input()) + 1)"
 TESTS = [StdinTest(f"{n}\n", f"{n + 1}\n") for n in range(5)]
 
 
-def outcomes(judgement):
-    return [(result.number, result.outcome.value) for result in judgement.results]
+def outcomes(judgment):
+    return [(result.number, result.outcome.value) for result in judgment.results]
 
 
 # One program --------------------------------------------------------------------------------------
 
 
 def test_a_right_program_passes_all_its_tests(box):
-    judgement = judge(box, PLUS_ONE, TESTS)
-    assert judgement.passed
-    assert judgement.first_failed is None
-    assert judgement.tests == 5
-    assert outcomes(judgement) == [(n, "passed") for n in range(1, 6)]
-    assert [result.execution.stdout for result in judgement.results] == [
+    judgment = judge(box, PLUS_ONE, TESTS)
+    assert judgment.passed
+    assert judgment.first_failed is None
+    assert judgment.tests == 5
+    assert outcomes(judgment) == [(n, "passed") for n in range(1, 6)]
+    assert [result.execution.stdout for result in judgment.results] == [
         f"{n}\n" for n in range(1, 6)
     ]
 
 
 def test_tests_after_the_first_failure_are_not_run_and_not_invented(box):
-    judgement = judge(box, "n = int(input())\nprint(n + 1 if n != 2 else 'two')", TESTS)
-    assert not judgement.passed
-    assert outcomes(judgement) == [(1, "passed"), (2, "passed"), (3, "wrong_answer")]
-    assert judgement.first_failed.number == 3
-    assert judgement.first_failed.execution.stdout == "two\n"
-    assert judgement.tests == 5
+    judgment = judge(box, "n = int(input())\nprint(n + 1 if n != 2 else 'two')", TESTS)
+    assert not judgment.passed
+    assert outcomes(judgment) == [(1, "passed"), (2, "passed"), (3, "wrong_answer")]
+    assert judgment.first_failed.number == 3
+    assert judgment.first_failed.execution.stdout == "two\n"
+    assert judgment.tests == 5
 
 
 @pytest.mark.parametrize("side_by_side", [None, 1])
 def test_without_stopping_all_tests_are_run_and_reported_in_order(box, side_by_side):
     code = "n = int(input())\nprint(n + 1 if n % 2 else n)"
-    judgement = judge(box, code, TESTS, stop_at_first_failure=False, side_by_side=side_by_side)
-    assert [outcome == "passed" for _, outcome in outcomes(judgement)] == [
+    judgment = judge(box, code, TESTS, stop_at_first_failure=False, side_by_side=side_by_side)
+    assert [outcome == "passed" for _, outcome in outcomes(judgment)] == [
         n % 2 == 1 for n in range(5)
     ]
-    assert [number for number, _ in outcomes(judgement)] == [1, 2, 3, 4, 5]
-    assert judgement.first_failed.number == 1
+    assert [number for number, _ in outcomes(judgment)] == [1, 2, 3, 4, 5]
+    assert judgment.first_failed.number == 1
 
 
 def test_each_way_to_end_is_an_outcome_of_its_own(box):
@@ -80,9 +80,9 @@ def test_each_way_to_end_is_an_outcome_of_its_own(box):
     }
     limits = Limits(wall_seconds=0.8, memory_bytes=128 << 20, output_bytes=1 << 16)
     for code, outcome in endings.items():
-        judgement = judge(box, code, [StdinTest("", "1")], limits=limits)
-        assert outcomes(judgement) == [(1, outcome.value)], code
-        assert judgement.passed is (outcome is Outcome.PASSED)
+        judgment = judge(box, code, [StdinTest("", "1")], limits=limits)
+        assert outcomes(judgment) == [(1, outcome.value)], code
+        assert judgment.passed is (outcome is Outcome.PASSED)
 
 
 def test_tests_of_several_kinds_and_rules_go_together(box):
@@ -120,8 +120,8 @@ def test_a_program_may_not_decide_the_comparison(box):
     """It sees its input and nothing else: what it is compared with is in no job."""
     secret = secrets.token_hex(16)
     recording = Recording(box)
-    judgement = judge(recording, "print(input())", [StdinTest("x\n", secret)])
-    assert not judgement.passed
+    judgment = judge(recording, "print(input())", [StdinTest("x\n", secret)])
+    assert not judgment.passed
     assert not any(secret in repr(job) for job in recording.jobs)
 
 
@@ -199,14 +199,14 @@ def failing(job):
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_a_failing_sandbox_gives_no_judgement(stop):
+def test_a_failing_sandbox_gives_no_judgment(stop):
     tests = [StdinTest("a", "a"), StdinTest("bad", "bad"), StdinTest("b", "b")]
     with pytest.raises(SandboxError, match="fetch water"):
         judge(Clockwork(2, failing), "", tests, stop_at_first_failure=stop)
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_one_failing_program_does_not_lose_the_judgements_of_the_others(stop):
+def test_one_failing_program_does_not_lose_the_judgments_of_the_others(stop):
     programs = [
         ("", [StdinTest("a", "a")]),
         ("", [StdinTest("a", "a"), StdinTest("bad", "bad")]),
@@ -221,8 +221,8 @@ def test_one_failing_program_does_not_lose_the_judgements_of_the_others(stop):
 
 
 def test_a_failure_cannot_be_read_as_a_verdict():
-    judgement = Judgement((), 1, SandboxError("on fire"))
-    for read in (lambda: judgement.passed, lambda: not judgement.passed):
+    judgment = Judgment((), 1, SandboxError("on fire"))
+    for read in (lambda: judgment.passed, lambda: not judgment.passed):
         with pytest.raises(SandboxError, match="on fire"):
             read()
 
@@ -230,16 +230,16 @@ def test_a_failure_cannot_be_read_as_a_verdict():
 # Many programs ------------------------------------------------------------------------------------
 
 
-def test_judgements_come_in_the_order_of_the_programs(box):
+def test_judgments_come_in_the_order_of_the_programs(box):
     programs = [
         (f"import time\ntime.sleep({0.1 if n % 7 == 0 else 0})\nprint({n})", [StdinTest("", "3")])
         for n in range(30)
     ]
-    judgements = list(judge_many(box, programs))
-    assert [judgement.results[0].execution.stdout for judgement in judgements] == [
+    judgments = list(judge_many(box, programs))
+    assert [judgment.results[0].execution.stdout for judgment in judgments] == [
         f"{n}\n" for n in range(30)
     ]
-    assert [n for n, judgement in enumerate(judgements) if judgement.passed] == [3]
+    assert [n for n, judgment in enumerate(judgments) if judgment.passed] == [3]
 
 
 def test_the_tests_of_one_program_run_side_by_side_on_all_cages():
@@ -253,7 +253,7 @@ def test_the_tests_of_one_program_run_side_by_side_on_all_cages():
     tests = [StdinTest(str(n), str(n)) for n in range(6)]
     assert judge(Clockwork(3, meet), "", tests, stop_at_first_failure=False).passed
     programs = [("", [test]) for test in tests]
-    assert all(judgement.passed for judgement in judge_many(Clockwork(3, meet), programs))
+    assert all(judgment.passed for judgment in judge_many(Clockwork(3, meet), programs))
 
 
 def test_a_slow_program_does_not_keep_the_other_cages_waiting():
@@ -267,10 +267,10 @@ def test_a_slow_program_does_not_keep_the_other_cages_waiting():
         return job.stdin
 
     programs = [("", [StdinTest(stdin, stdin)]) for stdin in ["slow"] + ["quick"] * 500]
-    assert all(judgement.passed for judgement in judge_many(Clockwork(2, answer), programs))
+    assert all(judgment.passed for judgment in judge_many(Clockwork(2, answer), programs))
 
 
-def test_judgements_do_not_wait_for_all_programs_to_be_known():
+def test_judgments_do_not_wait_for_all_programs_to_be_known():
     ran, taken, taken_when_asked = threading.Semaphore(0), [], []
 
     def answer(job):
@@ -283,8 +283,8 @@ def test_judgements_do_not_wait_for_all_programs_to_be_known():
             yield "", [StdinTest(str(n), str(n))]
             assert ran.acquire(timeout=60)
 
-    for judgement in judge_many(Clockwork(1, answer), programs()):
-        taken.append(judgement.passed)
+    for judgment in judge_many(Clockwork(1, answer), programs()):
+        taken.append(judgment.passed)
     assert taken == [True] * 100
     assert taken_when_asked[-1] > 0
 
@@ -297,11 +297,11 @@ def endless_programs(asked):
 
 def test_an_endless_stream_of_programs_is_judged_lazily():
     asked = []
-    judgements = judge_many(Clockwork(2, lambda job: job.stdin), endless_programs(asked))
+    judgments = judge_many(Clockwork(2, lambda job: job.stdin), endless_programs(asked))
     assert asked == []
-    first = list(itertools.islice(judgements, 5))
-    judgements.close()
-    assert [judgement.results[0].execution.stdout for judgement in first] == list("01234")
+    first = list(itertools.islice(judgments, 5))
+    judgments.close()
+    assert [judgment.results[0].execution.stdout for judgment in first] == list("01234")
     assert len(asked) <= judge_module.TESTS_AHEAD + 5
     assert not [t for t in threading.enumerate() if t.name.startswith("judge")]
 
@@ -322,10 +322,10 @@ def test_no_more_is_read_ahead_than_the_bounds_allow(monkeypatch, bound, most_as
                 time.sleep(0.1)
         return job.stdin
 
-    judgements = judge_many(Clockwork(2, answer), endless_programs(asked))
-    assert next(judgements).passed
+    judgments = judge_many(Clockwork(2, answer), endless_programs(asked))
+    assert next(judgments).passed
     assert len(asked) <= most_asked
-    judgements.close()
+    judgments.close()
 
 
 # Tests that are code ------------------------------------------------------------------------------

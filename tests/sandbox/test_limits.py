@@ -32,7 +32,7 @@ def the_next_job_is_undisturbed(box):
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()",
         "import sys, time\nclass A:\n    def __del__(self): time.sleep(60)\na = A()",
     ],
-    ids=["spins", "sleeps", "ignores_signals", "huge_integer", "thread", "finaliser"],
+    ids=["spins", "sleeps", "ignores_signals", "huge_integer", "thread", "finalizer"],
 )
 def test_time_out(box, code):
     got = box.run(Job(code, limits=Limits(wall_seconds=0.5)))

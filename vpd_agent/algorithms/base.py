@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from vpd_agent.losses import Metrics
-from vpd_agent.policy import Policy
-from vpd_agent.scores import TokenScores
-from vpd_agent.teacher import Teacher, TeacherWeights
-from vpd_agent.types import RolloutBatch
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.model.policy import Policy
+from vpd_agent.model.response_logits import ResponseLogits
+from vpd_agent.model.teacher import Teacher, TeacherWeights
+from vpd_agent.ops.losses import Metrics
 
 if TYPE_CHECKING:
-    from vpd_agent.gate import TrustGate
+    from vpd_agent.algorithms.trust_gate import TrustGate
 
 State = dict[str, float]  # what an algorithm remembers between steps; saved in checkpoints
 
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Loss:
-    """One loss of a step, and its own optimiser step.
+    """One loss of a step, and its own optimizer step.
 
     compute: micro-batch → (its share of the whole batch's loss, its share of the metrics).
     measure: run without gradient over all micro-batches before any is computed; its sums go to
@@ -70,7 +70,7 @@ class Algorithm:
     ema_rate: of teacher="ema".
     trust_region: of teacher="trust_region".
     needs_reference: keep a frozen copy of the initial policy.
-    least_group_size: rollouts of a problem without which nothing can be learned.
+    min_group_size: rollouts of a problem without which nothing can be learned.
     gate: how far the teacher is to be trusted, measured on its own answers; None: fully.
     """
 
@@ -79,7 +79,7 @@ class Algorithm:
     ema_rate: float = 0.05
     trust_region: float = 0.1
     needs_reference: bool = False
-    least_group_size: ClassVar[int] = 1
+    min_group_size: ClassVar[int] = 1
 
     @property
     def gate(self) -> TrustGate | None:
@@ -110,29 +110,29 @@ class LossInputs:
         self._temperature = temperature
 
     @cached_property
-    def student(self) -> TokenScores:
+    def student(self) -> ResponseLogits:
         """The policy on the plain prompt; carries gradient."""
-        return self._score(self._policy, teacher_prompt=False)
+        return self._forward(self._policy, teacher_prompt=False)
 
     @cached_property
-    def trained_teacher(self) -> TokenScores:
+    def policy_on_teacher_prompt(self) -> ResponseLogits:
         """The policy on the teacher's prompt; carries gradient. Zero in rows without one."""
-        return self._score(self._policy, teacher_prompt=True)
+        return self._forward(self._policy, teacher_prompt=True)
 
     @cached_property
-    def teacher(self) -> TokenScores:
+    def teacher(self) -> ResponseLogits:
         """The teacher's weights on the teacher's prompt; no gradient. Zero in rows without one."""
         if self._teacher is None:
             raise ValueError("This loss asks for a teacher, but its algorithm's `teacher` is None.")
         with torch.no_grad():
-            scores = self._score(self._teacher.policy, teacher_prompt=True)
+            scores = self._forward(self._teacher.policy, teacher_prompt=True)
             if self._teacher.student_share:
-                student = self._score(self._policy, teacher_prompt=True)
+                student = self._forward(self._policy, teacher_prompt=True)
                 scores = scores.blend(student, self._teacher.student_share)
             return scores
 
     @cached_property
-    def reference(self) -> TokenScores:
+    def reference(self) -> ResponseLogits:
         """The initial policy on the plain prompt; no gradient."""
         if self._reference is None:
             raise ValueError(
@@ -140,17 +140,19 @@ class LossInputs:
                 "is False."
             )
         with torch.no_grad():
-            return self._score(self._reference, teacher_prompt=False)
+            return self._forward(self._reference, teacher_prompt=False)
 
-    def _score(self, policy: Policy, *, teacher_prompt: bool) -> TokenScores:
+    def _forward(self, policy: Policy, *, teacher_prompt: bool) -> ResponseLogits:
         b = self.batch
         prompt = (
             (b.teacher_prompt, b.teacher_prompt_mask)
             if teacher_prompt
             else (b.prompt, b.prompt_mask)
         )
-        mask = b.teacher_mask if teacher_prompt else b.mask
-        return policy.score(*prompt, b.response, b.present, mask, temperature=self._temperature)
+        mask = b.teacher_mask if teacher_prompt else b.loss_mask
+        return policy.forward(
+            *prompt, b.response, b.token_mask, mask, temperature=self._temperature
+        )
 
 
 def check(condition: bool, field: str, expected: str, value: object) -> None:

@@ -8,16 +8,16 @@ from typing import Literal
 from torch import Tensor
 
 from vpd_agent.algorithms.base import Algorithm, LossInputs, Step, check
-from vpd_agent.gate import TrustGate
-from vpd_agent.losses import (
+from vpd_agent.algorithms.trust_gate import TrustGate
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.model.teacher import TeacherWeights
+from vpd_agent.ops.losses import (
     Metrics,
     Tail,
     importance_weights,
     masked_mean,
     sampled_token_divergence,
 )
-from vpd_agent.teacher import TeacherWeights
-from vpd_agent.types import RolloutBatch
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WithTeacher(Algorithm):
     """θ_T ← (1−rate)·θ_T + rate·θ after each step, for teacher="ema"."""
     trust_region: float = 0.1
     """The student's share in the interpolated logits, for teacher="trust_region"."""
-    distil_on: Literal["all", "failed", "solved"] = "all"
+    distill_on: Literal["all", "failed", "solved"] = "all"
     """Which rollouts the teacher speaks on, of those with feedback."""
     gate_width: float | None = None
     """Trust the teacher as far as it solves what the student did not: its say is
@@ -60,11 +60,11 @@ class Distillation(WithTeacher):
     """The fields of every algorithm with a divergence from a teacher, read by `distillation`."""
 
     alpha: float = 1.0
-    """0: KL(teacher‖student); 1: KL(student‖teacher); in between: generalised JSD."""
+    """0: KL(teacher‖student); 1: KL(student‖teacher); in between: generalized JSD."""
     top_k: int | None = None
     """Compare on the student's k most likely tokens; None: on the full vocabulary."""
     tail: Tail = "bucket"
-    """With top_k, keep the rest of the mass in one entry, or renormalise without it."""
+    """With top_k, keep the rest of the mass in one entry, or renormalize without it."""
     sampled_token: bool = False
     """Compare on the sampled token alone: an unbiased but noisy gradient of the KL of alpha=1."""
     importance_clip: float | None = None
@@ -96,7 +96,7 @@ def distillation(
     rows: [B], True where the loss applies; the mean is over all rows all the same.
     """
     a, batch, student, teacher = algorithm, inputs.batch, inputs.student, inputs.teacher
-    mask, count = taught_tokens(batch, a)
+    mask, count = distillation_mask(batch, a)
     scale *= trust(inputs, a)
     weight = mask * batch.sampler_weight * scale / max(count, 1)  # [B, T]
     if rows is not None:
@@ -115,11 +115,11 @@ def distillation(
     return result.total, metrics
 
 
-def taught_tokens(batch: RolloutBatch, algorithm: WithTeacher) -> tuple[Tensor, float]:
+def distillation_mask(batch: RolloutBatch, algorithm: WithTeacher) -> tuple[Tensor, float]:
     """Where the teacher speaks, [B, T], and how many tokens that is in the whole batch."""
-    if algorithm.distil_on == "solved":
+    if algorithm.distill_on == "solved":
         return batch.teacher_mask & batch.solved[:, None], batch.num_solved_teacher_tokens
-    if algorithm.distil_on == "failed":
+    if algorithm.distill_on == "failed":
         return batch.teacher_mask & ~batch.solved[:, None], batch.num_failed_teacher_tokens
     return batch.teacher_mask, batch.num_teacher_tokens
 
@@ -142,7 +142,7 @@ def teacher_metrics(inputs: LossInputs, mask: Tensor, count: float) -> Metrics:
         "teacher_gap": masked_mean(gap, mask, count),
         "teacher_agrees": masked_mean((gap > 0).float(), mask, count),
         "teacher_entropy": masked_mean(teacher.entropy, mask, count),
-        "entropy": masked_mean(student.entropy, batch.mask, batch.num_tokens),
+        "entropy": masked_mean(student.entropy, batch.loss_mask, batch.num_tokens),
         "mask_fraction": mask.sum() / max(batch.num_tokens, 1),
     }
 

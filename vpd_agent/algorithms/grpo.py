@@ -1,4 +1,4 @@
-"""Group relative policy optimisation, arXiv 2402.03300: the reward alone, no feedback."""
+"""Group relative policy optimization, arXiv 2402.03300: the reward alone, no feedback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
-from vpd_agent.losses import Metrics, masked_mean
+from vpd_agent.ops.losses import Metrics, masked_mean
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class GRPO(PolicyGradient):
     """L = clipped policy gradient on group advantages + kl_to_reference · KL(π_θ‖π_ref).
 
     Its relatives are options. DAPO: clip_high 0.28, drop_flat_groups. Dr. GRPO: scale_advantages
-    False, normaliser constant. GSPO: ratio and normaliser sequence. CISPO: objective cispo.
+    False, normalizer constant. GSPO: ratio and normalizer sequence. CISPO: objective cispo.
     """
 
     name: ClassVar[str] = "grpo"
-    least_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
+    min_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
 
     kl_to_reference: float = 0.0
     """Weight of the exact KL(π_θ‖π_ref), the initial policy being the reference."""
@@ -41,8 +41,8 @@ class GRPO(PolicyGradient):
         if not self.kl_to_reference:
             return policy_gradient(inputs, self)
         batch = inputs.batch
-        weight = batch.mask * batch.sampler_weight * self.kl_to_reference / batch.num_tokens
+        weight = batch.loss_mask * batch.sampler_weight * self.kl_to_reference / batch.num_tokens
         kl = inputs.student.divergence(inputs.reference, weight, alpha=1.0)
         loss, metrics = policy_gradient(inputs, self)
-        metrics["kl_to_reference"] = masked_mean(kl.per_token, batch.mask, batch.num_tokens)
+        metrics["kl_to_reference"] = masked_mean(kl.per_token, batch.loss_mask, batch.num_tokens)
         return loss + kl.total, metrics

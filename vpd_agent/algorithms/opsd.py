@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vpd_agent.algorithms.base import Loss, LossInputs, Step
 from vpd_agent.algorithms.distillation import Distillation, distillation
-from vpd_agent.losses import Metrics
-from vpd_agent.teacher import TeacherWeights
+from vpd_agent.model.teacher import TeacherWeights
+from vpd_agent.ops.losses import Metrics
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class OPSD(Distillation):
     """L = Σ_t D(π_θ(·|x, y_<t), q_0(·|x, c, y_<t)) with the initial policy q_0 as the teacher.
 
     The paper's privileged context c is the reference solution; here it is whatever the environment
-    says (`--feedback`). Positive samples only: distil_on="solved".
+    says (`--feedback`). Positive samples only: distill_on="solved".
     """
 
     name: ClassVar[str] = "opsd"
@@ -26,7 +26,7 @@ class OPSD(Distillation):
     teacher: TeacherWeights = "frozen"
 
     def losses(self, step: Step) -> list[Loss]:
-        return [Loss("distil", self.distil)]
+        return [Loss("distill", self.distill)]
 
-    def distil(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+    def distill(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         return distillation(inputs, self)

@@ -8,9 +8,10 @@ from typing import Literal
 from torch import Tensor
 
 from vpd_agent.algorithms.base import Algorithm, LossInputs, check
-from vpd_agent.losses import (
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.ops.losses import (
     Metrics,
-    Normaliser,
+    Normalizer,
     RatioLevel,
     clipped_importance_policy_gradient,
     clipped_policy_gradient,
@@ -18,7 +19,6 @@ from vpd_agent.losses import (
     masked_mean,
     token_weights,
 )
-from vpd_agent.types import RolloutBatch
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PolicyGradient(Algorithm):
     """Ratio of each token, or the geometric mean over its response (GSPO, arXiv 2507.18071)."""
     scale_advantages: bool = True
     """Divide advantages by the group's standard deviation (False: Dr. GRPO, arXiv 2503.20783)."""
-    normaliser: Normaliser = "token"
+    normalizer: Normalizer = "token"
     """A mean over tokens (DAPO), over responses of their means (sequence: GRPO as published), or a
     sum divided by rollouts · max_response_tokens (constant: Dr. GRPO)."""
     drop_flat_groups: bool = False
@@ -61,13 +61,13 @@ def policy_gradient(
     if advantages is None:
         advantages = advantages_of(batch, a)
     weights = batch.sampler_weight * token_weights(
-        batch.mask,
-        a.normaliser,
+        batch.loss_mask,
+        a.normalizer,
         num_tokens=batch.num_signal_tokens if a.drop_flat_groups else batch.num_tokens,
         num_rollouts=batch.num_signal_rollouts if a.drop_flat_groups else batch.num_rollouts,
         max_response_tokens=batch.max_response_tokens,
     )
-    common = (student.logprobs, batch.old_logprobs, advantages, batch.mask, batch.num_tokens)
+    common = (student.logprobs, batch.old_logprobs, advantages, batch.loss_mask, batch.num_tokens)
     if a.objective == "cispo":
         loss, metrics = clipped_importance_policy_gradient(
             *common, weights=weights, level=a.ratio, clip_high=a.clip_high
@@ -81,7 +81,7 @@ def policy_gradient(
             clip_high=a.clip_high,
             dual_clip=a.dual_clip,
         )
-    metrics["entropy"] = masked_mean(student.entropy, batch.mask, batch.num_tokens)
+    metrics["entropy"] = masked_mean(student.entropy, batch.loss_mask, batch.num_tokens)
     return loss, metrics
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, State, Step
-from vpd_agent.losses import Metrics, imitation, masked_mean
-from vpd_agent.types import RolloutBatch
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.ops.losses import Metrics, imitation, masked_mean
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class RFT(Algorithm):
     def imitate(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         batch, student = inputs.batch, inputs.student
         loss = imitation(student.logprobs, self.weights(batch), inputs.state["imitated"])
-        entropy = masked_mean(student.entropy, batch.mask, batch.num_tokens)
+        entropy = masked_mean(student.entropy, batch.loss_mask, batch.num_tokens)
         return loss, {"entropy": entropy}
 
     def weights(self, batch: RolloutBatch) -> Tensor:
         """[B, T] what each token counts, before the mean."""
-        weights = batch.mask * batch.solved[:, None] * batch.sampler_weight
+        weights = batch.loss_mask * batch.solved[:, None] * batch.sampler_weight
         if self.one_per_group:
-            weights = weights / batch.group_solved.clamp(min=1e-6)[:, None]
+            weights = weights / batch.group_solve_rate.clamp(min=1e-6)[:, None]
         return weights
 
     def measure(self, inputs: LossInputs) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
-from vpd_agent.algorithms.distillation import WithTeacher, taught_tokens, teacher_metrics, trust
+from vpd_agent.algorithms.distillation import WithTeacher, distillation_mask, teacher_metrics, trust
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
-from vpd_agent.losses import Metrics, TokenGate, gated_gap, masked_mean, token_gate
+from vpd_agent.ops.losses import Metrics, TokenGate, gated_gap, masked_mean, token_gate
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SDAR(WithTeacher, PolicyGradient):
     """
 
     name: ClassVar[str] = "sdar"
-    least_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
+    min_group_size: ClassVar[int] = 2  # advantages compare the rollouts of a group
 
     distill_weight: float = 0.1
     """λ: weight of the gated term."""
@@ -42,11 +42,11 @@ class SDAR(WithTeacher, PolicyGradient):
     def joint_loss(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
         loss, metrics = policy_gradient(inputs, self)
-        mask, count = taught_tokens(batch, self)
+        mask, count = distillation_mask(batch, self)
         gap = teacher.logprobs - student.logprobs  # [B, T]
         gate = token_gate(gap, student.entropy, self.token_gate, self.sharpness)
         gated = gated_gap(student.logprobs, teacher.logprobs, gate)
-        distil = masked_mean(gated * batch.sampler_weight, mask, count)
-        loss = loss + self.distill_weight * trust(inputs, self) * distil
+        distill = masked_mean(gated * batch.sampler_weight, mask, count)
+        loss = loss + self.distill_weight * trust(inputs, self) * distill
         metrics |= teacher_metrics(inputs, mask, count)
         return loss, metrics | {"token_gate": masked_mean(gate, mask, count)}

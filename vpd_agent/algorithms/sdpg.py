@@ -11,7 +11,7 @@ from torch import Tensor
 from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
 from vpd_agent.algorithms.distillation import Distillation, distillation, scheduled, trust
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, advantages_of, policy_gradient
-from vpd_agent.losses import Metrics, ReferenceForm, masked_mean, reference_penalty
+from vpd_agent.ops.losses import Metrics, ReferenceForm, masked_mean, reference_penalty
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ class SDPG(Distillation, PolicyGradient):
 
     def joint_loss(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
         batch = inputs.batch
-        distil, metrics = 0.0, {}
+        distill, metrics = 0.0, {}
         if weight:
             rows = advantages_of(batch, self) > 0 if self.positive_only else None
-            distil, metrics = distillation(inputs, self, scale=weight, rows=rows)
+            distill, metrics = distillation(inputs, self, scale=weight, rows=rows)
         loss, more = policy_gradient(inputs, self)
-        loss, metrics = loss + distil, metrics | more
+        loss, metrics = loss + distill, metrics | more
         metrics["distill_weight"] = loss.new_tensor(weight * trust(inputs, self) * batch.share)
         if self.reference_weight:
             penalty = reference_penalty(
                 inputs.student.logprobs, inputs.reference.logprobs, self.reference_form
             )
-            penalty = masked_mean(penalty * batch.sampler_weight, batch.mask, batch.num_tokens)
+            penalty = masked_mean(penalty * batch.sampler_weight, batch.loss_mask, batch.num_tokens)
             loss = loss + self.reference_weight * penalty
             metrics["reference_penalty"] = penalty.detach()
         return loss, metrics

@@ -1,4 +1,4 @@
-"""Self-distillation policy optimisation, arXiv 2601.20802: a passive teacher reads the feedback."""
+"""Self-distillation policy optimization, arXiv 2601.20802: a passive teacher reads the feedback."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
 from vpd_agent.algorithms.distillation import (
     Distillation,
     distillation,
-    taught_tokens,
+    distillation_mask,
     teacher_metrics,
     trust,
 )
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, advantages_of, policy_gradient
-from vpd_agent.losses import Metrics, hybrid_advantages
-from vpd_agent.teacher import TeacherWeights
+from vpd_agent.model.teacher import TeacherWeights
+from vpd_agent.ops.losses import Metrics, hybrid_advantages
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class SDPO(Distillation, PolicyGradient):
         check(0 <= self.reward_weight <= 1, "reward_weight", "between 0 and 1", self.reward_weight)
 
     def losses(self, step: Step) -> list[Loss]:
-        return [Loss("distil", self.distil)]
+        return [Loss("distill", self.distill)]
 
-    def distil(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+    def distill(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         if not self.reward_weight:
             return distillation(inputs, self)
         if self.sampled_token:
             return self._mixed_advantages(inputs)
-        distil, metrics = distillation(inputs, self, scale=1 - self.reward_weight)
+        distill, metrics = distillation(inputs, self, scale=1 - self.reward_weight)
         loss, more = policy_gradient(inputs, self)
-        return self.reward_weight * loss + distil, metrics | more
+        return self.reward_weight * loss + distill, metrics | more
 
     def _mixed_advantages(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         """The clipped ratio takes the place of the distillation's importance weights."""
         batch = inputs.batch
-        mask, count = taught_tokens(batch, self)
+        mask, count = distillation_mask(batch, self)
         advantages = hybrid_advantages(
             advantages_of(batch, self),
             inputs.student.logprobs,

@@ -11,7 +11,7 @@ from torch import Tensor
 from vpd_agent.algorithms.base import Loss, LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import Distillation, distillation
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
-from vpd_agent.losses import Metrics, binary_classifier, implicit_rewards
+from vpd_agent.ops.losses import Metrics, binary_classifier, implicit_rewards
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VPD(Distillation, PolicyGradient):
     e_step_learning_rate: float | None = None
     """None: the run's learning rate."""
     e_step_optimizer: Literal["own", "shared"] = "shared"
-    """Whether the E-step has optimiser moments of its own (more memory)."""
+    """Whether the E-step has optimizer moments of its own (more memory)."""
     reward_weight: float = 0.0
     """Weight of the reward's clipped policy gradient in the M-step; 0: feedback alone."""
 
@@ -103,7 +103,7 @@ class VPD(Distillation, PolicyGradient):
         batch = inputs.batch
         fixed = self.prior == "fixed"
         prior = inputs.reference.logprobs if fixed else batch.old_logprobs
-        teacher = inputs.trained_teacher.logprobs
+        teacher = inputs.policy_on_teacher_prompt.logprobs
         return implicit_rewards(teacher, prior, batch.teacher_mask, self.beta)
 
     def measure(self, inputs: LossInputs) -> dict[str, Tensor]:
@@ -134,6 +134,6 @@ class VPD(Distillation, PolicyGradient):
     def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
         if not self.reward_weight:
             return distillation(inputs, self, scale=weight)
-        distil, metrics = distillation(inputs, self, scale=weight) if weight else (0.0, {})
+        distill, metrics = distillation(inputs, self, scale=weight) if weight else (0.0, {})
         loss, more = policy_gradient(inputs, self)
-        return self.reward_weight * loss + distil, metrics | more
+        return self.reward_weight * loss + distill, metrics | more

@@ -10,8 +10,8 @@ from torch import Tensor
 from vpd_agent.algorithms.base import LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import scheduled, trust
 from vpd_agent.algorithms.vpd import VPD
-from vpd_agent.losses import Metrics
-from vpd_agent.teacher import TeacherWeights
+from vpd_agent.model.teacher import TeacherWeights
+from vpd_agent.ops.losses import Metrics
 
 
 @dataclass(frozen=True)

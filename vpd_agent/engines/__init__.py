@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 if TYPE_CHECKING:
-    from vpd_agent.chat import Chat
-    from vpd_agent.policy import Policy
+    from vpd_agent.model.chat import Chat
+    from vpd_agent.model.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Generation:
 class Engine(Protocol):
     """Samples from a policy's weights, as they were when `sync` was last called.
 
-    exact: the engine computes with the trainer's own weights and arithmetic, so its
-        log-probabilities need no correction.
+    logprobs_match_trainer: the engine computes with the trainer's own weights and arithmetic, so
+        its log-probabilities need no correction.
     """
 
-    exact: bool
+    logprobs_match_trainer: bool
 
     def sync(self, policy: Policy) -> None:
         """Take the policy's weights. The trainer calls it after each of its steps."""

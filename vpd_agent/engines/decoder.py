@@ -3,7 +3,7 @@
 Decoders with one interface. `TransformersDecoder` calls the model as it is and suits nearly every
 causal language model. `PlainDecoder` is for those of Llama's build: transformers spends much of a
 step on what a row of one token does not need (masks, cache objects, copies of the cache), so there
-the decoder calls the model's own modules (projections, norms, MLPs: adapters and quantised layers
+the decoder calls the model's own modules (projections, norms, MLPs: adapters and quantized layers
 included) and does only the attention between them itself. The others are for models that padding
 changes, or that have a cache of their own kind, or none.
 """
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.model_inputs import without_adapter
-from vpd_agent.model_probe import PROBE_LENGTHS, agree, exact_arithmetic, logits_alone, probe_rows
-from vpd_agent.policy import Policy
-from vpd_agent.types import pad_left
+from vpd_agent.data.padding import pad_left
+from vpd_agent.model.inputs import without_adapter
+from vpd_agent.model.policy import Policy
+from vpd_agent.model.probe import PROBE_LENGTHS, agree, exact_arithmetic, logits_alone, probe_rows
 
 BLOCK = 128  # tokens by which the cache grows: what is allocated follows what is sampled
 WHOLE_TEXT_PLACES = 1 << 15  # tokens that go through a model without a cache at once

@@ -8,10 +8,10 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from vpd_agent.data.padding import pad_left
 from vpd_agent.engines import Generation, check_counts, up_to_stop_text
 from vpd_agent.engines.decoder import Decoder, fastest_decoder
-from vpd_agent.policy import Policy
-from vpd_agent.types import pad_left
+from vpd_agent.model.policy import Policy
 
 STEPS_BETWEEN_LOOKS = 8  # on a GPU: to ask whether all rows have ended waits for its queue
 
@@ -33,7 +33,7 @@ class HFEngine:
         self._chosen_for: nn.Module | None = None
 
     @property
-    def exact(self) -> bool:
+    def logprobs_match_trainer(self) -> bool:
         """With fewer bits, decoding token by token rounds otherwise than scoring all at once."""
         return self.policy.precision == "weights" and self.policy.model.dtype.itemsize >= 4
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from sandbox.installation import install_hint
 from vpd_agent.engines import Engine
-from vpd_agent.policy import Policy
+from vpd_agent.model.policy import Policy
 
 NAMES = ("hf", "vllm")
 

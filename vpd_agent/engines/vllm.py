@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from sandbox.installation import install_hint
+from vpd_agent.data.padding import pad_left, pad_right
+from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine, Generation, check_counts, up_to_stop_text
 from vpd_agent.engines.weights import checkpoint_weights, save_config
-from vpd_agent.processes import Processes
-from vpd_agent.types import pad_left, pad_right
 
 if TYPE_CHECKING:
-    from vpd_agent.policy import Policy
+    from vpd_agent.model.policy import Policy
 
 TEMPERATURES = (0.01, 2.0)  # vLLM silently raises lower ones, and refuses higher ones
 
@@ -52,7 +52,7 @@ class VLLMEngine:
     vLLM 0.32 spoils when it reloads them).
     """
 
-    exact = False
+    logprobs_match_trainer = False
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ def check_same_model(engine: Engine, policy: Policy) -> None:
     response, present = pad_right([g.ids for g in generations], policy.pad_id)
     inputs = [t.to(policy.device) for t in (prompt, prompt_mask, response, present)]
     with torch.no_grad():
-        logprobs = policy.score(*inputs).logprobs.cpu()  # [B, T]
+        logprobs = policy.forward(*inputs).logprobs.cpu()  # [B, T]
     theirs = torch.tensor([logprob for g in generations for logprob in g.logprobs])
     gap = (logprobs[present] - theirs).abs().mean().item()
     if not gap < 1.0:

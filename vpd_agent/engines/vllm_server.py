@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 import torch
 
+from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Generation, up_to_stop_text
 from vpd_agent.engines.vllm import check_request, check_same_model, request_seeds
 from vpd_agent.engines.weights import save_weights
-from vpd_agent.processes import Processes
 
 if TYPE_CHECKING:
-    from vpd_agent.policy import Policy
+    from vpd_agent.model.policy import Policy
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class VLLMServerEngine:
     as vLLM does; ValueError for requests that it cannot fulfil, and if it serves another model.
     """
 
-    exact = False
+    logprobs_match_trainer = False
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from vpd_agent.policy import Policy
+    from vpd_agent.model.policy import Policy
 
 
 def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,7 @@ text it is given, and so what an order means:
     EnvironmentFeedback   "full" passes it on, "first" and the coarser ones replace it
     SiblingFeedback       failed attempts with a solved sibling: replaced, or followed by it;
                           all others: passed on
-    SelfCritique          criticised attempts: replaced, or followed by the critique; the critic is
+    SelfCritique          criticized attempts: replaced, or followed by the critique; the critic is
                           shown it as the outcome; all others: passed on
     JudgeFeedback         as SelfCritique; passed on where no answer came in time
     NoisyFeedback         dropped, exchanged or cut

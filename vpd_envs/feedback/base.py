@@ -11,8 +11,9 @@ or environment, inside it. A new source is a class with one method:
     env = Polite(env)                                    # one answer at a time, or a batch
     envs = compose(envs, SiblingFeedback(), Polite())    # the first is the innermost
 
-Whatever a source says passes through `neutral`: what it quotes of an answer holds no control token.
-Answers that were not judged, and the rows of a batch whose episode is over, are not shown to it.
+Whatever a source says passes through `sanitize`: what it quotes of an answer holds no control
+token. Answers that were not judged, and the rows of a batch whose episode is over, are not shown to
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from vpd_envs.neutral import neutral
+from vpd_envs.answers.sanitize import sanitize
 
 READS = ("problem_id", "feedback", "status", "solved", "details")  # of the infos of a step
 
@@ -110,7 +111,7 @@ class FeedbackWrapper(gym.Wrapper):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        text = neutral(self.feedback(self._prompt, action, reward, info))
+        text = sanitize(self.feedback(self._prompt, action, reward, info))
         before = info["feedback"]
         observation = text if observation == before else observation
         info = info | {"feedback": text}
@@ -174,7 +175,7 @@ class VectorFeedbackWrapper(VectorWrapper):
         before, judged = infos["feedback"], infos["judged"]
         after = before.copy()
         for i in np.flatnonzero(judged):
-            after[i] = neutral(texts[i])
+            after[i] = sanitize(texts[i])
         self._shown = tuple(
             after[i] if judged[i] and text == before[i] else text
             for i, text in enumerate(observations)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.neutral import neutral
 
 WHERE = ("end", "middle")
 
 
 class FeedbackBudget(FeedbackSource):
     """At most `characters` of feedback, without control characters, terminal escapes and the
-    control tokens of chat templates (see `neutral`).
+    control tokens of chat templates (see `sanitize`).
 
     where: what is left out of a longer text, its "end" or its "middle". A note of how long the
         whole was takes the place, if it takes no more than half of the budget, in which it counts;
@@ -28,7 +28,7 @@ class FeedbackBudget(FeedbackSource):
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
         return [
-            shortened(neutral(attempt.feedback), self.characters, self.where)
+            shortened(sanitize(attempt.feedback), self.characters, self.where)
             for attempt in attempts
         ]
 

@@ -1,4 +1,4 @@
-"""Feedback from another model: an OpenAI-compatible endpoint criticises the attempts."""
+"""Feedback from another model: an OpenAI-compatible endpoint criticizes the attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
 from vpd_envs.feedback.endpoint import ChatEndpoint, Failure, log
-from vpd_envs.feedback.wording import CritiquePrompt, check_critiqued, criticised, with_critique
+from vpd_envs.feedback.wording import CritiquePrompt, check_critiqued, criticized, with_critique
 
 
 class JudgeFeedback(FeedbackSource):
@@ -65,7 +65,7 @@ class JudgeFeedback(FeedbackSource):
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
         texts = [attempt.feedback for attempt in attempts]
-        rows = criticised(attempts, self.critique)
+        rows = criticized(attempts, self.critique)
         answers = self.endpoint.ask([self.prompt.of(attempts[i]) for i in rows])
         failed = [answer for answer in answers if isinstance(answer, Failure)]
         if failed and not self.failures:

@@ -1,4 +1,4 @@
-"""Feedback from the policy itself, or from any other function that criticises attempts."""
+"""Feedback from the policy itself, or from any other function that criticizes attempts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vpd_envs.feedback.base import Attempt, FeedbackSource, is_text_each
 from vpd_envs.feedback.wording import (
     CritiquePrompt,
     check_critiqued,
-    criticised,
+    criticized,
     with_critique,
 )
 
@@ -19,7 +19,7 @@ class SelfCritique(FeedbackSource):
     """Asks a critic what is wrong with the attempts of a batch, all in one call.
 
     critic: takes a list of prompts, gives a list of as many texts. Its exceptions are not caught.
-        May be set later (`source.critic = ...`), as a trainer does that criticises with the policy
+        May be set later (`source.critic = ...`), as a trainer does that criticizes with the policy
         it trains.
     template, outcome, attempt_characters: of the prompts, see `CritiquePrompt`.
     critique: "failed" attempts only, or "all"; the others keep the inner feedback.
@@ -46,7 +46,7 @@ class SelfCritique(FeedbackSource):
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
         texts = [attempt.feedback for attempt in attempts]
-        rows = criticised(attempts, self.critique)
+        rows = criticized(attempts, self.critique)
         if not rows:
             return texts
         if self.critic is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
-from vpd_envs.extraction import without_thinking
+from vpd_envs.answers.extraction import without_thinking
+from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback.base import Attempt
 from vpd_envs.feedback.budget import check_characters, shortened
 from vpd_envs.feedback.environment import status_in_words
-from vpd_envs.neutral import neutral
 
 CRITIQUED = ("failed", "all")
 OPEN_CRITIQUE = """\
@@ -54,7 +54,7 @@ class CritiquePrompt:
         self.attempt_characters = attempt_characters
 
     def of(self, attempt: Attempt) -> str:
-        answer = neutral(without_thoughts(attempt.answer))
+        answer = sanitize(without_thoughts(attempt.answer))
         outcome = attempt.feedback
         return self.template.format(
             prompt=attempt.prompt,
@@ -68,7 +68,7 @@ def check_critiqued(critique: str) -> None:
         raise ValueError(f"critique must be one of {', '.join(CRITIQUED)}, got {critique!r}.")
 
 
-def criticised(attempts: Sequence[Attempt], critique: str) -> list[int]:
+def criticized(attempts: Sequence[Attempt], critique: str) -> list[int]:
     """Which attempts get a critique: all, or the failed ones."""
     return [i for i, a in enumerate(attempts) if critique == "all" or not a.solved]
 

@@ -1,0 +1,187 @@
+"""Rollouts of the next step collected while this one trains: one step old, and known to be."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agent.helpers import SecretLetter, small_policy
+from sandbox import SandboxError
+from vpd_agent.algorithms import GRPO, SDPO, VPDPG
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.data.types import Rollout
+from vpd_agent.model.policy import Policy
+from vpd_agent.runs.run_folder import RunFolder
+from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.trainer import Trainer
+from vpd_envs import SelfCritique, TextVectorEnv, compose
+
+CONFIG = TrainConfig(
+    steps=5,
+    prompts_per_step=3,
+    group_size=2,
+    learning_rate=1e-2,
+    max_prompt_tokens=64,
+    max_teacher_prompt_tokens=256,
+    max_response_tokens=3,
+    eval_every=0,
+    overlap=True,
+)
+
+
+class Recording(Trainer):
+    """Keeps the policy as it is at the start of each step, and the step's rollouts."""
+
+    def train_step(self, rollouts, *, meanwhile=None):
+        if not hasattr(self, "seen"):
+            self.seen: list[tuple[Policy, list[Rollout]]] = []
+        self.seen.append((self.policy.frozen_copy(), list(rollouts)))
+        return super().train_step(rollouts, meanwhile=meanwhile)
+
+
+def make_trainer(algorithm, *, kind=Trainer, environment=SecretLetter, out=None, **changes):
+    config = replace(CONFIG, **changes)
+    vector = environment.vector(config.rollouts_per_step)
+    return kind(small_policy(), algorithm, vector, config, out=out)
+
+
+def logprobs(policy: Policy, rollouts: list[Rollout]) -> torch.Tensor:
+    """Of all response tokens, one after the other."""
+    batch = RolloutBatch.from_rollouts(rollouts, [None] * len(rollouts))
+    with torch.no_grad():
+        scores = policy.forward(batch.prompt, batch.prompt_mask, batch.response, batch.token_mask)
+    return scores.logprobs[batch.loss_mask]
+
+
+def sampled(rollouts: list[Rollout]) -> torch.Tensor:
+    return torch.tensor([x for r in rollouts for x in r.logprobs])
+
+
+def test_rollouts_are_exactly_one_step_old():
+    trainer = make_trainer(SDPO(), kind=Recording)
+    trainer.train()
+    policies = [policy for policy, _ in trainer.seen]
+    for step, (policy, rollouts) in enumerate(trainer.seen):
+        old = policies[max(step - 1, 0)]  # those of the first step are of no older policy
+        torch.testing.assert_close(sampled(rollouts), logprobs(old, rollouts), atol=1e-4, rtol=0)
+        if step:
+            assert (sampled(rollouts) - logprobs(policy, rollouts)).abs().max() > 1e-2
+
+
+def test_the_weights_make_up_for_the_step_between():
+    rows = []
+    trainer = make_trainer(SDPO(), kind=Recording, sampler_clip=1.01)
+    trainer.on_step = rows.append
+    trainer.train()
+    for row, (policy, rollouts) in zip(rows, trainer.seen, strict=True):
+        difference = logprobs(policy, rollouts) - sampled(rollouts)
+        gap, kl = difference.abs().mean().item(), -difference.mean().item()
+        assert row["sampler/gap"] == pytest.approx(gap, abs=1e-4)
+        assert row["sampler/kl"] == pytest.approx(kl, abs=1e-4)
+    assert rows[0]["sampler/gap"] < 1e-4 < rows[1]["sampler/gap"]
+
+    policy, rollouts = trainer.seen[-1]
+    batch, _ = trainer._corrected(trainer.make_batch(rollouts))
+    now = logprobs(trainer.policy, rollouts)
+    torch.testing.assert_close(batch.old_logprobs[batch.loss_mask], now)
+    weights = (now - sampled(rollouts)).exp().clamp(max=1.01)
+    torch.testing.assert_close(batch.sampler_weight[batch.loss_mask], weights)
+
+
+def test_judging_goes_on_while_the_losses_are_computed():
+    """Each waits for the other: the judge of the second batch for the first loss to begin, the
+    first loss for that judge to have begun."""
+    judging, computing = threading.Event(), threading.Event()
+    batches = []
+
+    class Waiting(SecretLetter):
+        def judge_batch(self, problems, answers, on_progress=None):
+            batches.append(len(answers))
+            if len(batches) == 2:
+                judging.set()
+                assert computing.wait(20)
+            return super().judge_batch(problems, answers, on_progress)
+
+    class Meeting(GRPO):
+        def policy_loss(self, inputs):
+            computing.set()
+            assert judging.wait(20)
+            return super().policy_loss(inputs)
+
+    assert make_trainer(Meeting(), environment=Waiting, steps=2).train() == "done"
+    assert batches == [6, 6]  # none is collected that no step would use
+
+
+@pytest.mark.parametrize("save_every", [0, 2])
+def test_a_collection_ahead_that_fails_stops_the_run_behind_the_step_it_ran_beside(
+    tmp_path, save_every
+):
+    batches = []
+
+    class Failing(SecretLetter):
+        def judge_batch(self, problems, answers, on_progress=None):
+            batches.append(len(answers))
+            if len(batches) == 3:
+                raise SandboxError("the cages burnt down")
+            return super().judge_batch(problems, answers, on_progress)
+
+    folder, rows = RunFolder(tmp_path / "run"), []
+    trainer = make_trainer(SDPO(), environment=Failing, out=folder, save_every=save_every)
+    trainer.on_step = rows.append
+    with pytest.raises(SandboxError, match="burnt down"):
+        trainer.train()
+    # The third batch was collected beside the second step, which is whole, reported and saved.
+    assert [row["step"] for row in rows] == [1, 2]
+    assert RunFolder.latest_checkpoint(folder.path).name == "000002"
+
+
+def test_nobody_uses_the_environment_beside_the_thread(tmp_path):
+    """Training, the gate's questions and evaluation share one environment here, which would not
+    bear two at once."""
+
+    class Jealous(SecretLetter):
+        in_use = threading.Lock()
+
+        def judge_batch(self, problems, answers, on_progress=None):
+            assert self.in_use.acquire(blocking=False), "used by two at once"
+            try:
+                return super().judge_batch(problems, answers, on_progress)
+            finally:
+                self.in_use.release()
+
+    config = replace(CONFIG, eval_every=1, eval_failures=4)
+    one = Jealous()
+    rows = []
+    trainer = Trainer(
+        small_policy(),
+        VPDPG(),
+        TextVectorEnv(one, config.rollouts_per_step),
+        config,
+        evaluation=TextVectorEnv(one, 5),
+        on_step=rows.append,
+    )
+    assert trainer.train() == "done"
+    assert any(row.get("gate/rows") for row in rows)
+    assert len([row for row in rows if "eval/student_pass@1" in row]) == 6
+
+
+def test_overlap_changes_no_problem_and_drops_no_step():
+    """The same problems in the same order, first rollouts and all."""
+    runs = [make_trainer(SDPO(), kind=Recording, overlap=overlap) for overlap in (False, True)]
+    for trainer in runs:
+        trainer.train()
+    plain, overlapped = ([rollouts for _, rollouts in t.seen] for t in runs)
+    assert [r.response_ids for r in plain[0]] == [r.response_ids for r in overlapped[0]]
+    assert [[r.problem_id for r in step] for step in plain] == [
+        [r.problem_id for r in step] for step in overlapped
+    ]
+
+
+def test_a_critic_that_reads_the_weights_that_change_is_refused():
+    environment = compose(SecretLetter.vector(6), SelfCritique())
+    with pytest.raises(ValueError, match="overlap cannot be used with feedback by self-critique"):
+        Trainer(small_policy(), SDPO(), environment, CONFIG)
+    Trainer(small_policy(), SDPO(), environment, replace(CONFIG, overlap=False))

@@ -1,0 +1,164 @@
+"""vpd eval: how many held-out problems a model solves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from vpd_agent.cli.flags import FlagGroup, ModelOptions, ProblemOptions, open_sandbox, parse
+from vpd_agent.console import bars, is_main_process, phase, print_table, say
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from vpd_agent.evaluation.answer_file import AnswerFile
+    from vpd_agent.model.policy import Policy
+
+UNMEASURED = (
+    *("problems", "samples", "max_prompt_tokens", "success_reward", "out"),
+    *("sandbox", "device", "threads"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(ProblemOptions, ModelOptions):
+    split: str | None = "test"
+    """Split of the environment; None: the environment's own choice."""
+    problems: int = 300
+    """Problems to evaluate on, at most. Which ones is decided by a hash of their ids: fewer are a
+    fair sample of more, and the same ones for every model."""
+    samples: int = 1
+    """Answers to each problem, K; pass@k is told for k = 1, 2, 4, 8 … up to K."""
+    max_response_tokens: int = 1024
+    """Of an episode after its first prompt: the answer, or all answers and replies."""
+    max_prompt_tokens: int = 4096
+    """What a vLLM engine makes room for, besides."""
+    temperature: float = 1.0
+    """Of sampling."""
+    success_reward: float = 1.0
+    """An answer counts as solved from this reward on."""
+    batch: int = 64
+    """Answers sampled and judged at a time; fewer need less memory. It is part of what is measured:
+    the random numbers of a batch and the rounding of its matrix products are shared by its answers,
+    so another batch gives other answers."""
+    seed: int = 0
+    """Every batch has random numbers of its own, made of this, its problems and their samples. A
+    vLLM engine is seeded in the same way, but its scheduling may change the last digits; a vLLM
+    server must have been started with --model."""
+    out: Path | None = None
+    """File for every answer, NAME.jsonl, a line as soon as it is judged, with a summary beside it
+    (NAME.json, NAME.md, NAME.png). If it exists, the same command goes on where it ended and tries
+    again what could not be judged; more --samples or --problems may be asked of it."""
+
+
+def evaluate(arguments: list[str]) -> int:
+    from vpd_agent.engines.make import check_engine, make_engine
+    from vpd_agent.evaluation.evaluate import complete_answers, summarize
+    from vpd_agent.evaluation.report import pass_table, status_table, write_report
+
+    options: EvalOptions = parse(
+        "vpd eval",
+        arguments,
+        description="Exit code 0 if every answer was judged, 1 if some were not.",
+        options=FlagGroup(EvalOptions),
+    ).options
+    _check(options)
+    options.check()
+    check_engine(options.engine)
+    each = options.samples if options.samples <= options.batch else 1
+    most = min(options.problems, options.batch // each)
+    with phase("Loading the problems"):
+        environment = options.spec().make_for(each, most, options.split)
+    with phase("Starting the sandbox"):
+        open_sandbox(environment)
+    ids = sorted(environment.unwrapped.problem_ids, key=_hash)[: options.problems]
+    policy = options.load(quiet=False)
+    with phase("Reading what is evaluated"):
+        measured = _measured(options, policy, environment)
+    with closing(environment), _file(options.out, measured) as file:
+        with phase(f"Starting the engine {options.engine}"):
+            engine = make_engine(
+                options.engine,
+                policy,
+                max_tokens=options.max_prompt_tokens + options.max_response_tokens,
+            )
+        with closing(engine), bars() as progress:
+            progress.add("eval", len(ids) * options.samples)
+
+            def on_progress(done: int, total: int) -> None:
+                result = summarize(file, ids, options.samples, options.success_reward)
+                progress.show("eval", done, {"pass@1": result.pass_at_1})
+
+            complete_answers(
+                file,
+                policy,
+                engine,
+                environment,
+                ids,
+                samples=options.samples,
+                seed=options.seed,
+                max_response_tokens=options.max_response_tokens,
+                temperature=options.temperature,
+                on_progress=on_progress,
+            )
+        result = summarize(file, ids, options.samples, options.success_reward)
+    print_table(
+        f"{len(result.judged)} problems × {options.samples} answers, 95 % intervals",
+        *pass_table(result, options.samples),
+    )
+    print_table("answers", *status_table(result))
+    if options.out is not None and is_main_process():
+        files = write_report(options.out, result, options.samples, measured)
+        print("\n".join(map(str, [options.out, *files])))
+    if result.dropped:
+        again = "; the same command tries them again" if options.out is not None else ""
+        say(f"{result.dropped} answers could not be judged{again}.")
+    return 1 if result.dropped else 0
+
+
+def _check(options: EvalOptions) -> None:
+    for name in ("problems", "samples", "max_response_tokens", "max_prompt_tokens", "batch"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
+    if not options.temperature > 0:
+        raise ValueError(f"--temperature must be positive, got {options.temperature}.")
+    if options.out is not None and options.out.suffix != ".jsonl":
+        raise ValueError(f"--out must be a file NAME.jsonl, got {options.out}.")
+
+
+def _measured(
+    options: EvalOptions, policy: Policy, environment: gym.vector.VectorEnv
+) -> dict[str, Any]:
+    """What the answers depend on: they are of the same evaluation where this is the same."""
+    from vpd_agent.runs.identity import fingerprint, judge_hash, model_hashes
+
+    given = {k: v for k, v in vars(options).items() if k not in UNMEASURED}
+    return {
+        **given,
+        "set": list(options.set),
+        "problems": fingerprint(environment),
+        "judge": judge_hash(environment),
+        **model_hashes(policy),
+    }
+
+
+def _hash(problem_id: str) -> str:
+    return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@contextmanager
+def _file(path: Path | None, measured: dict[str, Any]) -> Iterator[AnswerFile]:
+    """The file of answers; without a path, one that is gone afterwards."""
+    from vpd_agent.evaluation.answer_file import AnswerFile
+
+    if path is not None:
+        with AnswerFile(path, measured) as file:
+            yield file
+        return
+    with TemporaryDirectory() as folder, AnswerFile(Path(folder, "a.jsonl"), measured) as file:
+        yield file

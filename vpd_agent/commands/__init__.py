@@ -1,1 +1,0 @@
-"""What the words of the command line do, a module for each."""

@@ -1,0 +1,1 @@
+"""Several processes: gradients, randomness, sharded models."""

@@ -1,0 +1,115 @@
+"""The judged answers of an evaluation, a line each, written as they come."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vpd_envs.data.provenance import differences
+
+HEADER = "evaluation"
+
+
+class AnswerFile:
+    """A JSON-lines file that one process holds at a time and that outlives any number of crashes.
+
+    The first line has what was measured, {"evaluation": {...}}; every other one an answer,
+    {"problem_id", "sample", "reward", "status", …}, or {"problem_id", "sample", "error"} if it
+    could not be judged. Of several lines for the same sample the last counts. A last line that a
+    crash cut short is removed.
+
+    judged: (problem id, sample) → line, of those that were judged.
+
+    Raises ValueError for a file that is in use, is no such file, or is of another evaluation.
+    """
+
+    def __init__(self, path: Path, measured: Mapping[str, Any]) -> None:
+        self.path = path
+        self.judged: dict[tuple[str, int], dict[str, Any]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        try:
+            self._lock()
+            self._read(json.loads(json.dumps(measured)))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write lines; they are on the disk when this returns."""
+        rows = list(rows)
+        self._write(rows)
+        for row in rows:
+            self._take(row)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> AnswerFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} is in use by a running evaluation. Wait for it, or pass another "
+                f"--out."
+            ) from error
+
+    def _read(self, measured: dict[str, Any]) -> None:
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
+        start = b'{"' + HEADER.encode() + b'"'
+        if lines and not (lines[0].startswith(start) or start.startswith(lines[0])):
+            raise ValueError(
+                f"{self.path} is there and is no file of answers that vpd eval wrote. Pass another "
+                f"--out."
+            )
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+            self._file.truncate(sum(map(len, lines)))
+        if not lines:
+            self._write([{HEADER: measured}])
+            return
+        rows = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
+        self._check(rows[0][HEADER], measured)
+        for row in rows[1:]:
+            self._take(row)
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        known = isinstance(row, dict) and (number == 1 or row.keys() >= {"problem_id", "sample"})
+        if not known:
+            raise ValueError(
+                f"{self.path}, line {number}: expected a judged answer, got {line[:80]!r}. Remove "
+                f"that line, or pass another --out."
+            )
+        return row
+
+    def _check(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+        if differing := differences(there, here):
+            raise ValueError(
+                f"{self.path} has the answers of another evaluation: {differing}. Pass another "
+                f"--out."
+            )
+
+    def _take(self, row: dict[str, Any]) -> None:
+        if "error" not in row:
+            self.judged[row["problem_id"], row["sample"]] = row
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        self._file.write("".join(lines).encode("utf-8", "replace"))
+        self._file.flush()
+        os.fsync(self._file.fileno())

@@ -1,0 +1,257 @@
+"""Head to head: algorithms × seeds on the same problems, with the same number of rollouts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vpd_agent.runs.pictures import drawn, pyplot
+from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL, read_jsonl, write_atomically
+
+STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
+
+# Two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom, then the normal's.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Run:
+    """One algorithm with one seed, in a folder of its own."""
+
+    algorithm: str
+    seed: int
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / MODEL).is_dir()
+
+    def arguments(self) -> list[str]:
+        """What `vpd train ALGORITHM` gets besides the options that all runs share."""
+        return ["--seed", str(self.seed), "--out", str(self.path), "--quiet"]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        path = self.path / METRICS
+        return read_jsonl(path) if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and the half-width of its 95 % confidence interval (NaN for one seed)."""
+
+    mean: float
+    half_width: float
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        n = len(values)
+        mean = sum(values) / n
+        if n == 1:
+            return cls(mean, math.nan, tuple(values))
+        variance = sum((v - mean) ** 2 for v in values) / (n - 1)
+        t = T_95[n - 2] if n - 2 < len(T_95) else NORMAL_95
+        return cls(mean, t * math.sqrt(variance / n), tuple(values))
+
+    def __str__(self) -> str:
+        interval = "" if math.isnan(self.half_width) else f"±{_short(self.half_width)}"
+        return f"{_short(self.mean)}{interval}"
+
+
+def plan(out: Path, algorithms: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """Seeds outermost, so that every algorithm has a first curve before any has its second."""
+    return [Run(a, s, out / f"{a}-seed{s}") for s in seeds for a in algorithms]
+
+
+def run_all(
+    runs: Sequence[Run],
+    options: Sequence[str],
+    *,
+    jobs: int,
+    on_progress: Callable[[Run, int, dict[str, Any]], None],
+) -> list[Run]:
+    """Train all runs, `jobs` at a time, each in a process of its own; returns those that failed.
+
+    Runs that are finished are left as they are; on_progress(run, step, last metrics) is called
+    about once a second. Each process has one torch thread: on two cores, two processes of one
+    thread beat one of two.
+    """
+    waiting = [run for run in runs if not run.finished]
+    running: dict[Run, subprocess.Popen] = {}
+    failed: list[Run] = []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELIZM": "false"}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                running[run] = _start(run, options, environment)
+            time.sleep(0.5)
+            for run, process in list(running.items()):
+                rows = run.metrics()
+                if rows:
+                    on_progress(run, rows[-1]["step"], rows[-1])
+                if process.poll() is not None:
+                    del running[run]
+                    if process.returncode:
+                        failed.append(run)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait(timeout=30)
+    return failed
+
+
+def _start(run: Run, options: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "vpd_agent.cli", "train", run.algorithm, *options]
+    command += run.arguments()
+    with log_file(run).open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def log_file(run: Run) -> Path:
+    return run.path.with_suffix(".log")
+
+
+def curves(runs: Sequence[Run], key: str) -> dict[str, dict[int, Estimate]]:
+    """Algorithm → step → estimate over its seeds, at the steps that all its seeds evaluated."""
+    result: dict[str, dict[int, Estimate]] = {}
+    for algorithm in dict.fromkeys(run.algorithm for run in runs):
+        per_seed = [
+            {row["step"]: row[key] for row in run.metrics() if _is_number(row.get(key))}
+            for run in runs
+            if run.algorithm == algorithm
+        ]
+        steps = sorted(set.intersection(*(set(seed) for seed in per_seed)))
+        result[algorithm] = {step: Estimate.of([s[step] for s in per_seed]) for step in steps}
+    return result
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
+    """Mean wall-clock seconds of an algorithm's runs: steps and evaluations, without start-up."""
+    result = {}
+    for algorithm in dict.fromkeys(run.algorithm for run in runs):
+        totals = [
+            sum(r.get("seconds/step", 0) + r.get("seconds/evaluate", 0) for r in run.metrics())
+            for run in runs
+            if run.algorithm == algorithm
+        ]
+        result[algorithm] = sum(totals) / len(totals)
+    return result
+
+
+def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: algorithms by their last mean, best first; a column per evaluated step, and
+    the seconds (s) of a run."""
+    all_curves = {a: c for a, c in curves(runs, key).items() if c}
+    steps = sorted({step for curve in all_curves.values() for step in curve})
+    seconds = seconds_per_run(runs)
+    order = sorted(all_curves, key=lambda a: -all_curves[a][max(all_curves[a])].mean)
+    rows = []
+    for algorithm in order:
+        curve = all_curves[algorithm]
+        cells = [str(curve[s]) if s in curve else "" for s in steps]
+        rows.append([algorithm, *cells, f"{seconds[algorithm]:.0f}"])
+    return ["algorithm", *map(str, steps), "s"], rows
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
+    """report.md, results.json and, where matplotlib is installed, curves.png: those it wrote."""
+    sections = [f"# Comparison\n\n`{command}`\n"]
+    seeds = sorted({run.seed for run in runs})
+    sections.append(
+        f"Mean over {len(seeds)} seed(s) {seeds}; ± is the 95 % confidence interval of the mean "
+        f"(Student's t).\n"
+    )
+    for title, key in (
+        ("Student: pass@1 on held-out problems, by training step", STUDENT),
+        ("Teacher: repair rate on fixed failed attempts, by training step", TEACHER),
+    ):
+        sections.append(f"## {title}\n\n{markdown(*table(runs, key))}")
+    write_atomically(out / "report.md", "\n".join(sections))
+    results = {
+        "command": command,
+        "seconds": seconds_per_run(runs),
+        "runs": [
+            {
+                "algorithm": run.algorithm,
+                "seed": run.seed,
+                "config": json.loads((run.path / CONFIG).read_text()),
+                **{
+                    k: {r["step"]: r[k] for r in run.metrics() if k in r}
+                    for k in (STUDENT, TEACHER)
+                },
+            }
+            for run in runs
+        ],
+    }
+    write_atomically(out / "results.json", json.dumps(results, indent=1))
+    files = [out / "report.md", out / "results.json", out / "curves.png"]
+    return files if drawn(files[-1], partial(draw, runs=runs)) else files[:-1]
+
+
+def draw(path: Path, runs: Sequence[Run]) -> None:
+    """Both curves side by side: lines are means, bands 95 % confidence intervals."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for axis, key, title in zip(
+        axes,
+        (STUDENT, TEACHER),
+        ("student: pass@1 on held-out problems", "teacher: repair of fixed failed attempts"),
+        strict=True,
+    ):
+        for color, algorithm, curve in _colored(curves(runs, key)):
+            steps, points = list(curve), list(curve.values())
+            means = [p.mean for p in points]
+            axis.plot(steps, means, color=color, label=algorithm.upper(), marker="o", ms=3)
+            if not any(math.isnan(p.half_width) for p in points):
+                low = [max(p.mean - p.half_width, 0) for p in points]
+                high = [min(p.mean + p.half_width, 1) for p in points]
+                axis.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
+        axis.set(title=title, xlabel="training step", ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("share solved")
+    axes[0].legend()
+    seeds = len({run.seed for run in runs})
+    figure.suptitle(
+        f"{seeds} seed{'s' if seeds > 1 else ''}"
+        + ("; bands: 95 % confidence interval of the mean" if seeds > 1 else ""),
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _colored(
+    all_curves: dict[str, dict[int, Estimate]],
+) -> Iterator[tuple[str, str, dict[int, Estimate]]]:
+    """The same color for an algorithm in every panel and every report."""
+    fixed = {"vpd": "C3", "sdpo": "C0", "grpo": "C7", "sdpg": "C2"}
+    spare = iter(("C1", "C4", "C5", "C6", "C8", "C9"))
+    for algorithm, curve in all_curves.items():
+        if curve:
+            yield fixed.get(algorithm) or next(spare), algorithm, curve
+
+
+def _short(x: float) -> str:
+    return f"{x:.2f}".removeprefix("0") if 0 <= x < 1 else f"{x:.2f}"

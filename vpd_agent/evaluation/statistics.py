@@ -1,0 +1,68 @@
+"""What a sample of answers says of a model: pass@k and its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+ROUNDING = 1e-12  # variances below are those of equal values, rounded
+
+
+def pass_at_k(answers: int, solved: int, k: int) -> float:
+    """The unbiased estimate of the chance that one of k answers to a problem solves it.
+
+    1 − C(n−c, k)/C(n, k) for c solved of n answers (arXiv 2107.03374, equation 1), as a product
+    that does not overflow. Raises ValueError if there are fewer than k answers: nothing is unbiased
+    then.
+    """
+    if not 0 <= solved <= answers:
+        raise ValueError(f"Of {answers} answers {solved} cannot be solved.")
+    if not 1 <= k <= answers:
+        raise ValueError(f"pass@{k} needs at least {k} answers, got {answers}.")
+    if answers - solved < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(answers - solved + 1, answers + 1))
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4, 8 … up to `most`, and `most` itself."""
+    return sorted({*(1 << i for i in range(most.bit_length())), most})
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over problems and its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int  # problems
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Of values between 0 and 1, one per problem; problems are taken as drawn independently
+        from those one could have asked.
+
+        Wilson's score interval (1927) with the effective sample size n* = n · m(1−m) / variance,
+        which is n for values that are 0 or 1 and more for shares, whose variance is smaller
+        (Franco et al., "Comparative study of confidence intervals for proportions in complex sample
+        surveys", J. Survey Statistics and Methodology 7, 2019). Unlike a bootstrap or m ± 1.96 s it
+        does not shrink to a point where no problem or every problem is solved: n* is n there.
+        NaN without values.
+        """
+        n = len(values)
+        if n == 0:
+            return cls(math.nan, math.nan, math.nan, 0)
+        mean = math.fsum(values) / n
+        variance = math.fsum((v - mean) ** 2 for v in values) / n
+        most = mean * (1 - mean)  # the variance of values that are 0 or 1
+        effective = n * most / variance if variance > ROUNDING else n
+        z2 = NORMAL_95**2 / effective
+        center = (mean + z2 / 2) / (1 + z2)
+        half = math.sqrt(z2 * most + z2 * z2 / 4) / (1 + z2)
+        return cls(mean, max(center - half, 0.0), min(center + half, 1.0), n)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ({self.low:.4f} to {self.high:.4f})"

@@ -1,0 +1,1 @@
+"""The policy: a language model, its chat template, and the teacher beside it."""

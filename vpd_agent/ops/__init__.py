@@ -1,0 +1,1 @@
+"""Losses and the arithmetic below them: functions of tensors, nothing else."""

@@ -1,0 +1,457 @@
+"""Sums over a large vocabulary, a few tokens at a time, so that no table [tokens, V] ever exists.
+
+A source of logits has N rows, one for each token of a batch; `positions` [n] names some of them.
+What `scores.py` leaves to autograd where the table is small is written here by hand: values and
+gradients while a chunk of the table is there, and then the next chunk in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vpd_agent.ops.losses import Tail, divergence, top_k_support
+
+# Entries of a chunk: 128 MB in float32, 220 tokens of Qwen3's vocabulary. The head is read once
+# per chunk: half as many cost 9 % more time on a CPU, twice as many gain 4 %.
+CHUNK_ELEMENTS = 1 << 25
+# Entries for what is done entry by entry: intermediate results stay in the cache of a CPU. A GPU
+# takes eight times as many, to be busy.
+BLOCK_ELEMENTS = 1 << 21
+
+Gradients = Sequence[Tensor | None]  # None where it is not wanted
+
+
+class TokenStatistics(NamedTuple):
+    """Of n tokens, without gradient: the log-probability of each, and the entropy there (nats)."""
+
+    logprobs: Tensor
+    entropy: Tensor
+
+
+class Logits(Protocol):
+    """Where the logits [N, V] come from."""
+
+    @property
+    def size(self) -> int:
+        """V."""
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """The tensors they are computed from, to which gradients go."""
+
+    def empty(self, *shape: int) -> Tensor:
+        """On their device, in the dtype of what is computed from them: float32 or wider."""
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """[n, V] logits / temperature, differentiable in `inputs`."""
+
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        """The same without gradient, in the first n rows of `table`."""
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        """What `add_gradient` adds to, one for each of `inputs`."""
+
+    def add_gradient(
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
+    ) -> None:
+        """Add the gradient of a loss whose gradient by `rows(positions)` is by_rows · scale.
+
+        by_rows: [n, V]; scale: [n, 1]. No position comes twice.
+        """
+
+
+@dataclass(frozen=True)
+class HeadLogits:
+    """(hidden @ weight.T + bias) / temperature, the product in the dtype of hidden and weight."""
+
+    hidden: Tensor  # [N, H]
+    weight: Tensor  # [V, H]
+    bias: Tensor | None  # [V]
+    temperature: float
+
+    @property
+    def size(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        return self.hidden, self.weight, self.bias
+
+    def empty(self, *shape: int) -> Tensor:
+        return _empty(self.hidden, shape)
+
+    def rows(self, positions: Tensor) -> Tensor:
+        hidden = self.hidden.index_select(0, positions)
+        logits = _at_least_float32(F.linear(hidden, self.weight, self.bias))
+        return logits if self.temperature == 1 else logits / self.temperature
+
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        table = table[: len(positions)]
+        hidden = self.hidden.index_select(0, positions)
+        if hidden.dtype != table.dtype:
+            table.copy_(F.linear(hidden, self.weight, self.bias))
+        elif self.bias is None:
+            torch.mm(hidden, self.weight.T, out=table)
+        else:
+            torch.addmm(self.bias, hidden, self.weight.T, out=table)
+        return table if self.temperature == 1 else table.div_(self.temperature)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        """Those of weight and bias are sums over chunks, in float32 even where the head is not:
+        rounded to bfloat16 after each of 64 chunks their error is a sixth larger than that of one
+        product, after each of 256 more than half."""
+        wide = self.empty(0).dtype
+        return [
+            torch.zeros_like(x, dtype=dtype) if w else None
+            for x, dtype, w in zip(self.inputs, (None, wide, wide), wanted, strict=True)
+        ]
+
+    def add_gradient(
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
+    ) -> None:
+        by_hidden, by_weight, by_bias = gradients
+        dtype, scale = self.hidden.dtype, scale / self.temperature
+        if by_hidden is not None:
+            by_hidden[positions] = ((by_rows.to(dtype) @ self.weight) * scale).to(dtype)
+        if by_weight is not None:
+            hidden = self.hidden.index_select(0, positions) * scale
+            if by_weight.is_cuda and by_weight.dtype != dtype:  # one product, summed in float32
+                factors = by_rows.T.to(dtype), hidden.to(dtype)
+                torch.addmm(by_weight, *factors, out_dtype=by_weight.dtype, out=by_weight)
+            else:
+                by_weight.addmm_(by_rows.T, hidden)
+        if by_bias is not None:
+            by_bias.addmv_(by_rows.T, scale[:, 0])
+
+
+@dataclass(frozen=True)
+class DenseLogits:
+    """logits / temperature, of logits that exist."""
+
+    logits: Tensor  # [N, V]
+    temperature: float
+
+    @property
+    def size(self) -> int:
+        return self.logits.shape[1]
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        return (self.logits,)
+
+    def empty(self, *shape: int) -> Tensor:
+        return _empty(self.logits, shape)
+
+    def rows(self, positions: Tensor) -> Tensor:
+        logits = _at_least_float32(self.logits.index_select(0, positions))
+        return logits if self.temperature == 1 else logits / self.temperature
+
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        table = table[: len(positions)].copy_(self.logits.index_select(0, positions))
+        return table if self.temperature == 1 else table.div_(self.temperature)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        return [torch.zeros_like(self.logits) if wanted[0] else None]
+
+    def add_gradient(
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
+    ) -> None:
+        (by_logits,) = gradients
+        by_logits[positions] = (by_rows * (scale / self.temperature)).to(by_logits.dtype)
+
+
+@dataclass(frozen=True)
+class MixedLogits:
+    """(1 − weight) · first + weight · second, without gradient."""
+
+    first: Logits
+    second: Logits
+    weight: float
+
+    @property
+    def size(self) -> int:
+        return self.first.size
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        return ()
+
+    def empty(self, *shape: int) -> Tensor:
+        return self.first.empty(*shape)
+
+    @torch.no_grad()
+    def rows(self, positions: Tensor) -> Tensor:
+        return self.first.rows(positions).lerp(self.second.rows(positions), self.weight)
+
+    @torch.no_grad()
+    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        second = self.second.rows(positions)
+        return self.first.rows_into(table, positions).lerp_(second, self.weight)
+
+    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
+        return []
+
+    def add_gradient(
+        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
+    ) -> None:
+        """There is nothing to add to."""
+
+
+def fits(tokens: int, vocabulary: int) -> bool:
+    """Whether a table is so small that chunks of it gain neither time nor much memory."""
+    return tokens * vocabulary <= CHUNK_ELEMENTS // 2
+
+
+@torch.no_grad()
+def statistics(source: Logits, positions: Tensor, response: Tensor) -> TokenStatistics:
+    """Of the tokens response [n] at `positions` [n]."""
+    found = source.empty(2, len(positions))
+    table, scratch = _table(source, positions), _scratch(source, 2)
+    for chunk in _chunks(len(positions), source.size):
+        logp = _log_softmax_(source.rows_into(table, positions[chunk]))
+        for block in _blocks(logp):
+            tokens = response[chunk][block]
+            p, product = scratch[:, : len(tokens)]
+            torch.exp(logp[block], out=p)
+            _statistics_into(found[:, chunk][:, block], logp[block], p, tokens, product)
+    return TokenStatistics(*found)
+
+
+def chosen_logprobs(source: Logits, positions: Tensor, response: Tensor, known: Tensor) -> Tensor:
+    """log π(response) at `positions`, differentiable in source.inputs. All: [n].
+
+    known: their values, which `statistics` gave. The backward pass makes the logits again: one
+    product with the head more than if they had been kept.
+    """
+    return _ChosenLogprobs.apply(source, positions, response, known, *source.inputs)
+
+
+class _ChosenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, source, positions, response, known, *inputs):
+        ctx.source = source
+        ctx.save_for_backward(positions, response, *inputs)
+        return known.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, by_logprobs):
+        source = ctx.source
+        # Autograd refuses to unpack them if the inputs were changed since the forward pass.
+        positions, response, *_ = ctx.saved_tensors
+        gradients = source.zero_gradients(ctx.needs_input_grad[4:])
+        table = _table(source, positions)
+        for chunk in _chunks(len(positions), source.size):
+            rows = source.rows_into(table, positions[chunk])
+            by_rows = torch.softmax(rows, -1, out=rows).neg_()
+            by_rows.scatter_add_(1, response[chunk, None], torch.ones_like(by_rows[:, :1]))
+            source.add_gradient(gradients, positions[chunk], by_rows, by_logprobs[chunk, None])
+        return None, None, None, None, *_like(source.inputs, gradients)
+
+
+class DivergencePass(NamedTuple):
+    """total: Σ weight · D, differentiable in the student's inputs. The rest, without gradient, is
+    D [n] and what the pass over the vocabulary gave besides."""
+
+    total: Tensor
+    per_token: Tensor
+    student: TokenStatistics
+    teacher: TokenStatistics
+
+
+def weighted_divergence(
+    student: Logits,
+    teacher: Logits,
+    positions: Tensor,
+    response: Tensor,
+    weight: Tensor,
+    *,
+    alpha: float,
+    top_k: int | None,
+    tail: Tail,
+) -> DivergencePass:
+    """Divergences at `positions`, where the tokens are response; both [n], and so is weight.
+
+    Weights are constants and their sum a scalar, so its gradient is computed beside it while the
+    logits are there: four products with the head in all, as many as without chunks.
+    """
+    total, *rest = _WeightedDivergence.apply(
+        student, teacher, positions, response, weight, (alpha, top_k, tail), *student.inputs
+    )
+    return DivergencePass(total, rest[0], TokenStatistics(*rest[1:3]), TokenStatistics(*rest[3:]))
+
+
+class _WeightedDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, student, teacher, positions, response, weight, form, *inputs):
+        gradients = student.zero_gradients(ctx.needs_input_grad[6:])
+        per_token, *by_products = _divergence_pass(
+            student, teacher, positions, response, weight, form, gradients
+        )
+        ctx.save_for_backward(*_like(inputs, gradients))
+        ctx.handed_out = False
+        ctx.mark_non_differentiable(per_token, *by_products)
+        return (weight * per_token).sum(), per_token, *by_products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, by_total, *_):
+        gradients = ctx.saved_tensors
+        if by_total != 1:  # in place unless somebody has them: one is as large as the head
+            multiply = torch.mul if ctx.handed_out else Tensor.mul_
+            gradients = [None if g is None else multiply(g, by_total) for g in gradients]
+        ctx.handed_out = True
+        return None, None, None, None, None, None, *gradients
+
+
+def _divergence_pass(
+    student: Logits,
+    teacher: Logits,
+    positions: Tensor,
+    response: Tensor,
+    weight: Tensor,
+    form: tuple[float, int | None, Tail],
+    gradients: Gradients,
+) -> tuple[Tensor, ...]:
+    """Per token: D, log-probability and entropy of the student, and of the teacher. Adds to the
+    gradients."""
+    alpha, top_k, tail = form
+    found = student.empty(5, len(positions))
+    tables, scratch = [_table(student, positions) for _ in "pq"], _scratch(student, 4)
+    for chunk in _chunks(len(positions), student.size):
+        here = positions[chunk]
+        logp = _log_softmax_(student.rows_into(tables[0], here))  # [n, V]
+        logq = _log_softmax_(teacher.rows_into(tables[1], here))
+        for block in _blocks(logp):
+            pair, tokens = (logp[block], logq[block]), response[chunk][block]
+            into = found[:, chunk][:, block]  # [5, n]
+            p, q, *room = scratch[:, : len(tokens)]
+            torch.exp(pair[0], out=p)
+            torch.exp(pair[1], out=q)
+            _statistics_into(into[1:3], pair[0], p, tokens, room[0])
+            _statistics_into(into[3:5], pair[1], q, tokens, room[0])
+            if top_k is None or top_k >= student.size:
+                into[0] = _full_divergence(*pair, p, q, *room, alpha)
+            else:
+                into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
+        if any(g is not None for g in gradients):
+            by_rows = logp  # the divergences have overwritten it
+            student.add_gradient(gradients, here, by_rows, weight[chunk, None])
+    return tuple(found)
+
+
+def _full_divergence(
+    logp: Tensor, logq: Tensor, p: Tensor, q: Tensor, log_m: Tensor, product: Tensor, alpha: float
+) -> Tensor:
+    """`losses.divergence` [n]. Its gradient by the student's logits overwrites logp; the others,
+    of which log_m and product are only room, are lost. All: [n, V].
+
+    The gradient of f(log p) by the logits is f′ − p · Σ f′. So with m = (1−α)·p + α·q that of
+    KL(p‖q) is p · (log p/q − KL(p‖q)), of KL(q‖p) it is p − q, and of the generalized
+    Jensen–Shannon divergence (1−α) · p · (log p/m − KL(p‖m)).
+    """
+    if alpha == 0:
+        kl = _dot(q, logq.sub_(logp), product)
+        torch.sub(p, q, out=logp)
+        return kl
+    if alpha == 1:
+        ratio = logp.sub_(logq)
+        kl = _dot(p, ratio, product)
+        ratio.sub_(kl[:, None]).mul_(p)
+        return kl
+    smallest = torch.finfo(p.dtype).tiny  # where p = q = 0: they count for nothing, log 0 for NaN
+    torch.lerp(p, q, alpha, out=log_m).clamp_(min=smallest).log_()
+    ratio = logp.sub_(log_m)
+    student_kl, teacher_kl = _dot(p, ratio, product), _dot(q, logq.sub_(log_m), product)
+    ratio.sub_(student_kl[:, None]).mul_(p).mul_(1 - alpha)
+    return (1 - alpha) * student_kl + alpha * teacher_kl
+
+
+def _top_k_divergence(
+    logp: Tensor, logq: Tensor, p: Tensor, alpha: float, top_k: int, tail: Tail
+) -> Tensor:
+    """The same after `losses.top_k_support`, by autograd on the few entries that are kept."""
+    index = logp.topk(top_k, dim=-1).indices  # [n, K]
+    with torch.enable_grad():
+        kept = logp.gather(1, index).requires_grad_()
+        # With one more entry, of no probability, these are the K most likely of all there are.
+        pair = (F.pad(x, (0, 1), value=-math.inf) for x in (kept, logq.gather(1, index)))
+        per_token = divergence(*top_k_support(*pair, top_k, tail), alpha)
+        (by_kept,) = torch.autograd.grad(per_token.sum(), kept)
+    torch.mul(p, -by_kept.sum(1, keepdim=True), out=logp).scatter_add_(1, index, by_kept)
+    return per_token.detach()
+
+
+def _statistics_into(
+    found: Tensor, logp: Tensor, p: Tensor, response: Tensor, product: Tensor
+) -> None:
+    """Log-probabilities and entropies to found [2, n]; product [n, V] is room."""
+    found[0] = logp.gather(1, response[:, None])[:, 0]
+    found[1] = -_dot(p, logp, product)
+
+
+def _dot(x: Tensor, y: Tensor, product: Tensor) -> Tensor:
+    """Σ_v x · y, [n, V] → [n]. In a cache this is faster than a batch of matrix products, its error
+    is a fiftieth of theirs, and autocast leaves it alone."""
+    return torch.mul(x, y, out=product).sum(1)
+
+
+def _chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
+    """At least one; alike in size, and of at most CHUNK_ELEMENTS entries."""
+    size = _chunk_size(tokens, vocabulary)
+    for start in range(0, max(tokens, 1), size):
+        yield slice(start, start + size)
+
+
+def _chunk_size(tokens: int, vocabulary: int) -> int:
+    count = math.ceil(tokens / max(CHUNK_ELEMENTS // vocabulary, 1))
+    return math.ceil(tokens / count) if count else 1
+
+
+def _table(source: Logits, positions: Tensor) -> Tensor:
+    """Room for one chunk. All chunks use it: fresh memory takes a CPU longer than filling it, and
+    freed memory is not always used again."""
+    return source.empty(_chunk_size(len(positions), source.size), source.size)
+
+
+def _scratch(source: Logits, count: int) -> Tensor:
+    """Room for intermediate results, for each of them one block [n, V]."""
+    table = source.empty(0, source.size)
+    return source.empty(count, _block_size(table), source.size)
+
+
+def _blocks(table: Tensor) -> Iterator[slice]:
+    size = _block_size(table)
+    for start in range(0, max(len(table), 1), size):
+        yield slice(start, start + size)
+
+
+def _block_size(table: Tensor) -> int:
+    return max(BLOCK_ELEMENTS * (1 if table.is_cpu else 8) // table.shape[1], 1)
+
+
+def _log_softmax_(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits, -1, out=logits)
+
+
+def _like(inputs: Sequence[Tensor | None], gradients: Gradients) -> Iterator[Tensor | None]:
+    """Gradients in the dtype of what they belong to."""
+    for x, gradient in zip(inputs, gradients, strict=True):
+        yield None if gradient is None else gradient.to(x.dtype)
+
+
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

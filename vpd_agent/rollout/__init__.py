@@ -1,0 +1,1 @@
+"""From problems to rollouts: prompts, sampling, judging, feedback."""

@@ -1,0 +1,240 @@
+"""Problems → rollouts with verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import gymnasium as gym
+import torch
+
+from sandbox import SandboxError
+from vpd_agent.data.types import Message, Rollout
+from vpd_agent.engines import Engine, Generation
+from vpd_agent.model.policy import Policy
+
+
+@dataclass
+class Collected:
+    """What came of a batch of answers. Dropped ones could not be judged (infrastructure)."""
+
+    rollouts: list[Rollout]
+    dropped: list[str] = field(default_factory=list)  # one error message each
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the environment says of one answer; `error` if it could say nothing."""
+
+    reward: float
+    feedback: str
+    status: str
+    error: str | None
+    over: bool  # the episode ends with this answer
+    reply: str  # what the environment says next if it does not
+    seconds: float = 0.0  # that judging took, where the environment tells
+
+
+def start_episodes(
+    environment: gym.vector.VectorEnv, problem_ids: Sequence[str]
+) -> list[list[Message]]:
+    """Start an episode for each problem; chat messages of each. One problem per sub-environment."""
+    if len(problem_ids) != environment.num_envs:
+        raise ValueError(
+            f"Expected one problem id per sub-environment: the environment has "
+            f"{environment.num_envs}, got {len(problem_ids)}."
+        )
+    observations, infos = environment.reset(options={"problem_ids": list(problem_ids)})
+    if "messages" in infos:
+        return [list(m) for m in infos["messages"]]
+    return [[{"role": "user", "content": text}] for text in observations]
+
+
+def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[StepResult]:
+    """Step the environment with one answer per sub-environment."""
+    replies, rewards, terminated, truncated, infos = environment.step(list(answers))
+    n = len(answers)
+    feedback, status = infos.get("feedback", [""] * n), infos.get("status", [""] * n)
+    judged = infos.get("judged", [True] * n)
+    errors = infos.get("error", [None] * n)
+    seconds = getattr(environment.unwrapped, "judge_seconds", [math.nan] * n)
+    return [
+        StepResult(
+            reward=float(rewards[i]),
+            feedback=str(feedback[i] or ""),
+            status=str(status[i] or ""),
+            error=None if judged[i] else str(errors[i]),
+            over=bool(terminated[i] or truncated[i]),
+            reply=str(replies[i] or ""),
+            seconds=0.0 if math.isnan(seconds[i]) else float(seconds[i]),
+        )
+        for i in range(n)
+    ]
+
+
+def collect(
+    policy: Policy,
+    engine: Engine,
+    environment: gym.vector.VectorEnv,
+    problem_ids: Sequence[str],
+    *,
+    group_size: int,
+    max_response_tokens: int,
+    max_turn_tokens: int | None = None,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> Collected:
+    """`group_size` rollouts of each problem, sampled from the policy and judged at once.
+
+    max_response_tokens: of a whole episode after its first prompt; max_turn_tokens: of one answer.
+    Episodes of several turns go on until the environment ends them or they are that long.
+    The environment must have len(problem_ids) · group_size sub-environments. Raises SandboxError
+    if nothing at all could be judged.
+    """
+    repeated = [p for p in problem_ids for _ in range(group_size)]
+    messages = start_episodes(environment, repeated)
+    prompts = [policy.encode(m) for m in messages[::group_size]]
+    episodes = [
+        _Episode(prompt, max_response_tokens) for prompt in prompts for _ in range(group_size)
+    ]
+    sample = partial(engine.generate, temperature=temperature, generator=generator)
+
+    limit = min(max_turn_tokens or max_response_tokens, max_response_tokens)
+    for episode, generation in zip(
+        episodes, sample(prompts, samples=group_size, max_tokens=limit), strict=True
+    ):
+        episode.answer(generation, policy)
+    _judge_open(environment, episodes)
+    while open_episodes := [e for e in episodes if e.open and e.append_observation(policy)]:
+        limit = min(max_turn_tokens or max_response_tokens, max(e.room for e in open_episodes))
+        generations = sample([e.ids for e in open_episodes], max_tokens=limit)
+        for episode, generation in zip(open_episodes, generations, strict=True):
+            episode.answer(generation, policy)
+        try:
+            _judge_open(environment, episodes)
+        except SandboxError as error:  # of the last few; the others are judged
+            for episode in open_episodes:
+                episode.open, episode.error = False, str(error)
+
+    collected = Collected([])
+    for i, episode in enumerate(episodes):
+        if episode.error is not None:
+            collected.dropped.append(episode.error)
+        else:
+            collected.rollouts.append(episode.rollout(repeated[i], i // group_size, messages[i]))
+    return collected
+
+
+def generate_and_judge(
+    policy: Policy,
+    engine: Engine,
+    environment: gym.vector.VectorEnv,
+    problem_ids: Sequence[str],
+    prompts: Sequence[list[int]],
+    *,
+    max_response_tokens: int,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> list[StepResult]:
+    """One answer to each problem, given after a prompt of one's own choice (a teacher's, say).
+
+    Any number of them: the environment takes them in as many batches as it needs.
+    """
+    results: list[StepResult] = []
+    for start in range(0, len(prompts), environment.num_envs):
+        chunk = slice(start, start + environment.num_envs)
+        generations = engine.generate(
+            prompts[chunk],
+            max_tokens=max_response_tokens,
+            temperature=temperature,
+            generator=generator,
+        )
+        ids = list(problem_ids[chunk])
+        padding = environment.num_envs - len(ids)
+        start_episodes(environment, ids + ids[:1] * padding)
+        texts = [
+            policy.answer_text(prompt, g.ids)
+            for prompt, g in zip(prompts[chunk], generations, strict=True)
+        ]
+        results += judge(environment, texts + [""] * padding)[: len(ids)]
+    return results
+
+
+class _Episode:
+    """One conversation with the environment, as tokens."""
+
+    def __init__(self, prompt_ids: list[int], max_response_tokens: int) -> None:
+        self.prompt_ids = prompt_ids
+        self.response: list[int] = []
+        self.logprobs: list[float] = []
+        self.is_policy_token: list[bool] = []
+        self.max_response_tokens = max_response_tokens
+        self.text, self.finish = "", ""
+        self.reward = 0.0
+        self.last: StepResult | None = None
+        self.error: str | None = None
+        self.judge_seconds = 0.0
+        self.open = True
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt_ids + self.response
+
+    @property
+    def room(self) -> int:
+        """Tokens that the next answer may have."""
+        return self.max_response_tokens - len(self.response)
+
+    def answer(self, generation: Generation, policy: Policy) -> None:
+        """What the policy said; more than there is room for is cut."""
+        ids = generation.ids[: self.room]
+        self.finish = generation.finish if len(ids) == len(generation.ids) else "length"
+        self.text = policy.answer_text(self.ids, ids)
+        self._add(ids, generation.logprobs[: len(ids)], is_policy_token=True)
+
+    def judged(self, judged: StepResult) -> None:
+        self.last, self.error = judged, judged.error
+        self.reward += judged.reward
+        self.judge_seconds = max(self.judge_seconds, judged.seconds)
+        self.open = not judged.over and judged.error is None
+
+    def append_observation(self, policy: Policy) -> bool:
+        """Append the environment's reply; if it leaves no room for an answer, that is the end."""
+        message = {"role": "user", "content": self.last.reply}
+        reply = policy.continuation(message, after=self.response)
+        self.open = len(reply) < self.room
+        if self.open:
+            self._add(reply, [0.0] * len(reply), is_policy_token=False)
+        return self.open
+
+    def rollout(self, problem_id: str, group: int, messages: list[Message]) -> Rollout:
+        return Rollout(
+            problem_id=problem_id,
+            group=group,
+            messages=messages,
+            prompt_ids=self.prompt_ids,
+            response_ids=self.response,
+            logprobs=self.logprobs,
+            text=self.text,
+            finish=self.finish,
+            reward=self.reward,
+            feedback=self.last.feedback,
+            status=self.last.status,
+            is_policy_token=None if all(self.is_policy_token) else self.is_policy_token,
+            judge_seconds=self.judge_seconds,
+        )
+
+    def _add(self, ids: list[int], logprobs: list[float], *, is_policy_token: bool) -> None:
+        self.response += ids
+        self.logprobs += logprobs
+        self.is_policy_token += [is_policy_token] * len(ids)
+
+
+def _judge_open(environment: gym.vector.VectorEnv, episodes: Sequence[_Episode]) -> None:
+    # The environment ignores the answers of episodes it has ended, not of those that we have.
+    answers = [episode.text if episode.open else "" for episode in episodes]
+    for episode, judged in zip(episodes, judge(environment, answers), strict=True):
+        if episode.open:
+            episode.judged(judged)

@@ -1,0 +1,146 @@
+"""The hyper-parameters of a run that are not the algorithm's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run that is not the algorithm. Defaults: the papers' code runs."""
+
+    steps: int = 100
+    """Training steps: one batch of rollouts each."""
+    prompts_per_step: int = 32
+    """Problems in a batch."""
+    group_size: int = 8
+    """Rollouts of each problem, G."""
+    learning_rate: float = 1e-6
+    """Of AdamW, at its highest."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    learning_rate_decay: float = 0.0
+    """Share of the run, at its end, over which the learning rate falls linearly to 0."""
+    adam_beta1: float = 0.9
+    """Of AdamW: decay of the moving average of gradients."""
+    adam_beta2: float = 0.999
+    """Of AdamW: decay of the moving average of squared gradients."""
+    weight_decay: float = 0.0
+    """Of AdamW, decoupled: weights shrink by learning rate · weight_decay in each step."""
+    max_grad_norm: float = 1.0
+    """The gradient of each optimizer step is scaled down to this norm."""
+    updates_per_batch: int = 1
+    """Passes over one batch."""
+    micro_batch_size: int | None = None
+    """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
+    micro_batch_tokens: int | None = None
+    """Places per pass, rows · (longest prompt + longest response); None: no such limit."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass rather than keep what they computed: less memory,
+    about a third more time. Never changes the gradient."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """With several processes: each holds all of the model, or its share of every weight, gradient
+    and optimizer state (FSDP2)."""
+    sampler_correction: Literal["none", "token", "sequence"] = "token"
+    """How rollouts count that an engine of other arithmetic or older weights has sampled: by
+    truncated importance weights π_θ/π_sampler of each token, or of the whole response."""
+    sampler_clip: float = 2.0
+    """Where those weights are truncated."""
+    overlap: bool = False
+    """Sample and judge the next batch while this one trains: rollouts are then one step old, and
+    count as sampler_correction says."""
+    temperature: float = 1.0
+    """Of sampling, and of student and teacher distributions alike."""
+    max_prompt_tokens: int = 4096
+    """Problems with a longer prompt are left out, and counted at the start."""
+    max_teacher_prompt_tokens: int = 8192
+    """Feedback is cut until the teacher's prompt fits."""
+    max_response_tokens: int = 8192
+    """Of an episode after its first prompt: the answer, or all answers and replies."""
+    max_turn_tokens: int | None = None
+    """Of one answer, in environments of several turns; None: what is left of the episode."""
+    success_reward: float = 1.0
+    """A rollout counts as solved from this reward on."""
+    eval_every: int = 10
+    """Steps between evaluations on held-out problems; 0: never."""
+    eval_problems: int = 300
+    """Held-out problems to evaluate on, at most."""
+    eval_samples: int = 1
+    """Answers to each of them."""
+    eval_failures: int = 128
+    """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
+    save_every: int = 50
+    """Steps between checkpoints, of which there is one of the end too; 0: none but the final model,
+    and where a run is interrupted."""
+    keep_checkpoints: int = 2
+    """The newest ones, that many; besides them the best model by held-out pass@1."""
+    samples_every: int = 10
+    """Steps between samples of prompts, answers, feedback and teacher prompts; 0: none."""
+    max_skipped_steps: int = 3
+    """Batches of a run that may be skipped because their loss or its gradient is not finite."""
+    collapse_ratio: float = 0.5
+    """A run has collapsed when held-out pass@1 (without evaluation: the mean reward of ten steps)
+    stays below this share of its best; 0: never."""
+    min_entropy: float | None = None
+    """… or when the policy's entropy, in nats per token over ten steps, stays below this."""
+    max_entropy: float | None = None
+    """… or above this."""
+    collapse_patience: int = 3
+    """Evaluations, or tens of steps, in a row that make a collapse."""
+    stop_on_collapse: bool = False
+    """End a run that has collapsed; otherwise it is warned of."""
+    seed: int = 0
+    """Of the order of problems, the sampling and what is drawn beside it."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "prompts_per_step",
+            "group_size",
+            "updates_per_batch",
+            "max_prompt_tokens",
+            "max_teacher_prompt_tokens",
+            "max_response_tokens",
+            "eval_samples",
+            "keep_checkpoints",
+            "collapse_patience",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in (
+            "steps",
+            "warmup_steps",
+            "weight_decay",
+            "eval_every",
+            "eval_problems",
+            "eval_failures",
+            "save_every",
+            "samples_every",
+            "max_skipped_steps",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not 0 <= self.learning_rate_decay <= 1:
+            raise ValueError(
+                f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
+            )
+        if not 0 <= self.collapse_ratio < 1:
+            raise ValueError(
+                f"collapse_ratio must be at least 0 and below 1, got {self.collapse_ratio}."
+            )
+        if self.overlap and self.sharding != "none":
+            raise ValueError(
+                "overlap cannot be used with sharding: a thread would sample from weights that the "
+                "processes gather and let go together. Leave one of both away."
+            )
+        for name in ("micro_batch_size", "micro_batch_tokens", "max_turn_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.prompts_per_step * self.group_size

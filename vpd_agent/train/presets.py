@@ -1,0 +1,174 @@
+"""Default hyper-parameters, per setting, in one place.
+
+A setting is a kind of task for a kind of model. `laptop` and `tiny` are for models of the tiny
+preset; real models get `code` or `science`, the published runs. The command line picks one by
+`preset_for` and every option overrides it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, Algorithm
+from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.runs.run_folder import MODEL
+from vpd_agent.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a run starts from. learning_rates: per algorithm, where it differs from `train`."""
+
+    about: str
+    train: TrainConfig
+    template: TeacherTemplate
+    algorithms: tuple[Algorithm, ...]
+    learning_rates: dict[str, float]
+
+    def algorithm(self, name: str) -> Algorithm:
+        return next(a for a in self.algorithms if a.name == name)
+
+    def config(self, algorithm: str) -> TrainConfig:
+        rate = self.learning_rates.get(algorithm, self.train.learning_rate)
+        return replace(self.train, learning_rate=rate)
+
+
+COMPACT = TeacherTemplate(
+    failed="{prompt}|{attempt}:{feedback}", solved="{prompt}|{attempt}:{feedback}"
+)
+
+LAPTOP = Preset(
+    about="vpd/MiniCode-v0 and its sisters with the tiny preset: minutes on a laptop core",
+    train=TrainConfig(
+        steps=200,
+        prompts_per_step=8,
+        group_size=8,
+        learning_rate=4e-4,
+        learning_rate_decay=0.5,  # late in a run full steps break teachers
+        adam_beta2=0.95,
+        max_prompt_tokens=64,
+        max_teacher_prompt_tokens=96,
+        max_response_tokens=12,
+        eval_every=40,
+        save_every=100,
+    ),
+    template=COMPACT,
+    algorithms=(
+        VPD(
+            e_step_every=5,
+            beta=1.0,  # short answers: the log-ratio is a sum over few tokens
+            e_step_learning_rate=1e-4,  # stronger E-steps break the teacher late in the run
+            e_step_optimizer="own",
+            # The JSD is bounded: the reverse KL's gradient explodes here once the teacher is sure
+            # of what the student must not say, and the ends of runs scatter (README).
+            alpha=0.5,
+            teacher="ema",  # live teachers collapse here through malformed attempts
+        ),
+        SDPO(alpha=0.5, importance_clip=None),
+        SDPG(
+            clip_high=0.2,
+            dual_clip=None,
+            distill_weight=1.0,
+            decay_fraction=1.0,
+            reference_weight=0.0,
+            teacher="ema",
+        ),
+        # F = 2, β = 1, reverse KL, gate 0.15, EMA 0.05: its defaults, which were found here.
+        VPDPG(e_step_learning_rate=1e-4, e_step_optimizer="own"),
+        OPSD(alpha=0.5),
+        SDAR(teacher="ema"),
+        GRPO(),
+        RFT(),
+    ),
+    learning_rates={"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4},
+)
+
+TINY = Preset(
+    about="any other environment with a tiny model: to see every part of the loop run on a laptop",
+    train=replace(
+        LAPTOP.train,
+        learning_rate=5e-5,
+        prompts_per_step=2,
+        group_size=4,
+        max_prompt_tokens=6144,
+        max_teacher_prompt_tokens=9216,
+        max_response_tokens=128,
+        eval_every=0,
+        save_every=50,
+        samples_every=1,
+        micro_batch_size=4,
+    ),
+    template=TeacherTemplate(),
+    algorithms=(
+        VPD(e_step_learning_rate=1e-5, e_step_optimizer="own", teacher="ema"),
+        SDPO(),
+        SDPG(),
+        VPDPG(e_step_learning_rate=1e-5, e_step_optimizer="own"),
+        OPSD(),
+        SDAR(),
+        GRPO(),
+        RFT(),
+    ),
+    learning_rates={},
+)
+
+CODE = Preset(
+    about="rich feedback (code) with real models: SDPO, arXiv 2601.20802; VPD, arXiv 2605.15113",
+    train=TrainConfig(learning_rate=1e-6, micro_batch_size=1),
+    template=TeacherTemplate(),
+    algorithms=(
+        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=20),
+        SDPO(alpha=1.0, top_k=20, teacher="ema", ema_rate=0.05),
+        SDPG(),
+        VPDPG(e_step_every=5, beta=0.1, top_k=20),  # the E-step as published for long answers
+        OPSD(top_k=20),
+        SDAR(),
+        GRPO(),
+        RFT(),
+    ),
+    learning_rates={},
+)
+
+SCIENCE = Preset(
+    about="everything else (science, mathematics, tools) with real models: the same papers",
+    train=TrainConfig(learning_rate=1e-5, micro_batch_size=1),
+    template=TeacherTemplate(),
+    algorithms=(
+        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=100),
+        SDPO(alpha=0.5, top_k=100, tail="bucket", teacher="ema", ema_rate=0.05),
+        SDPG(),
+        VPDPG(e_step_every=5, beta=0.1, top_k=100),
+        OPSD(top_k=100),
+        SDAR(),
+        GRPO(),
+        RFT(),
+    ),
+    learning_rates=dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rft"), 1e-6),
+)
+
+PRESETS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}
+CODE_ENVIRONMENTS = tuple(
+    f"vpd/{name}-v0" for name in ("LiveCodeBench", "CodeContests", "HumanEval", "MBPP")
+)
+TINY_WIDTH = 256  # models up to this hidden size are taken for tiny ones
+
+
+def preset_for(environment: str, model: str) -> str:
+    """The name of the setting for this environment and model."""
+    if is_tiny(model):
+        return "laptop" if environment.startswith("vpd/Mini") else "tiny"
+    return "code" if environment in CODE_ENVIRONMENTS else "science"
+
+
+def is_tiny(model: str) -> bool:
+    """Whether a model is of the tiny preset, by its name or by its folder's config.json."""
+    if model.split("-")[0] == "tiny":
+        return True
+    folder = Path(model, MODEL) if Path(model, MODEL).is_dir() else Path(model)  # a run has it
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("hidden_size", TINY_WIDTH + 1) <= TINY_WIDTH

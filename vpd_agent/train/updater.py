@@ -1,0 +1,156 @@
+"""From a loss to an optimizer step: micro-batches, processes, clipping, learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from vpd_agent.algorithms.base import Loss, LossInputs, State
+from vpd_agent.distributed.world import Processes
+from vpd_agent.model.policy import Policy
+from vpd_agent.train.config import TrainConfig
+
+MicroBatches = Callable[[], Iterator[LossInputs]]  # the same ones each time it is called
+
+
+class NonFiniteGradient(FloatingPointError):
+    """A loss whose value or gradient is no finite number. No weight was changed."""
+
+    def __init__(self, loss: str, value: float, norm: float) -> None:
+        super().__init__(f"Loss {loss!r} is {value:g}, the norm of its gradient {norm:g}")
+        self.loss = loss
+
+
+class Updater:
+    """The optimizers of a run, by name, and what they do with a loss.
+
+    Each is an AdamW with two moments per trained weight, in the weight's dtype: a float32 model of
+    n weights takes 4n bytes for itself, 4n for gradients and 8n for each optimizer (an E-step with
+    one of its own is another), all divided by the number of processes where the model is sharded.
+    """
+
+    def __init__(self, policy: Policy, config: TrainConfig, processes: Processes) -> None:
+        self.policy = policy
+        self.config = config
+        self.processes = processes
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    def update(
+        self, loss: Loss, micro_batches: MicroBatches, state: State, step: int
+    ) -> tuple[State, dict[str, float]]:
+        """One optimizer step on `gradient`; returns what that returns, and the step's own metrics.
+
+        Raises NonFiniteGradient, with all weights and the optimizer as they were.
+        """
+        state, metrics = self.gradient(loss, micro_batches, state)
+        optimizer, parameters = self.optimizer(loss.optimizer), self.policy.parameters()
+        norm = self._clipped(parameters)
+        if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
+            _drop_gradients(parameters)
+            raise NonFiniteGradient(loss.name, metrics["loss"], norm)
+        rate = self.learning_rate(loss, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        metrics |= {"grad_norm": norm, "learning_rate": rate}
+        return state, {f"{loss.name}/{key}": value for key, value in metrics.items()}
+
+    def gradient(
+        self, loss: Loss, micro_batches: MicroBatches, state: State
+    ) -> tuple[State, dict[str, float]]:
+        """Leaves the whole batch's gradient in the parameters' `.grad`. Returns what the algorithm
+        remembers after the loss's `measure`, and the loss's metrics of the whole batch."""
+        _drop_gradients(self.policy.parameters())
+        if loss.measure is not None:
+            micro_batches, sums = self._measured(loss, micro_batches)
+            state = loss.update(state, sums)
+        metrics = self._summed(_backward(loss, inputs, state) for inputs in micro_batches())
+        if self.policy.sharding is None:  # else the backward passes have summed them already
+            self.processes.add_gradients(self.policy.parameters())
+        return state, metrics
+
+    def optimizer(self, name: str) -> torch.optim.Optimizer:
+        if name not in self.optimizers:
+            self.optimizers[name] = torch.optim.AdamW(
+                self.policy.parameters(),
+                betas=(self.config.adam_beta1, self.config.adam_beta2),
+                weight_decay=self.config.weight_decay,
+                fused=self.policy.device.type in ("cpu", "cuda", "mps", "xpu"),
+            )
+        return self.optimizers[name]
+
+    def learning_rate(self, loss: Loss, step: int) -> float:
+        """Of the step with this index, warm-up and decay included."""
+        config = self.config
+        rise = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
+        decay_steps = config.learning_rate_decay * config.steps
+        fall = (config.steps - step) / decay_steps if decay_steps else 1.0
+        return min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
+        state = {name: o.state_dict() for name, o in self.optimizers.items()}
+        sharding = self.policy.sharding
+        return state if sharding is None else sharding.whole(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave the first process; every process needs all of it."""
+        for name, saved in state.items():
+            optimizer = self.optimizer(name)
+            if self.policy.sharding is not None:
+                saved = saved | {"state": self._cut(saved["state"])}
+            optimizer.load_state_dict(saved)
+
+    def _cut(self, moments: dict[int, dict[str, torch.Tensor]]) -> dict[int, dict[str, Any]]:
+        """Each process's shards of the moments of the weights, which are numbered."""
+        cut, parameters = self.policy.sharding.cut, self.policy.parameters()
+        return {
+            number: {
+                name: cut(tensor, parameters[number]) if tensor.dim() else tensor
+                for name, tensor in of_weight.items()
+            }
+            for number, of_weight in moments.items()
+        }
+
+    def _clipped(self, parameters: list[nn.Parameter]) -> float:
+        """Scale the gradient down to max_grad_norm; the norm it had."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        return float(norm if self.policy.sharding is None else norm.full_tensor())
+
+    def _measured(
+        self, loss: Loss, micro_batches: MicroBatches
+    ) -> tuple[MicroBatches, dict[str, float]]:
+        """The sums of a loss's `measure`, and the micro-batches to go on with: a single one keeps
+        what was computed for it, several would need the memory of all."""
+        first, *rest = islice(micro_batches(), 2)
+        if not rest:
+            return lambda: iter([first]), self._summed([loss.measure(first)])
+        with torch.no_grad():
+            sums = self._summed(loss.measure(inputs) for inputs in micro_batches())
+        return micro_batches, sums
+
+    def _summed(self, parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
+        """Sums of shares over micro-batches and processes."""
+        total: dict[str, float] = defaultdict(float)
+        for part in parts:
+            for name, value in part.items():
+                total[name] += float(value.detach())
+        return self.processes.sum(total)
+
+
+def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def _backward(loss: Loss, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:
+    inputs.state = state
+    value, metrics = loss.compute(inputs)
+    value.backward()
+    return {"loss": value.detach(), **metrics}

@@ -1,0 +1,1 @@
+"""What an answer says: where it begins, what counts of it."""

@@ -1,0 +1,217 @@
+"""The environments of the suite: what each asks, who judges it and where its problems come from.
+
+Importing vpd_envs registers them; `vpd envs` prints this table. `known_name` finds an environment
+by the id that a person typed, one of their own too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from vpd_envs.answers.options import check_options
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One environment of the suite."""
+
+    id: str
+    target: str  # "module:Class" in vpd_envs; the module's `vector` is the batched form
+    asks: str
+    judge: str
+    data: str  # a data set of the hub, or "procedural"
+    size: str  # problems, as published
+
+    @property
+    def module(self) -> str:
+        return f"vpd_envs.{self.target.partition(':')[0]}"
+
+    @property
+    def class_name(self) -> str:
+        return self.target.partition(":")[2]
+
+
+CATALOG = (
+    Entry(
+        "vpd/LiveCodeBench-v0",
+        "code.livecodebench:LiveCodeBench",
+        "dated competition problems, as programs or functions",
+        "sandbox",
+        "livecodebench/code_generation_lite",
+        "400 (v1) to 1,055 (v6)",
+    ),
+    Entry(
+        "vpd/CodeContests-v0",
+        "code.code_contests:CodeContests",
+        "competition problems with one right output",
+        "sandbox",
+        "deepmind/code_contests",
+        "165 test, 13,328 train",
+    ),
+    Entry(
+        "vpd/HumanEval-v0",
+        "code.humaneval:HumanEval",
+        "a function from its docstring",
+        "sandbox, assertions",
+        "openai/openai_humaneval",
+        "164",
+    ),
+    Entry(
+        "vpd/MBPP-v0",
+        "code.mbpp:MBPP",
+        "a function from a sentence and an assertion",
+        "sandbox, assertions",
+        "google-research-datasets/mbpp",
+        "974 (427 sanitized)",
+    ),
+    Entry(
+        "vpd/SciKnowEval-v0",
+        "questions.science:SciKnowEval",
+        "multiple choice: biology, chemistry, material, physics",
+        "last <answer>",
+        "hicai-zju/SciKnowEval",
+        "4,335 of level L3",
+    ),
+    Entry(
+        "vpd/ToolUse-v0",
+        "questions.tool_use:ToolUse",
+        "the calls of tools that answer a question",
+        "JSON comparison",
+        "a file",
+        "of the file",
+    ),
+    Entry(
+        "vpd/Math-v0",
+        "math.environment:Math",
+        "math500, gsm8k, aime24, aime25, aime26, hmmt25, amc23, dapo, olympiadbench",
+        "Math-Verify in worker processes",
+        "by dataset=",
+        "30 to 17,000",
+    ),
+    Entry(
+        "vpd/ReasoningGym-v0",
+        "questions.reasoning_gym:ReasoningGym",
+        "puzzles of about 100 kinds",
+        "the puzzle's own scorer, in worker processes",
+        "procedural (reasoning-gym)",
+        "any",
+    ),
+    Entry(
+        "vpd/MiniCode-v0",
+        "code.mini_code:MiniCode",
+        "an expression for two names; for tiny models",
+        "sandbox",
+        "procedural",
+        "600 train, 300 test",
+    ),
+    Entry(
+        "vpd/MiniChoice-v0",
+        "questions.mini_choice:MiniChoice",
+        "multiple choice with one bit of feedback; for tiny models",
+        "exact",
+        "procedural",
+        "600 train, 300 test",
+    ),
+    Entry(
+        "vpd/MiniArithmetic-v0",
+        "math.mini_arithmetic:MiniArithmetic",
+        "long arithmetic with a mark for each digit; for tiny models",
+        "exact",
+        "procedural",
+        "600 train, 300 test",
+    ),
+)
+
+
+def register() -> None:
+    """Make the ids known to Gymnasium. No environment's module is imported."""
+    for entry in CATALOG:
+        gym.register(
+            id=entry.id,
+            entry_point=f"{entry.module}:{entry.class_name}",
+            vector_entry_point=f"{entry.module}:vector",
+        )
+
+
+def known_name(env_id: str) -> str:
+    """The registered name of an id, which may be `module:Name-v0`: then the module is imported.
+
+    Raises ValueError for an id that is not registered, with close matches.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        import_from_here(module)
+    if name not in gym.registry:
+        known = sorted(id_ for id_ in gym.registry if id_.startswith("vpd/"))
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"Unknown environment {env_id!r}. {hint}Here are {', '.join(known)}; your own are "
+            f"named 'module:Name-v0'."
+        )
+    return name
+
+
+def make(
+    env_id: str, num_envs: int | None = None, **options: Any
+) -> gym.Env | gym.vector.VectorEnv:
+    """`gym.make`, or with `num_envs` the batched `gym.make_vec`, with errors for a person.
+
+    Raises ValueError for an unknown id (see `known_name`) or an option that it does not take (see
+    `check_options`).
+    """
+    name = known_name(env_id)
+    check_options(name, options)
+    try:
+        if num_envs is None:
+            return gym.make(name, **options)
+        return gym.make_vec(
+            name, num_envs=num_envs, vectorization_mode="vector_entry_point", **options
+        )
+    except TypeError as error:
+        raise ValueError(f"Environment {name} does not take these options: {error}") from error
+
+
+def parsed_options(settings: Iterable[str], **flags: Any) -> dict[str, Any]:
+    """Options of an environment as a person types them, `KEY=VALUE` each. A value is JSON, or else
+    the text that it is: `max_turns=3`, `dataset=gsm8k`, `parameters={"min_terms": 2}`.
+
+    flags: those that have a flag of their own, such as data; None where it was not given.
+
+    Raises ValueError for anything without a `=`.
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"An option is KEY=VALUE, such as max_turns=3; got {setting!r}.")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options | {key: value for key, value in flags.items() if value is not None}
+
+
+def import_from_here(module: str) -> None:
+    """Import a person's own module, from the current folder too. Raises ValueError if it is not
+    there."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0]:
+            raise
+        raise ValueError(
+            f"There is no module {module!r} to import the environment from: neither installed nor "
+            f"in the current folder {Path.cwd()}."
+        ) from error

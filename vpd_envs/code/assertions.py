@@ -1,0 +1,81 @@
+"""Functions judged by assertions: what HumanEval and MBPP share."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+from sandbox import Limits
+from sandbox.judge import judge
+from vpd_envs.code import feedback as code_feedback
+from vpd_envs.code.environment import AssertionTest, CodeEnv, status_of
+from vpd_envs.types import Problem, Status, Verdict
+
+
+class AssertionEnv(CodeEnv):
+    """A `CodeEnv` whose problems have a tuple of `AssertionTest` as target.
+
+    Each assertion is a test of its own, in a process of its own, so that one that fails says
+    nothing of the others. A program that passes all of them one by one is then run once more with
+    all of them in one process, as the data sets' own evaluation does it: a function that keeps
+    something from one call to the next may fail there (`info["details"]["passed_together"]`). That
+    run has as much time as all tests together.
+    """
+
+    def tests(self, problem: Problem) -> Sequence[AssertionTest]:
+        return problem.target
+
+    def judge_code(self, problem: Problem, code: str) -> Verdict:
+        verdict = super().judge_code(problem, code)
+        judged, _ = self.tests_to_run(problem)
+        if not verdict.solved or len(judged) == 1:
+            return verdict
+        tests = [test for test in self.tests(problem) if test in judged]  # in the data's order
+        together = dataclasses.replace(tests[0], input="\n".join(test.input for test in tests))
+        limits = times(self.limits_of(problem), len(tests))
+        (result,) = judge(self.sandbox, code, [together], limits=limits).results
+        status, _ = status_of(result, together)
+        details = dict(verdict.details) | {"passed_together": status is Status.SOLVED}
+        if status is Status.SOLVED:
+            return dataclasses.replace(verdict, details=details)
+        return Verdict(0.0, status, code_feedback.not_together(status), details)
+
+
+def times(limits: Limits, tests: int) -> Limits:
+    """The same limits with as much time as so many tests have together."""
+    return dataclasses.replace(
+        limits,
+        wall_seconds=limits.wall_seconds * tests,
+        cpu_seconds=limits.cpu_seconds * tests,
+    )
+
+
+def unfit_reason(tests: Sequence[AssertionTest]) -> str | None:
+    """Why tests cannot be judged in a sandbox, whatever the program is."""
+    try:
+        for test in tests:
+            test.test.check()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def checked_python(source: str, what: str, place: str) -> ast.Module:
+    """The syntax tree of a text of the data set. Raises ValueError, which names the place."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\\d" in a docstring is no concern of ours
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{place}: {what} must be Python code, but {error}.") from error
+
+
+def segment(source: str, node: ast.stmt) -> str:
+    """The source of a statement, as it stands there; of one that is indented, without comments."""
+    if node.col_offset and not isinstance(node, ast.Assert):
+        return ast.unparse(node)
+    decorators = getattr(node, "decorator_list", [])
+    above = [f"@{ast.get_source_segment(source, each)}" for each in decorators]
+    return "\n".join([*above, ast.get_source_segment(source, node) or ""])

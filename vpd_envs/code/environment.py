@@ -1,0 +1,377 @@
+"""Programming problems: an answer's program is run on tests in a sandbox and compared outside it.
+
+A family of problems (LiveCodeBench, ...) subclasses `CodeEnv` and says which tests a problem has. A
+kind of test is a class with the three methods of `CodeTest`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+from sandbox import MIB, Call, Execution, Job, Limits, Sandbox
+from sandbox.comparison import Json, Lines, Rule
+from sandbox.judge import AssertTest, Outcome, Result, judge
+from sandbox.local import PACKAGES
+from vpd_envs.answers.extraction import Found
+from vpd_envs.answers.sanitize import sanitize
+from vpd_envs.code import feedback as code_feedback
+from vpd_envs.code.answer import Program, program_in
+from vpd_envs.code.feedback import Failure
+from vpd_envs.code.sandboxed import SandboxedEnv
+from vpd_envs.data.files import hashed_fraction
+from vpd_envs.types import Problem, Status, Verdict
+
+LINES, JSON = Lines(), Json()
+FEEDBACK_TESTS = ("none", "public", "half", "all")
+JUDGED_TESTS = ("all", "feedback")
+ANSWER_FORMAT = (
+    "Time limit per test: {seconds:g} s. Memory limit: {megabytes:g} MB. Time means CPU time.\n"
+    "Answer with one Python code block (```python ... ```). If there are several, the last one "
+    "that {is_asked} counts, with those that it needs; blocks in other languages never count."
+)
+
+
+class CodeTest(Protocol):
+    """One test of a program, as `sandbox.judge` takes it.
+
+    `input` and `expected` are what feedback may show of it. `expected` is None if the test is code
+    that checks by itself; then `input` is that code.
+    """
+
+    input: str
+    expected: str | None
+    public: bool
+
+    def job(self, code: str, limits: Limits) -> Job:
+        """What the sandbox runs: never the expected output."""
+        ...
+
+    def output(self, execution: Execution) -> str:
+        """What is compared and shown; of code that checks by itself, what it reports."""
+        ...
+
+    def passes(self, execution: Execution) -> bool:
+        """Whether a run that ended well gave the right result."""
+        ...
+
+
+class CodeEnv(SandboxedEnv):
+    """Judges the program of an answer, which `vpd_envs.code.answer` finds, on a problem's tests.
+
+    feedback_tests: which tests feedback may show. "none"; the "public" ones; "half", which adds a
+        half of the hidden ones, rounded down, chosen by the hash of their content (but one at
+        least, where no test is public); or "all". Of a failing test that is not shown, feedback
+        has no more than its number, its verdict and the name of a builtin exception.
+    judged_tests: "all", or "feedback" for those that feedback may show. Training on
+        `feedback_tests="half", judged_tests="feedback"` and evaluating on "all" is how the papers
+        use LiveCodeBench.
+    stop_at_first_failure: whether tests run in their order (those that may be shown first) until
+        one fails, or all of them. Then feedback tells the first error, else the first timeout, else
+        the two shortest wrong answers.
+    time_limit_seconds, memory_limit_mb: of a program in one test.
+
+    `info["details"]`: `tests`, `tests_run`, `tests_passed` and, if one failed, `failed_test` (1 is
+    the first) and `failed_test_shown`; `first_failure`, the feedback on the first failing test
+    alone, where `feedback` is about another or about more. Of an answer with several code blocks,
+    `blocks`, how many, and `judged_blocks`, those that make up the program (1 is the first).
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        *,
+        limits: Limits,
+        feedback_tests: str = "public",
+        judged_tests: str = "all",
+        stop_at_first_failure: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_test_options(feedback_tests, judged_tests)
+        super().__init__(problems, **kwargs)
+        self.limits = limits
+        self.feedback_tests = feedback_tests
+        self.judged_tests = judged_tests
+        self.stop_at_first_failure = stop_at_first_failure
+        if (feedback_tests, judged_tests) == ("public", "feedback"):
+            lacking = [each.id for each in self._problems if not self.has_public_test(each)]
+            if lacking:
+                raise ValueError(
+                    f"judged_tests='feedback' with feedback_tests='public' judges by public tests "
+                    f"alone, and {len(lacking)} problems have none ({lacking[0]!r} is the first). "
+                    "Take feedback_tests='half'."
+                )
+
+    def tests(self, problem: Problem) -> Sequence[CodeTest]:
+        """The problem's tests, public ones first."""
+        raise NotImplementedError(f"{type(self).__name__} must implement tests(problem).")
+
+    def problem(self, problem_id: str) -> Problem:
+        """As `TextEnv`'s. Its prompt says what the answer's program runs on, as the sandbox tells:
+        a machine of another kind may have another Python, but the same problem."""
+        problem = super().problem(problem_id)
+        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{runs_on(self.sandbox)}")
+
+    def limits_of(self, problem: Problem) -> Limits:
+        """What each test of the problem may use: what its prompt states."""
+        return self.limits
+
+    def has_public_test(self, problem: Problem) -> bool:
+        return any(test.public for test in self.tests(problem))
+
+    def judge(self, problem: Problem, answer: str) -> Verdict:
+        if not answer.strip():
+            return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_ANSWER)
+        program = program_in(encodable(answer), functions_called(self.tests(problem)))
+        if program.found is Found.EMPTY:
+            return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_BLOCK)
+        if program.found is not Found.COMPLETE:
+            return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[program.found])
+        return with_judged_blocks(self.judge_code(problem, program.code), program)
+
+    def judge_code(self, problem: Problem, code: str) -> Verdict:
+        tests, shown = self.tests_to_run(problem)
+        limits = self.limits_of(problem)
+        judgment = judge(
+            self.sandbox,
+            code,
+            tests,
+            limits=limits,
+            stop_at_first_failure=self.stop_at_first_failure,
+            side_by_side=1,  # a batch has a thread for each cage
+        )
+        failures: list[Failure] = []
+        for result in judgment.results:
+            test, execution = tests[result.number - 1], result.execution
+            status, note = status_of(result, test)
+            if status is not Status.SOLVED:
+                may_show = result.number <= shown
+                failures.append(
+                    Failure(result.number, test, execution, status, may_show, limits, note)
+                )
+        run = len(judgment.results)
+        details = {"tests": len(tests), "tests_run": run, "tests_passed": run - len(failures)}
+        if not failures:
+            return Verdict(1.0, Status.SOLVED, code_feedback.solved(len(tests)), details)
+        chosen = code_feedback.chosen(failures)
+        details |= {"failed_test": chosen[0].number, "failed_test_shown": chosen[0].shown}
+        feedback = code_feedback.describe(chosen)
+        if chosen != failures[:1]:
+            details["first_failure"] = sanitize(code_feedback.describe(failures[:1]))
+        return Verdict(0.0, chosen[0].status, feedback, details)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As `TextEnv`'s, and over which tests judge, unless all do."""
+        fingerprint = super().fingerprint
+        if self.judged_tests == "all":
+            return fingerprint
+        return hashlib.sha256(f"{fingerprint} {self.feedback_tests}".encode()).hexdigest()
+
+    def tests_to_run(self, problem: Problem) -> tuple[list[CodeTest], int]:
+        """The tests in the order in which they run, and how many of them, the first ones, feedback
+        may show."""
+        tests = self.tests(problem)
+        may_show = shown_tests(tests, self.feedback_tests)
+        shown = [test for i, test in enumerate(tests) if i in may_show]
+        if self.judged_tests == "feedback":
+            return shown, len(shown)
+        return shown + [test for i, test in enumerate(tests) if i not in may_show], len(shown)
+
+
+def functions_called(tests: Sequence[CodeTest]) -> set[str]:
+    """The names that tests take from the program; none if they run it as a whole."""
+    names = {getattr(test, "function", None) for test in tests}
+    names.update(*(getattr(test, "functions", None) or () for test in tests))
+    return names - {None}
+
+
+def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
+    """The verdict that says which blocks of the answer were judged, where there is a choice."""
+    if program.blocks == 1:
+        return verdict
+    details = dict(verdict.details) | {
+        "blocks": program.blocks,
+        "judged_blocks": list(program.places),
+    }
+    if "first_failure" in details:
+        details["first_failure"] = code_feedback.with_blocks(details["first_failure"], program)
+    feedback = code_feedback.with_blocks(verdict.feedback, program)
+    return dataclasses.replace(verdict, feedback=feedback, details=details)
+
+
+def check_test_options(feedback_tests: str, judged_tests: str) -> None:
+    for name, value, known in (
+        ("feedback_tests", feedback_tests, FEEDBACK_TESTS),
+        ("judged_tests", judged_tests, JUDGED_TESTS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+    if (feedback_tests, judged_tests) == ("none", "feedback"):
+        raise ValueError(
+            "judged_tests='feedback' judges by the tests that feedback may show, and "
+            "feedback_tests='none' leaves none. Change one of the two."
+        )
+
+
+def shown_tests(tests: Sequence[CodeTest], feedback_tests: str) -> set[int]:
+    """The positions of the tests that feedback may show (see `CodeEnv`)."""
+    if feedback_tests == "none":
+        return set()
+    if feedback_tests == "all":
+        return set(range(len(tests)))
+    public = {i for i, test in enumerate(tests) if test.public}
+    if feedback_tests == "public":
+        return public
+    hidden = sorted(set(range(len(tests))) - public, key=lambda i: content_hash(tests[i]))
+    return public | set(hidden[: max(len(hidden) // 2, 0 if public else 1)])
+
+
+def content_hash(test: CodeTest) -> float:
+    return hashed_fraction(f"{test.input}\x00{test.expected}")
+
+
+def answer_format(limits: Limits, *, whole_program: bool) -> str:
+    """The end of a prompt: the limits that are enforced, and the form that is read."""
+    return ANSWER_FORMAT.format(
+        seconds=limits.cpu_seconds,
+        megabytes=limits.memory_bytes / MIB,
+        is_asked="is a whole program" if whole_program else "defines what is asked for",
+    )
+
+
+def runs_on(sandbox: Sandbox) -> str:
+    return (
+        f"The code runs on Python {sandbox.python_version}. Besides the standard library it may "
+        f"import {' and '.join(PACKAGES)}."
+    )
+
+
+def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
+    """The time limit is CPU time; the clock allows a multiple of it (see `sandbox.Limits`).
+
+    Raises ValueError for what is no limit.
+    """
+    for name, value in (
+        ("time_limit_seconds", time_limit_seconds),
+        ("memory_limit_mb", memory_limit_mb),
+    ):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    return Limits(cpu_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
+
+
+@dataclass(frozen=True)
+class StdinTest:
+    """A whole program: reads stdin, and its stdout is compared by the problem's rule."""
+
+    input: str
+    expected: str
+    public: bool
+    rule: Rule = LINES
+
+    def job(self, code: str, limits: Limits) -> Job:
+        return Job(code, stdin=encodable(self.input), limits=limits)
+
+    def output(self, execution: Execution) -> str:
+        return execution.stdout
+
+    def passes(self, execution: Execution) -> bool:
+        return self.rule(execution.stdout, self.expected, self.input)
+
+
+@dataclass(frozen=True)
+class CallTest:
+    """One call of a function or of a method of `Solution`; its JSON value is compared.
+
+    As in LiveCodeBench, it passes if `==` says so in Python, after a tuple became a list: True for
+    1, numpy's numbers, but no tuple in a list. The sandbox gives such programs the names LeetCode
+    has imported (`List`, `defaultdict`, ...). Unlike there, a program may begin with `from
+    __future__ import ...`, which those imports would forbid, and a function beside a class
+    `Solution` without it is found.
+    """
+
+    input: str  # one JSON value per line, as shown
+    expected: str  # JSON text
+    public: bool
+    function: str
+    arguments: tuple[Any, ...] = field(repr=False)
+    rule: Rule = JSON
+
+    def job(self, code: str, limits: Limits) -> Job:
+        call = Call(self.function, self.arguments, strict=self.rule == JSON)
+        return Job(code, call=call, limits=limits)
+
+    def output(self, execution: Execution) -> str:
+        return execution.value or ""
+
+    def passes(self, execution: Execution) -> bool:
+        return self.rule(execution.value, self.expected, self.input)
+
+
+@dataclass(frozen=True)
+class AssertionTest:
+    """Python code that tests a function of the program; `sandbox.judge.AssertTest` runs it out of
+    the program's reach."""
+
+    input: str  # an assertion, or a call of a function of `setup` that makes assertions
+    public: bool
+    function: str  # what the task asks for
+    setup: str = ""  # code that runs before it
+    functions: tuple[str, ...] | None = None  # all that comes from the program; None: any name
+    expected: ClassVar[None] = None
+
+    @property
+    def test(self) -> AssertTest:
+        return AssertTest(f"{self.setup}\n{self.input}\n", self.functions, classes=())
+
+    def job(self, code: str, limits: Limits) -> Job:
+        return self.test.job(code, limits)
+
+    def output(self, execution: Execution) -> str:
+        return self.test.failure(execution)
+
+    def passes(self, execution: Execution) -> bool:
+        """Raises ValueError for a test that cannot run in this sandbox: it lacks an import."""
+        return self.test.passes(execution)
+
+    def misses_function(self, execution: Execution) -> bool:
+        """Whether the test failed since the program defines no such function.
+
+        A NameError of the program's own is none of the test's: it ends as an error.
+        """
+        error = f"NameError: name {self.function!r} is not defined"
+        return f"\n{error}" in self.output(execution)
+
+
+def status_of(result: Result, test: CodeTest) -> tuple[Status, str]:
+    """The status of a test's result, and what may be said of it even if the test is hidden."""
+    match result.outcome:
+        case Outcome.PASSED:
+            return Status.SOLVED, ""
+        case Outcome.WRONG_ANSWER:
+            if isinstance(test, AssertionTest) and test.misses_function(result.execution):
+                return Status.RUNTIME_ERROR, f"The program defines no function {test.function}."
+            return Status.WRONG_ANSWER, ""
+        case Outcome.TIMEOUT:
+            return Status.TIME_LIMIT, ""
+        case Outcome.MEMORY:
+            return Status.MEMORY_LIMIT, ""
+        case Outcome.OUTPUT_LIMIT:
+            return Status.OUTPUT_LIMIT, ""
+    stderr = result.execution.stderr
+    if code_feedback.is_syntax_error(stderr):
+        return Status.SYNTAX_ERROR, ""
+    if code_feedback.exception_name(stderr) == "MemoryError":
+        return Status.MEMORY_LIMIT, ""
+    return Status.RUNTIME_ERROR, ""
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates, which no file or pipe can hold, replaced by `?`."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,278 @@
+"""What a contestant would see: texts about failing programs, LeetCode style, and their caps.
+
+A hidden test that may not be shown (`Failure.shown` is False) contributes only text of our own and
+the name of a builtin exception: whatever the program prints or raises could carry its input.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandbox import MIB, Execution, ExecutionStatus, Limits
+from vpd_envs.answers.extraction import Found
+from vpd_envs.code.answer import Program
+from vpd_envs.types import Status
+
+if TYPE_CHECKING:
+    from vpd_envs.code.environment import CodeTest
+
+# The caps of the papers' feedback (characters and lines).
+LONGEST_FEEDBACK = 2000
+INPUT_LINES, INPUT_LINE, OUTPUT = 8, 250, 250
+FRAMES, MESSAGE = 4, 300  # of a traceback
+STDERR_READ = 1 << 18  # characters at its end; a genuine traceback is never longer
+
+
+ASKED = "Answer with one Python code block that starts with ```python and ends with ```."
+EMPTY_ANSWER = f"Empty answer\nThe answer has no text. {ASKED}"
+EMPTY_BLOCK = f"Empty answer\nThe code block of the answer is empty. {ASKED}"
+NO_BLOCK = {
+    Found.NONE: f"No code block\nThe answer has no fenced code block. {ASKED}",
+    Found.TRUNCATED: "No code block\nThe answer was cut off: it opens a code block that is never "
+    f"closed. {ASKED}",
+    Found.OTHER_LANGUAGE: "No code block\nNo code block of the answer is tagged as Python. "
+    f"{ASKED}",
+    Found.THINKING: f"No code block\nThe answer was cut off: its thinking never ended. {ASKED}",
+}
+TITLES = {
+    Status.WRONG_ANSWER: "Wrong Answer",
+    Status.RUNTIME_ERROR: "Runtime Error",
+    Status.TIME_LIMIT: "Time Limit Exceeded",
+    Status.MEMORY_LIMIT: "Memory Limit Exceeded",
+    Status.OUTPUT_LIMIT: "Output Limit Exceeded",
+    Status.SYNTAX_ERROR: "Syntax Error",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    number: int  # of the test; 1 is the first
+    test: CodeTest
+    execution: Execution
+    status: Status
+    shown: bool  # whether feedback may show the test
+    limits: Limits
+    note: str = ""  # the reason, if it can be told in words of our own
+
+
+def solved(tests: int) -> str:
+    return f"Accepted\nAll {tests} test cases passed." if tests > 1 else "Accepted"
+
+
+def with_blocks(feedback: str, program: Program) -> str:
+    """The feedback, and which of the answer's blocks it is about."""
+    *first, last = map(str, program.places)
+    which = f"blocks {', '.join(first)} and {last}" if first else f"block {last}"
+    note = f"\n\nJudged: {which} of the answer's {program.blocks} code blocks"
+    note += ", joined." if first else "."
+    return clip(feedback, LONGEST_FEEDBACK - len(note)) + note
+
+
+def not_together(status: Status) -> str:
+    """On tests that pass one by one and fail in one process."""
+    return (
+        f"{TITLES[status]}\nEach test passes by itself, but not all of them in one process: the "
+        "program keeps something from one call to the next."
+    )
+
+
+def chosen(failures: Sequence[Failure]) -> list[Failure]:
+    """Which failures are told: the first error, else the first timeout, else the two shortest wrong
+    answers; those that may be shown before those that may not."""
+    pool = [failure for failure in failures if failure.shown] or failures
+    quiet = (Status.WRONG_ANSWER, Status.TIME_LIMIT)
+    loud = [failure for failure in pool if failure.status not in quiet]
+    late = [failure for failure in pool if failure.status is Status.TIME_LIMIT]
+    wrong = sorted(pool, key=lambda failure: len(failure.test.input))
+    return loud[:1] or late[:1] or wrong[:2]
+
+
+def describe(failures: Sequence[Failure]) -> str:
+    """The feedback on failing tests, at most LONGEST_FEEDBACK characters."""
+    budget = LONGEST_FEEDBACK // len(failures) - 1
+    text = "\n\n".join(one_failure(failure, budget) for failure in failures)
+    # A lone surrogate (from a JSON value) has no encoding: no tokenizer could take it.
+    return clip(text, LONGEST_FEEDBACK).encode("utf-8", "replace").decode()
+
+
+def one_failure(failure: Failure, budget: int) -> str:
+    title = TITLES[failure.status]
+    if not failure.shown:
+        text = f"Hidden Test Case {failure.number}: {title}"
+        reason = hidden_reason(failure)
+        return f"{text}\n{reason}" if reason else text
+    if failure.status is Status.WRONG_ANSWER:
+        head = f"Test Case {failure.number}: {title}"
+        if failure.test.expected is None:
+            return clip(f"{head}\n\n{failure.test.output(failure.execution)}", budget)
+        return with_input(head, "Input", failure.test.input, outputs(failure), budget)
+    head = f"{title}\n{reason_of(failure)}"
+    if failure.status is Status.SYNTAX_ERROR:
+        return head
+    kind = "Test" if failure.test.expected is None else "Input"
+    label = f"Last Executed {kind} (test case {failure.number})"
+    return with_input(head, label, failure.test.input, "", budget)
+
+
+def outputs(failure: Failure) -> str:
+    """Output and expected output; the part around the first difference if their starts agree."""
+    output = failure.test.output(failure.execution).rstrip()
+    expected = failure.test.expected.rstrip()
+    pairs = enumerate(zip(output, expected, strict=False))
+    agreeing = next((i for i, (a, b) in pairs if a != b), min(len(output), len(expected)))
+    where = ""
+    if agreeing > OUTPUT - 50:
+        start = agreeing - 50
+        where = f" (from character {start + 1} on, the texts agree before)"
+        output, expected = output[start:], expected[start:]
+    text = f"Output{where}\n{clip(output, OUTPUT) or '(nothing)'}\n\n"
+    text += f"Expected{where}\n{clip(expected, OUTPUT) or '(nothing)'}"
+    if failure.execution.value is not None and failure.execution.stdout.strip():
+        text += f"\n\nStdout\n{clip(failure.execution.stdout.rstrip(), OUTPUT)}"
+    return text
+
+
+def with_input(head: str, label: str, input_: str, tail: str, budget: int) -> str:
+    """The sections in LeetCode's order; the input gets the room that the others leave."""
+    tail = f"\n\n{tail}" if tail else ""
+    room = budget - len(head) - len(label) - len(tail) - len("\n\n\n")
+    lines = input_.rstrip().split("\n")
+    shown = [clip(line, INPUT_LINE) for line in lines[:INPUT_LINES]]
+    if len(lines) > INPUT_LINES:
+        shown.append(f"... ({len(lines) - INPUT_LINES} more lines)")
+    return f"{head}\n\n{label}\n{clip(chr(10).join(shown), room) or '(nothing)'}{tail}"
+
+
+def reason_of(failure: Failure) -> str:
+    """Why it ended, with what the program said of it."""
+    execution, status = failure.execution, failure.status
+    if failure.note:
+        return failure.note
+    if status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
+        if execution.status is ExecutionStatus.CRASH:
+            return crash_reason(execution)
+        return solution_traceback(execution.stderr) or f"Exit code {execution.exit_code}"
+    return limit_reason(failure)
+
+
+def hidden_reason(failure: Failure) -> str:
+    """Why it ended, in words that cannot depend on the hidden test's text."""
+    execution = failure.execution
+    if failure.note:
+        return failure.note
+    if failure.status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
+        if execution.status is ExecutionStatus.CRASH:
+            return crash_reason(execution)
+        name = exception_name(execution.stderr)
+        known = getattr(builtins, name, None)
+        is_exception = isinstance(known, type) and issubclass(known, BaseException)
+        return name if is_exception else ""
+    return "" if failure.status is Status.WRONG_ANSWER else limit_reason(failure)
+
+
+def limit_reason(failure: Failure) -> str:
+    limits = failure.limits
+    return {
+        Status.TIME_LIMIT: late_reason(failure.execution, limits),
+        Status.MEMORY_LIMIT: f"The program needed more than {limits.memory_bytes / MIB:g} MB.",
+        Status.OUTPUT_LIMIT: f"The program wrote more than {limits.output_bytes / MIB:g} MB.",
+    }[failure.status]
+
+
+def late_reason(execution: Execution, limits: Limits) -> str:
+    if execution.cpu_seconds < limits.cpu_seconds and execution.signal != signal.SIGXCPU:
+        clock = f"within {limits.wall_seconds:g} s by the clock"
+        return f"The program did not finish {clock}: it slept or waited for something."
+    return f"The program did not finish within {limits.cpu_seconds:g} s of CPU time."
+
+
+def crash_reason(execution: Execution) -> str:
+    try:
+        name = signal.Signals(execution.signal or 0).name
+    except ValueError:
+        name = f"signal {execution.signal}"
+    return f"The interpreter was killed by {name}."
+
+
+# Reading CPython's tracebacks ---------------------------------------------------------------------
+
+TRACEBACK = "Traceback (most recent call last):\n"
+FRAME = re.compile(r'  File "[^\n]*", line \d+, in ')
+PLACE = re.compile(r'  File "[^\n]*", line \d+$')  # of a syntax error: no function
+SOLUTION = re.compile(r'File "(?:[^"\n]*/)?solution\.py"')
+SYNTAX_ERRORS = ("SyntaxError", "IndentationError", "TabError")
+NULL_BYTES = "source code string cannot contain null bytes"  # a ValueError before Python 3.12
+
+
+def solution_traceback(stderr: str) -> str:
+    """The end of a traceback: the frames that lie in the solution, and the exception.
+
+    Without a traceback (`sys.exit("...")`, a syntax error), the last lines of stderr.
+    """
+    frames, ending = last_traceback(stderr)
+    own = [frame for frame in frames if SOLUTION.search(frame.partition("\n")[0])]
+    head = TRACEBACK if own else ""
+    own = own[-FRAMES:]
+    text = head + "".join(clip(frame, MESSAGE) + "\n" for frame in own)
+    return SOLUTION.sub('File "solution.py"', text) + clip(ending, MESSAGE)
+
+
+def exception_name(stderr: str) -> str:
+    """The class name of the exception that ended the program, "" if none did."""
+    ending = last_traceback(stderr)[1].splitlines()
+    for line in ending:
+        name = re.match(r"(?:\w+\.)*([A-Za-z_]\w*)(?::|$)", line)
+        if name:
+            return name[1]
+    return ""
+
+
+def is_syntax_error(stderr: str) -> bool:
+    """Whether the program never ran: a syntax error whose traceback has no frame.
+
+    A syntax error out of the program's own eval() or import has frames. A program can print the
+    same text and exit with 1; it only misnames its own failure.
+    """
+    frames, ending = last_traceback(stderr)
+    named = exception_name(stderr) in SYNTAX_ERRORS
+    return not frames and (named or ending.endswith(NULL_BYTES))
+
+
+def last_traceback(stderr: str) -> tuple[list[str], str]:
+    """The frames of the last traceback, as texts, and what follows them.
+
+    Where no traceback is: no frames and the end of stderr, from a syntax error's place on.
+    """
+    text = stderr[-STDERR_READ:].rstrip()
+    start = text.rfind(TRACEBACK)
+    if start < 0 or (start and text[start - 1] != "\n"):
+        lines = text.splitlines()[-8:]
+        places = [i for i, line in enumerate(lines) if PLACE.match(line)]
+        ending = "\n".join(lines[places[-1] if places else 0 :])
+        return [], SOLUTION.sub('File "solution.py"', ending)
+    lines = text[start + len(TRACEBACK) :].split("\n")
+    frames: list[list[str]] = []
+    end = 0
+    while end < len(lines) and lines[end].startswith(" ") and not PLACE.match(lines[end]):
+        if FRAME.match(lines[end]) or not frames:
+            frames.append([])
+        frames[-1].append(lines[end])
+        end += 1
+    # What follows may begin with the place of a syntax error in code the program made or imported.
+    ending = SOLUTION.sub('File "solution.py"', "\n".join(lines[end:]))
+    return ["\n".join(frame) for frame in frames], ending
+
+
+def clip(text: str, limit: int) -> str:
+    """The start of a text, and how much was cut; never longer than `limit`."""
+    if len(text) <= limit:
+        return text
+    limit = max(limit, 0)
+    note = f"... ({len(text) - limit} more characters)"
+    kept = max(0, limit - len(note))
+    return text[:kept] + f"... ({len(text) - kept} more characters)"[: limit - kept]

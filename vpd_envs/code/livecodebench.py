@@ -1,0 +1,373 @@
+"""LiveCodeBench: competition problems with their dates, as programs (stdin) or functions.
+
+Loads the rows of `livecodebench/code_generation_lite`, from files in its layout or from the hub.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import pickletools
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sandbox import MIB, Limits, Sandbox
+from sandbox.comparison import Checker, Floats, Json, Rule
+from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of
+from vpd_envs.code.environment import (
+    JSON,
+    LINES,
+    CallTest,
+    CodeEnv,
+    CodeTest,
+    StdinTest,
+    answer_format,
+    limits_for,
+)
+from vpd_envs.data.files import Hub, Row, hub_folder, load_problems, parsed, text_field
+from vpd_envs.types import Problem
+
+HUB = Hub("livecodebench/code_generation_lite")
+# What each release adds; a release is its file and all before it.
+FILES = {
+    "release_v1": "test.jsonl",  # 400 problems
+    "release_v2": "test2.jsonl",  # 511 with those before
+    "release_v3": "test3.jsonl",  # 612
+    "release_v4": "test4.jsonl",  # 713
+    "release_v5": "test5.jsonl",  # 880
+    "release_v6": "test6.jsonl",  # 1055
+}
+LAYOUT = "a LiveCodeBench row"
+TEXTS = ("starter_code", "public_test_cases", "private_test_cases", "metadata")  # may be empty
+SHOWN_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+CHECKED_AT_ONCE = 1 << 18  # characters; longer private tests are decoded when first needed
+
+PROGRAM_FORMAT = (
+    "Write a Python program that solves the problem: it reads the input from stdin and writes the "
+    "answer to stdout."
+)
+FUNCTION_FORMAT = (
+    "Complete this starter code in Python. The usual imports of LeetCode (typing, collections, "
+    "heapq, math, ...) are in place.\n\n```python\n{starter_code}\n```"
+)
+CALL_FORMAT = "Write a Python function `{function}` that solves the problem."
+
+
+class LiveCodeBench(CodeEnv):
+    """`vpd/LiveCodeBench-v0`.
+
+    data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data.files`. None loads
+        the files test.jsonl to test6.jsonl of the hub (several GB), as many as `release` has.
+    release: "release_v1" to "release_v6", each with the problems of those before it; of the hub, or
+        of a folder with files of the hub's names. None: all there is.
+    start_date, end_date: only problems with start_date <= contest_date < end_date (ISO dates). The
+        "v6" of the self-distillation papers is 2025-02-01 to 2025-05-01: 131 problems.
+    max_decompressed_mb: larger compressed tests of one problem are refused.
+    checkers, comparison: see `vpd_envs.code.contest_rules`. By default as LiveCodeBench does it:
+        outputs of programs line by line, as decimals where the texts differ ("lines"), without any
+        tolerance; and where several outputs are right, only the stored one is.
+    The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+
+    Values of functions are compared as JSON, with the tolerance of `comparison`, if it has one.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        hub: str | None = None,
+        revision: str | None = None,
+        split: str = "all",
+        test_fraction: float = 0.2,
+        max_problems: int | None = None,
+        release: str | None = None,
+        start_date: str | None = None,
+        end_date: str | None = None,
+        max_decompressed_mb: float = 512,
+        checkers: Checkers | None = None,
+        comparison: str | Rule = "lines",
+        sandbox: str | Sandbox = "auto",
+        time_limit_seconds: float = 6.0,
+        memory_limit_mb: float = 512,
+        feedback_tests: str = "public",
+        judged_tests: str = "all",
+        stop_at_first_failure: bool = True,
+        max_turns: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
+        limits = limits_for(time_limit_seconds, memory_limit_mb)
+        if not max_decompressed_mb > 0:
+            raise ValueError(
+                f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
+            )
+        window = Window.of(start_date, end_date)
+        rules = Rules(checkers, comparison, rule_of)
+        seen: set[str] = set()
+        max_bytes = int(max_decompressed_mb * MIB)
+        source = Hub(hub or HUB.name, revision=revision)
+        names = files_of(release)
+        if data is None:
+            data = hub_folder(source, names)
+        elif release is not None:
+            check_release(Path(data), names)
+
+        def problem_of(row: Row, place: str) -> Problem | None:
+            problem = problem_of_row(row, place, limits, max_bytes, rules)
+            seen.add(problem.id)
+            if window and not window.holds(row.get("contest_date"), place):
+                return None
+            if len(problem.target.private) <= CHECKED_AT_ONCE:
+                decoded(problem.target)
+            return problem
+
+        problems = load_problems(
+            data,
+            source,
+            problem_of,
+            split=split,
+            test_fraction=test_fraction,
+            max_problems=max_problems,
+            files=lambda path: release is None or path.name in names,
+        )
+        if max_problems is None:
+            rules.check_ids(seen)
+        super().__init__(
+            problems,
+            limits=limits,
+            feedback_tests=feedback_tests,
+            judged_tests=judged_tests,
+            stop_at_first_failure=stop_at_first_failure,
+            sandbox=sandbox,
+            max_turns=max_turns,
+            render_mode=render_mode,
+        )
+
+    def tests(self, problem: Problem) -> tuple[CodeTest, ...]:
+        return decoded(problem.target)
+
+    def has_public_test(self, problem: Problem) -> bool:
+        return bool(public_tests(problem.target))  # without decoding the private ones
+
+
+def files_of(release: str | None) -> list[str]:
+    """The names of a release's files."""
+    releases = list(FILES)
+    if release is None:
+        return list(FILES.values())
+    if release not in releases:
+        raise ValueError(f"release must be one of {', '.join(releases)}; got {release!r}.")
+    return list(FILES.values())[: releases.index(release) + 1]
+
+
+def check_release(folder: Path, names: list[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"release= chooses among the files {', '.join(names)} of a folder, and {folder} lacks "
+            f"{', '.join(missing)}. Leave release= out, or name a folder that has them with data=."
+        )
+
+
+@dataclass(frozen=True)
+class StoredTests:
+    """A problem's tests as the row stores them. All releases decoded at once would fill memory."""
+
+    public: str
+    private: str
+    function: str | None  # of functional tests
+    place: str  # file and line, for error messages
+    max_bytes: int  # of decompressed private tests
+    rule: Rule = LINES  # for programs and, if it is a checker or has a tolerance, for functions
+
+    def __repr__(self) -> str:  # what the fingerprint covers: not where the file lies
+        fields = [repr(self.public), repr(self.private), repr(self.function)]
+        if self.rule != LINES:
+            fields.append(rule_name(self.rule))
+        return f"StoredTests({', '.join(fields)})"
+
+
+@lru_cache(maxsize=16)  # a batch asks the same problem many times
+def decoded(stored: StoredTests) -> tuple[CodeTest, ...]:
+    """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
+    private = checked_list(private_tests(stored), stored.place)
+    tests = [test_of(test, True, stored) for test in public_tests(stored)]
+    tests += [test_of(test, False, stored) for test in private]
+    if not tests:
+        raise ValueError(f"{stored.place}: the problem has no test, so nothing could be judged.")
+    return tuple(tests)
+
+
+def public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
+    listed = parsed(stored.public, "public_test_cases", stored.place)
+    return checked_list(listed, stored.place)
+
+
+def problem_of_row(
+    row: Row, place: str, limits: Limits, max_bytes: int, rules: Rules | None = None
+) -> Problem:
+    """rules: None compares as LiveCodeBench does."""
+    id_ = text_field(row, place, LAYOUT, "question_id")
+    content = text_field(row, place, LAYOUT, "question_content")
+    for name in TEXTS:
+        if not isinstance(row.get(name), str):
+            came = f"{name!r} is {type(row[name]).__name__}" if name in row else sorted(row)
+            raise ValueError(
+                f"{place}: expected {LAYOUT}, which has the text fields {', '.join(TEXTS)}; "
+                f"{name!r} is missing or no text (came: {came})."
+            )
+    metadata = parsed(row["metadata"] or "{}", "metadata", place)
+    function = metadata.get("func_name") if isinstance(metadata, dict) else None
+    function = function if isinstance(function, str) else None
+    if row["starter_code"].strip():
+        task = FUNCTION_FORMAT.format(starter_code=row["starter_code"].rstrip())
+    else:
+        task = CALL_FORMAT.format(function=function) if function else PROGRAM_FORMAT
+    form = answer_format(limits, whole_program=function is None)
+    compare = rules.of(id_, content) if rules else LINES
+    return Problem(
+        id=id_,
+        prompt=f"{content.rstrip()}\n\n{task}\n\n{form}",
+        target=StoredTests(
+            row["public_test_cases"],
+            row["private_test_cases"],
+            function,
+            place,
+            max_bytes,
+            compare,
+        ),
+        metadata={name: str(row[name]) for name in SHOWN_FIELDS if name in row}
+        | {"kind": "functional" if function else "stdin"},
+    )
+
+
+def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeTest:
+    kind, input_, expected = (test.get(name) for name in ("testtype", "input", "output"))
+    if not isinstance(input_, str) or not isinstance(expected, str):
+        raise ValueError(f"{stored.place}: a test must have the texts 'input' and 'output'.")
+    if kind == "stdin":
+        return StdinTest(input_, expected, public, stored.rule)
+    if kind != "functional":
+        raise ValueError(
+            f"{stored.place}: a test's testtype must be 'stdin' or 'functional', got {kind!r}."
+        )
+    if not stored.function:
+        raise ValueError(f"{stored.place}: functional tests need metadata with a 'func_name'.")
+    lines = [line for line in input_.split("\n") if line.strip()]
+    arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
+    parsed(expected, "the output of a functional test", stored.place)
+    return CallTest(
+        input_, expected, public, stored.function, tuple(arguments), value_rule(stored.rule)
+    )
+
+
+def value_rule(compare: Rule) -> Rule:
+    """The rule for JSON values that goes with one for texts."""
+    if isinstance(compare, Checker | Json):
+        return compare
+    if isinstance(compare, Floats):
+        return Json(compare.absolute, compare.relative)
+    return JSON
+
+
+def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+    if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
+        raise ValueError(f"{place}: test cases must be a JSON list of objects.")
+    return listed
+
+
+def private_tests(stored: StoredTests) -> Any:
+    """JSON text, or base64 of zlib of a pickle of JSON text."""
+    text, place = stored.private, stored.place
+    if not text.strip():
+        return []
+    if text.lstrip().startswith("["):
+        return parsed(text, "private_test_cases", place)
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(
+            f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
+        ) from error
+    return parsed(
+        pickled_text(decompressed(packed, stored.max_bytes, place), place),
+        "private_test_cases",
+        place,
+    )
+
+
+def decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        data = stream.decompress(packed, max_bytes)
+    except zlib.error as error:
+        raise ValueError(f"{place}: private_test_cases is no zlib data ({error}).") from error
+    if not stream.eof and len(data) >= max_bytes:
+        raise ValueError(
+            f"{place}: private_test_cases decompresses to more than {max_bytes / MIB:g} MB and is "
+            "refused. If the file is to be trusted, raise max_decompressed_mb."
+        )
+    if not stream.eof:
+        raise ValueError(f"{place}: private_test_cases is truncated: its zlib data ends early.")
+    return data
+
+
+# The opcodes of a pickled text. Nothing is unpickled: no opcode that builds an object is executed.
+PICKLED_TEXTS = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+PICKLED_TEXTS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
+HARMLESS = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
+
+
+def pickled_text(data: bytes, place: str) -> str:
+    """The one text (or bytes of UTF-8) that a pickle holds. Anything else is refused."""
+    texts: list[str | bytes] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in PICKLED_TEXTS:
+                texts.append(argument)
+            elif opcode.name not in HARMLESS:
+                raise ValueError(f"the opcode {opcode.name} could build an object")
+        if len(texts) != 1:
+            raise ValueError(f"{len(texts)} texts came")
+        return texts[0] if isinstance(texts[0], str) else texts[0].decode()
+    except ValueError as error:
+        raise ValueError(
+            f"{place}: the pickle in private_test_cases is refused. It must hold one text and "
+            f"nothing else, but {error}."
+        ) from error
+
+
+# Selection ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    start: datetime.datetime
+    end: datetime.datetime
+
+    @classmethod
+    def of(cls, start_date: str | None, end_date: str | None) -> Window | None:
+        if start_date is None and end_date is None:
+            return None
+        start = date_of(start_date, "start_date") if start_date else datetime.datetime.min
+        end = date_of(end_date, "end_date") if end_date else datetime.datetime.max
+        if start >= end:
+            raise ValueError(f"start_date {start_date} must be before end_date {end_date}.")
+        return cls(start, end)
+
+    def holds(self, contest_date: Any, place: str) -> bool:
+        return self.start <= date_of(contest_date, f"{place}: contest_date") < self.end
+
+
+def date_of(text: Any, name: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an ISO date such as 2025-02-01, got {text!r}.") from error
+
+
+vector = LiveCodeBench.vector  # gymnasium's entry points cannot name a class attribute

@@ -1,0 +1,1 @@
+"""Where problems come from: files, the Hugging Face hub, what was made of them."""

@@ -1,0 +1,121 @@
+"""What results were made with, so that nothing is added to the results of something else.
+
+A command that goes on where it ended compares these facts with those that it wrote at its start,
+and refuses what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+import sandbox
+from vpd_envs.text_env import TextEnv
+
+PACKAGE_FOLDER = Path(__file__).parents[1]
+GIT_SECONDS = 5.0
+# Options that change no verdict: what the data says is in the fingerprint, and all cages give the
+# same verdicts.
+NOT_JUDGING = ("data", "sandbox", "render_mode")
+
+
+def judged_by(env_id: str, env: TextEnv, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that verdicts depend on but the answers.
+
+    options: those of the environment, as it was made with them.
+    """
+    return {
+        "env": env_id,
+        "fingerprint": env.fingerprint,
+        "options": {k: v for k, v in sorted(options.items()) if k not in NOT_JUDGING},
+        "judge": judge_code(env),
+        "versions": versions("math-verify"),
+    }
+
+
+def judge_code(env: Any) -> str:
+    """A hash of the source that judges: this package's, the sandbox's, and the file of the
+    environment's own class. A judge that was edited may give other verdicts."""
+    paths = {path for folder in _folders() for path in folder.rglob("*.py")}
+    for kind in type(env).__mro__:
+        if kind.__module__.split(".")[0] in ("gymnasium", "typing", "builtins"):
+            continue
+        with suppress(TypeError, OSError):  # typed into an interpreter
+            paths.add(Path(inspect.getfile(kind)).resolve())
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _folders() -> tuple[Path, ...]:
+    return PACKAGE_FOLDER.resolve(), Path(sandbox.__file__).parent.resolve()
+
+
+def text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What two records differ in, in words: `seed is 0 there, 3 here`; empty if in nothing."""
+    a, b = dict(_leaves(there)), dict(_leaves(here))
+    names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
+    return "; ".join(f"{n} is {a.get(n)!r} there, {b.get(n)!r} here" for n in names)
+
+
+def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, of this project and of packages, as far as they are installed; by distribution."""
+    found = {"python": platform.python_version(), "vpd": own_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@cache
+def own_version() -> str:
+    """This project's, whatever its distribution is called."""
+    for name in packages_distributions().get(__name__.split(".")[0], ()):
+        return version(name)
+    return "not installed"
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of this project's source, `+changes` behind it if files differ from it; None
+    where the source is in no git repository."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # not somebody else's repository
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=PACKAGE_FOLDER,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIT_SECONDS,
+    )
+    return done.stdout.strip()

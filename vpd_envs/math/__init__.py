@@ -1,0 +1,1 @@
+"""Mathematics: problems, and when two answers are equal."""

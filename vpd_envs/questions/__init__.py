@@ -1,0 +1,1 @@
+"""Questions whose answer is compared with a known one: science, tools, puzzles."""

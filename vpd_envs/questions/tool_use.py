@@ -1,0 +1,333 @@
+"""Tool use: the calls that answer a question, given the documentation of some tools.
+
+Reads rows of the layout of the self-distillation papers (`lasgroup/SDPO`, made of ToolAlpaca):
+`prompt`, which says how calls are written; `answer`, a list of `{"Action": NAME, "Action_Input":
+ARGUMENTS}` or its JSON text, where ARGUMENTS is an object or its JSON text; and, if it has them,
+`system`, `idx` and `split`. A name that starts with `[Optional]` is a call that may be left out.
+
+The judge is stricter than the papers' script, which ignores the order of the calls and merges the
+arguments of all calls into one object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sandbox.comparison import same_value
+from vpd_envs.answers.answer_tag import cut, quoted
+from vpd_envs.answers.extraction import without_thinking
+from vpd_envs.answers.sanitize import sanitize
+from vpd_envs.data.files import Hub, Row, content_id, field, load_problems, parsed, text_field
+from vpd_envs.text_env import TextEnv
+from vpd_envs.types import Problem, Status, Verdict
+
+LAYOUT = 'a row with a prompt and an answer, [{"Action": ..., "Action_Input": ...}, ...]'
+OPTIONAL = "[Optional]"
+SHOWN_DIFFERENCES = 8
+SHOWN_CHARACTERS = 200  # of a value that was given
+ASKED = (
+    'Write each call as a line "Action: TOOL" and a line "Action Input: {...}" with a JSON object.'
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool's name and its arguments, JSON values."""
+
+    name: str
+    arguments: dict[str, Any]
+    optional: bool = False  # of a wanted call: it may be left out
+
+    def __str__(self) -> str:
+        arguments = json.dumps(self.arguments, ensure_ascii=False)
+        return f"Action: {self.name}\nAction Input: {arguments}"
+
+
+class ToolUse(TextEnv):
+    """`vpd/ToolUse-v0`.
+
+    data: a file or folder of that layout. No data set of the hub has it under a known name, so
+        without `data`, name one with `hub` (its split `test` is read).
+    hub, revision, split, test_fraction, max_problems: see `vpd_envs.data.files`.
+    reveal: whether the feedback on wrong calls ends with the right ones.
+
+    An answer is solved if it has the wanted calls in their order, each with the same tool and equal
+    arguments: JSON values in any order of keys, 1 equal to 1.0 but not to true or "1", texts exact.
+
+    Feedback names each call that differs, and what of it: the tool, or which arguments are missing,
+    too many, or wrong, with the value that was given. The names of missing arguments are told
+    (the documentation in the prompt has them, too); the right tool and right values are not, but
+    for `reveal`.
+
+    `info["metadata"]`: `tools`, the names that the prompt documents. `info["details"]`: `calls`
+    (how many were made; None if they could not be read), `first_difference` (1 is the first call;
+    None if all are right) and, if there is one, `first_failure` (its feedback).
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        hub: str | None = None,
+        revision: str | None = None,
+        split: str = "all",
+        test_fraction: float = 0.2,
+        max_problems: int | None = None,
+        reveal: bool = False,
+        max_turns: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
+        if data is None and hub is None:
+            raise ValueError(
+                "vpd/ToolUse-v0 has no data set of its own on the hub. Name a file or folder with "
+                f"data=, or a data set with hub=; expected is {LAYOUT}."
+            )
+        self.reveal = reveal
+        problems = load_problems(
+            data,
+            Hub(hub or "", revision=revision),
+            problem_of,
+            split=split,
+            test_fraction=test_fraction,
+            max_problems=max_problems,
+        )
+        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+
+    def judge(self, problem: Problem, answer: str) -> Verdict:
+        try:
+            calls = calls_in(answer)
+        except Unreadable as error:
+            details = {"calls": None, "first_difference": None}
+            return Verdict(0.0, error.status, f"{error} {ASKED}", details)
+        different = differences(calls, problem.target, problem.metadata["tools"])
+        if not different:
+            details = {"calls": len(calls), "first_difference": None}
+            return Verdict(1.0, Status.SOLVED, "Correct: these are the right calls.", details)
+        lines = list(different.values())
+        details = {
+            "calls": len(calls),
+            "first_difference": next(iter(different)),
+            "first_failure": sanitize(lines[0]),  # as is done with the whole feedback
+        }
+        if len(lines) > SHOWN_DIFFERENCES:
+            more = len(lines) - SHOWN_DIFFERENCES
+            lines = [*lines[:SHOWN_DIFFERENCES], f"... and {more} more."]
+        if self.reveal:
+            lines += ["The right calls:", *map(str, problem.target)]
+        return Verdict(0.0, Status.WRONG_ANSWER, "\n".join(lines), details)
+
+
+def differences(
+    calls: Sequence[Call], wanted: Sequence[Call], tools: Sequence[str]
+) -> dict[int, str]:
+    """What is wrong, by the number of the call, in order. Empty if all is right."""
+    wanted = list(without_omitted(wanted, calls))
+    found: dict[int, str] = {}
+    for number, (call, want) in enumerate(zip(calls, wanted, strict=False), start=1):
+        what = difference(call, want, tools)
+        if what:
+            found[number] = f"{place_of(number, call.name)}: {what}."
+    for number in range(len(wanted) + 1, len(calls) + 1):
+        place = place_of(number, calls[number - 1].name)
+        found[number] = f"{place}: this is one call too many."
+    if len(calls) < len(wanted):
+        found[len(calls) + 1] = f"Too few calls: another one is needed after call {len(calls)}."
+    return found
+
+
+def without_omitted(wanted: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
+    """The wanted calls without the optional ones in whose place is no call of their tool."""
+    place = 0
+    for want in wanted:
+        omitted = place >= len(calls) or calls[place].name != want.name
+        if not (want.optional and omitted):
+            yield want
+            place += 1
+
+
+def difference(call: Call, want: Call, tools: Sequence[str]) -> str:
+    """What is wrong with one call; empty if nothing."""
+    if call.name != want.name:
+        if tools and call.name not in tools:
+            return f"there is no such tool; there is {', '.join(tools)}"
+        return "this is not the tool to call here"
+    wrong = [
+        f"argument {quoted(name, SHOWN_CHARACTERS)} has a wrong value: you gave {shown(value)}"
+        for name, value in call.arguments.items()
+        if name in want.arguments and not same_value(value, want.arguments[name])
+    ]
+    missing = [
+        f"argument {quoted(name, SHOWN_CHARACTERS)} is missing"
+        for name in want.arguments
+        if name not in call.arguments
+    ]
+    unwanted = [
+        f"argument {quoted(name, SHOWN_CHARACTERS)} is not wanted here"
+        for name in call.arguments
+        if name not in want.arguments
+    ]
+    parts = [*wrong, *missing, *unwanted]
+    if len(parts) > SHOWN_DIFFERENCES:
+        parts = [*parts[:SHOWN_DIFFERENCES], f"and {len(parts) - SHOWN_DIFFERENCES} more"]
+    return "; ".join(parts)
+
+
+def place_of(number: int, name: str) -> str:
+    return f"Call {number} ({cut(name, SHOWN_CHARACTERS)})"
+
+
+def shown(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "a value nested too deeply to be shown"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+# What a model wrote -------------------------------------------------------------------------------
+
+
+class Unreadable(Exception):
+    """The answer has no calls, or some that cannot be read; the text says why."""
+
+    def __init__(self, text: str, status: Status = Status.FORMAT_ERROR) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+# With what models put around labels: `**Action:** search`, `1. Action: search`, `Action_Input: {}`.
+LABEL = re.compile(
+    r"^[ \t>*#-]*(?:\d{1,3}[.)][ \t*]*)?(Thought|Action(?:[ _]Input)?|Observation)[ \t*]*:[ \t*]*",
+    re.MULTILINE | re.IGNORECASE,
+)
+FENCE = re.compile(r"(?:`{3,}[\w+-]*|`{1,2})\s*")
+
+
+def calls_in(answer: str) -> list[Call]:
+    """The calls after the thinking, in order. Raises Unreadable, and nothing else for any text.
+
+    Each is a line `Action: NAME`, and then a line `Action Input:` with a JSON object, which may go
+    over several lines and stand in a code fence. Thoughts, observations and lines of other text
+    may stand between them; they are not read.
+    """
+    text = without_thinking(answer)
+    if text is None:
+        raise Unreadable("The thinking never ended: the answer was cut off.", Status.NO_ANSWER)
+    if not text.strip():
+        raise Unreadable("Your answer is empty.", Status.EMPTY_ANSWER)
+    calls: list[Call] = []
+    name: str | None = None  # of the call whose input is to come
+    for label, content in labeled(text):
+        if label == "action":
+            if name is not None:
+                missing_input(len(calls) + 1, name)
+            lines = content.strip().split("\n")
+            name = lines[0].strip("`*\"' \t\r")
+            if not name:
+                raise Unreadable(f"Call {len(calls) + 1}: the Action names no tool.")
+        elif label.startswith("action"):
+            if name is None:
+                raise Unreadable(
+                    f"Call {len(calls) + 1}: there is an Action Input without an Action before it."
+                )
+            calls.append(Call(name, json_object(content, place_of(len(calls) + 1, name))))
+            name = None
+    if name is not None:
+        missing_input(len(calls) + 1, name)
+    if not calls:
+        raise Unreadable("There is no Action in your answer.", Status.NO_ANSWER)
+    return calls
+
+
+def missing_input(number: int, name: str) -> NoReturn:
+    raise Unreadable(
+        f"{place_of(number, name)}: there is no Action Input after the Action; it is {{}} where "
+        "there are no arguments."
+    )
+
+
+def labeled(text: str) -> Iterator[tuple[str, str]]:
+    """The lower-case labels, each with the text up to the next one."""
+    labels = list(LABEL.finditer(text))
+    ends = [*(label.start() for label in labels[1:]), len(text)]
+    for label, end in zip(labels, ends, strict=False):
+        yield label[1].lower(), text[label.end() : end]
+
+
+def json_object(text: str, call: str) -> dict[str, Any]:
+    """The JSON object that the text starts with; after it, the line must end."""
+    text = text.strip()
+    fence = FENCE.match(text)
+    if fence:
+        text = text[fence.end() :]
+    if not text:
+        raise Unreadable(f"{call}: the Action Input is empty; it is {{}} without arguments.")
+    try:
+        value, end = DECODER.raw_decode(text)
+    except json.JSONDecodeError as error:
+        near = text[max(0, error.pos - 20) : error.pos + 20]
+        raise Unreadable(
+            f"{call}: the Action Input is not JSON: {error.msg} at character {error.pos + 1}, near "
+            f"{quoted(near, 40)}."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{call}: the Action Input cannot be read: {error!s:.120}.") from error
+    if not isinstance(value, dict):
+        raise Unreadable(f"{call}: the Action Input is not a JSON object, {{...}}.")
+    rest = text[end:].split("\n", 1)[0].strip(" \t\r`*")
+    if rest:
+        raise Unreadable(
+            f"{call}: there is more on the line after the JSON object: {quoted(rest, 40)}."
+        )
+    return value
+
+
+def no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+DECODER = json.JSONDecoder(parse_constant=no_constant)
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+TOOL = re.compile(r"^([^\s:]+): .*\nParameters: ", re.MULTILINE)  # how a prompt documents one
+
+
+def problem_of(row: Row, place: str) -> Problem:
+    prompt = text_field(row, place, LAYOUT, "prompt")
+    answer = field(row, place, LAYOUT, "answer")
+    listed = parsed(answer, "the answer", place) if isinstance(answer, str) else answer
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"{place}: expected {LAYOUT}; the answer is {listed!r:.60}.")
+    idx = row.get("idx")
+    return Problem(
+        id=content_id("tooluse", prompt) if idx is None else f"tooluse-{idx}",
+        prompt=prompt,
+        target=tuple(wanted_call(each, place) for each in listed),
+        metadata={"tools": tuple(TOOL.findall(prompt))},
+        system=row.get("system") or None,
+    )
+
+
+def wanted_call(call: Any, place: str) -> Call:
+    name = call.get("Action") if isinstance(call, dict) else None
+    arguments = call.get("Action_Input") if isinstance(call, dict) else None
+    if isinstance(arguments, str):
+        arguments = parsed(arguments, "an Action_Input", place)
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise ValueError(
+            f"{place}: expected calls with the text 'Action' and the object 'Action_Input' (or its "
+            f"JSON text), came {call!r:.80}."
+        )
+    optional = name.startswith(OPTIONAL)
+    return Call(name.removeprefix(OPTIONAL).strip(), arguments, optional)
+
+
+vector = ToolUse.vector  # gymnasium's entry points cannot name a class attribute

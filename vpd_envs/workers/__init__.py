@@ -1,0 +1,1 @@
+"""Python functions in processes that can be killed."""
