@@ -18,7 +18,7 @@ from vpd_agent.cli.flags import (
     unknown,
     warm_policy,
 )
-from vpd_agent.cli.train import TrainOptions, read_arguments
+from vpd_agent.cli.train_flags import TrainOptions, read_arguments
 from vpd_agent.console import bars, phase, print_table, say
 from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.data.provenance import differences as told_differences

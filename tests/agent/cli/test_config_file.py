@@ -18,7 +18,7 @@ from vpd_agent.cli.doctor import DoctorOptions
 from vpd_agent.cli.evaluate import EvalOptions
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.cli.main import main
-from vpd_agent.cli.train import TrainOptions
+from vpd_agent.cli.train_flags import TrainOptions
 from vpd_agent.cli.warmup import WarmupOptions
 from vpd_agent.model.teacher import TeacherTemplate
 from vpd_agent.train.config import TrainConfig
