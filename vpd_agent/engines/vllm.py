@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import random
 import threading
@@ -235,8 +236,8 @@ def check_same_model(engine: Engine, policy: Policy) -> None:
 def _import_vllm() -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # else its lines run through ours
     try:
-        import vllm
-        from vllm import LLM, SamplingParams  # noqa: F401  (vllm imports them when asked)
+        vllm = importlib.import_module("vllm")
+        vllm.LLM, vllm.SamplingParams  # noqa: B018  (vllm imports them on first use)
     except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
         raise ValueError(
             f"The engine vllm could not be imported: {error}. Install it with "

@@ -27,7 +27,8 @@ from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.cli.main import main
 from vpd_agent.distributed.world import Processes
 from vpd_agent.model.lora import add_lora
-from vpd_agent.runs.run_folder import RunFolder, SaveError, read_jsonl
+from vpd_agent.runs.files import read_jsonl
+from vpd_agent.runs.run_folder import RunFolder, SaveError
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
