@@ -37,9 +37,7 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
         name: weight for name, weight in model.state_dict().items() if not name.startswith(inside)
     }
     plain = revert_weight_conversion(model, plain)
-    for name in sorted(
-        {*plain, *adapted}, key=_layer_order
-    ):  # vLLM wants a layer's weights together
+    for name in sorted({*plain, *adapted}, key=_layer_order):  # vLLM wants whole layers in turn
         if name in adapted:
             merged = _merged(policy, adapted[name]).state_dict(prefix=f"{name}.")
             yield from revert_weight_conversion(model, merged).items()
