@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpd_agent.cli.flags import unknown
+from sandbox.plugins import FORM, is_import, unknown
 from vpd_agent.cli.train_flags import read_arguments
 from vpd_agent.console import say
 
@@ -17,12 +17,13 @@ def train(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         say(
             f"usage: vpd train ALGORITHM --env ID --model MODEL --out DIR …\n"
-            f"ALGORITHM is one of {', '.join(ALGORITHMS)}; vpd train ALGORITHM --help tells more."
+            f"ALGORITHM is one of {', '.join(ALGORITHMS)}, or your own: {FORM}; "
+            f"vpd train ALGORITHM --help tells more."
         )
         return 0 if arguments else 2
     name, *rest = arguments
-    if name not in ALGORITHMS:
-        raise ValueError(unknown("algorithm", name, ALGORITHMS))
+    if name not in ALGORITHMS and not is_import(name):
+        raise ValueError(unknown("algorithm", name, ALGORITHMS, also=FORM))
     options, algorithm, config, template = read_arguments(name, rest)
 
     from vpd_agent.train.run import RunFinished, make_run

@@ -23,11 +23,11 @@ class Teacher:
         logits are interpolated, (1−share)·frozen + share·student. (SDPO, arXiv 2601.20802; OPSD,
         arXiv 2601.18734.)
     model: another model with the student's vocabulary, often a larger one. It is the teacher as it
-        is, so weights is then "frozen" whatever is given. (On-policy distillation,
-        arXiv 2306.13649.)
+        is, so weights is then "frozen" whatever is given, and takes no gradient from here on.
+        (On-policy distillation, arXiv 2306.13649.)
     student_share: of the student's logits in those of the teacher.
 
-    Raises ValueError for a model with another vocabulary than the student's.
+    Raises ValueError for a model that is the student or has another vocabulary.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Teacher:
         self.student_share = trust_region if self.weights == "trust_region" else 0.0
         self._student = student
         self.model_hash: str | None = None  # of another model's weights
+        if model is student:
+            raise ValueError("The teacher must be another model: for a live teacher give none.")
         if model is not None:
             _use_vocabulary(model, student)
             model.model.requires_grad_(False)

@@ -23,7 +23,7 @@ class PolicyCritic:
         self, policy: Policy, engine: Engine, max_tokens: int, *, temperature: float = 1.0
     ) -> None:
         self._policy = policy
-        self._engine = engine
+        self.engine = engine
         self._max_tokens = max_tokens
         self._temperature = temperature
 
@@ -32,7 +32,7 @@ class PolicyCritic:
         digest = hashlib.sha256("\x00".join(prompts).encode("utf-8", "replace")).digest()
         seed = int.from_bytes(digest[:7])
         encoded = [policy.encode([{"role": "user", "content": prompt}]) for prompt in prompts]
-        generations = self._engine.generate(
+        generations = self.engine.generate(
             encoded,
             max_tokens=self._max_tokens,
             temperature=self._temperature,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandbox.plugins import unknown
 from vpd_agent.algorithms.base import Algorithm
 from vpd_agent.console import phase, say
 from vpd_agent.distributed.world import Processes
@@ -23,7 +24,7 @@ from vpd_agent.runs.identity import model_hashes, problem_fingerprints
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
 from vpd_agent.runs.trackers import check_trackers, open_trackers
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.presets import PRESETS, preset_for
+from vpd_agent.train.presets import PRESETS, TINY_WIDTH, preset_for
 from vpd_agent.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -162,7 +163,9 @@ def _plan(
         **given, model=_name(model), teacher_model=teacher_model and _name(teacher_model), out=out
     )
     if options.preset == "auto":
-        options = replace(options, preset=preset_for(options.env, options.model))
+        options = replace(options, preset=_preset_name(options.env, model))
+    if options.preset not in PRESETS:
+        raise ValueError(unknown("preset", options.preset, PRESETS))
     preset = PRESETS[options.preset]
     if isinstance(algorithm, str):
         algorithm = preset.algorithm(algorithm)
@@ -186,6 +189,14 @@ def _name(model: str | Policy) -> str:
     if isinstance(model, str):
         return model
     return model.model.name_or_path or type(model.model).__name__
+
+
+def _preset_name(env: str, model: str | Policy) -> str:
+    if isinstance(model, str):
+        return preset_for(env, model)
+    width = getattr(model.model.config, "hidden_size", None)
+    is_tiny = width is not None and width <= TINY_WIDTH
+    return preset_for(env, "tiny" if is_tiny else _name(model))
 
 
 def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:

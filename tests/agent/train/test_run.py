@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vpd_agent import SDPO, EnvironmentSpec, Policy, RunFinished, TrainConfig, m
 from vpd_agent.cli.main import main
 from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import critics
+from vpd_agent.train.presets import PRESETS
 
 CONFIG = {
     "steps": 2,
@@ -77,6 +79,14 @@ def test_names_give_the_run_of_the_command(command, model, tmp_path):
     assert saved == of_command
 
 
+def test_a_tiny_policy_has_the_preset_of_its_name(tmp_path):
+    policy = small_policy()
+    assert not policy.model.name_or_path
+    with make_run("sdpo", model=policy, out=tmp_path / "run", config=CONFIG, **OPTIONS) as trainer:
+        assert trainer.template == PRESETS["laptop"].template
+        assert trainer.config == replace(PRESETS["laptop"].config("sdpo"), **CONFIG)
+
+
 def test_objects_give_the_run_of_the_command(command, model, tmp_path):
     saved = json.loads((command / "config.json").read_text())
     algorithm = SDPO(**{k: v for k, v in saved["algorithm"].items() if k != "name"})
@@ -114,6 +124,7 @@ def test_a_run_goes_on_where_it_was(command, model, tmp_path):
         ("sdpo", {"engine": "vlm"}, "Unknown engine"),
         ("sdpo", {"model": "no/such/folder"}, "no/such/folder"),
         ("sdpo", {"teacher_model": "no/such/folder"}, "no/such/folder"),
+        ("sdpo", {"preset": "big"}, "Unknown preset 'big'"),
         ("grpo", {"teacher_model": "tiny"}, "grpo has no teacher"),
         (
             SDPO(teacher="live"),
@@ -137,7 +148,7 @@ def test_the_critic_and_the_student_share_one_engine(model, tmp_path):
         for environment in (trainer.environment, trainer.evaluation):
             (source,) = critics(environment)
             assert isinstance(source.critic, PolicyCritic)
-            assert source.critic._engine is trainer.engine
+            assert source.critic.engine is trainer.engine
 
 
 def test_a_run_has_another_model_as_its_teacher_to_its_end(model, tmp_path):
