@@ -10,6 +10,7 @@ import torch
 from agent.helpers import SecretLetter, mixed_rollouts, small_policy
 from vpd_agent.algorithms import GRPO, SDPO
 from vpd_agent.engines import Generation
+from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.teacher import Teacher, make_teacher
 from vpd_agent.rollout.teacher_prompt import (
     PlainPrompt,
@@ -175,6 +176,24 @@ def test_a_student_comes_closer_to_a_teacher_that_is_another_model(template):
     trainer.train()
     assert mean_kl(trainer, rollouts) < 0.7 * start
     assert all(map(torch.equal, before, other.model.parameters()))
+
+
+def test_the_gate_asks_a_copy_of_the_student_through_the_students_engine():
+    sampled_from = []
+
+    class Recording(HFEngine):
+        def generate(self, prompts, **options):
+            sampled_from.append(self.policy)
+            return super().generate(prompts, **options)
+
+    student = small_policy()
+    algorithm = SDPO(teacher="ema", gate_width=0.5, gate_every=1)
+    environment = SecretLetter.vector(CONFIG.rollouts_per_step)
+    trainer = Trainer(student, algorithm, environment, replace(CONFIG, steps=2),
+                      engine=Recording(student))  # fmt: skip
+    trainer.train()
+    assert trainer.teacher.policy is not student
+    assert sampled_from == [student, trainer.teacher.policy] * 2
 
 
 def test_the_gate_asks_another_model_itself():
