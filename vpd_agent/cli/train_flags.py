@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vpd_agent.cli.config_file import ConfigEntry, as_arguments, read
 from vpd_agent.cli.flags import EnvironmentOptions, FlagGroup, ModelOptions, parse, unknown
@@ -26,6 +26,12 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     """Split of the environment to train on; None: the environment's own choice."""
     eval_split: str | None = "test"
     """Split to evaluate on, every --eval-every steps."""
+    teacher_model: str | None = None
+    """Another model that is the teacher, with the student's tokenizer (see --model): its weights
+    are frozen, whatever --teacher says. Default: the teacher is made from the student."""
+    teacher_prompt: Literal["feedback", "plain"] = "feedback"
+    """What the teacher reads: the feedback on the student's attempt, where there is some; or just
+    the student's own prompt, as in plain on-policy distillation from a --teacher-model."""
     resume: bool = False
     """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
     that has finished goes on with more --steps."""
@@ -39,7 +45,7 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
 def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
     """Options, algorithm, configuration and template: flags over files over the preset."""
     from vpd_agent.algorithms import ALGORITHMS
-    from vpd_agent.model.teacher import TeacherTemplate
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
     from vpd_agent.train.config import TrainConfig
     from vpd_agent.train.presets import PRESETS, preset_for
 

@@ -15,8 +15,8 @@ from vpd_agent.engines import Engine
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.statistics import Interval, pass_at_k
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompt
 from vpd_agent.rollout.collect import collect, generate_and_judge
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 
 OnProgress = Callable[[int, int], None]  # answers judged so far, answers in all
 

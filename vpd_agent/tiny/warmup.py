@@ -26,7 +26,7 @@ from vpd_agent.data.types import Message
 from vpd_agent.model import policy as policy_module
 from vpd_agent.model import teacher
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.tiny import model as tiny_module
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.presets import COMPACT

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, Algorithm
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
 from vpd_agent.train.config import TrainConfig
 

@@ -9,7 +9,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from vpd_agent.console import Bars, bars, phase, say
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
-from vpd_agent.engines import Engine
+from vpd_agent.engines import Engine, sampling_from
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.evaluate import (
     Evaluation,
@@ -35,10 +35,11 @@ from vpd_agent.evaluation.evaluate import (
     failure_to_json,
 )
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import Teacher, TeacherTemplate, teacher_prompts
+from vpd_agent.model.teacher import Teacher, make_teacher
 from vpd_agent.ops.importance_sampling import sampler_correction
 from vpd_agent.rollout.collect import Collected, collect, generate_and_judge, start_episodes
 from vpd_agent.rollout.environment import critics
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
     FAILURES,
@@ -71,7 +72,10 @@ class Trainer:
         `unwrapped.judge_seconds` (of each answer of the last step), the slowest are named in the
         metrics, as `seconds/slowest_judged`.
     evaluation: the same with any number of sub-environments, over held-out problems.
-    engine: samples the rollouts; None: HFEngine.
+    engine: samples the rollouts, and for the teacher; None: HFEngine.
+    teacher: None: the one that the algorithm asks for.
+    teacher_engine: samples for a teacher that is another model; None: HFEngine.
+    reference: a frozen copy of the initial policy; None: made where the algorithm needs it.
     processes: those of the run; None: this one alone.
     out: a RunFolder (in every process, made with the same `processes`), which gets metrics,
         checkpoints and at last the model; None writes nothing: the trained model is `policy`.
@@ -91,6 +95,9 @@ class Trainer:
         template: TeacherTemplate | None = None,
         evaluation: gym.vector.VectorEnv | None = None,
         engine: Engine | None = None,
+        teacher: Teacher | None = None,
+        teacher_engine: Engine | None = None,
+        reference: Policy | None = None,
         processes: Processes | None = None,
         out: RunFolder | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
@@ -140,15 +147,13 @@ class Trainer:
         self.progress = progress
         self._bars: Bars | None = None  # while it trains
 
-        self.teacher = (
-            Teacher(policy, algorithm.teacher, algorithm.ema_rate, algorithm.trust_region)
-            if algorithm.teacher
-            else None
-        )
-        if self.teacher is not None:
-            live = self.teacher.policy is policy
-            self._teacher_engine = self.engine if live else HFEngine(self.teacher.policy)
-        self.reference = policy.reference() if algorithm.needs_reference else None
+        self.teacher = teacher or make_teacher(policy, algorithm)
+        self.teacher_engine = teacher_engine
+        if teacher_engine is None and self.teacher is not None and self.teacher.is_other_model:
+            self.teacher_engine = HFEngine(self.teacher.policy)
+        if reference is None and algorithm.needs_reference:
+            reference = policy.reference()
+        self.reference = reference
         if config.sharding == "fsdp":
             self._shard()
         self.updater = Updater(policy, config, self.processes)
@@ -312,18 +317,19 @@ class Trainer:
         failed = [i for i, p in enumerate(prompts) if p is not None and not solved[i]]
         rows = min(-(-gate.rows // self.processes.size), len(failed))
         chosen = random.Random(self._seed("gate", self.step)).sample(failed, rows)
-        judged = generate_and_judge(
-            self.policy,
-            self._teacher_engine,
-            self.environment.unwrapped,  # its reward is all that is wanted
-            [rollouts[i].problem_id for i in chosen],
-            [prompts[i] for i in chosen],
-            max_response_tokens=self.config.max_turn_tokens or self.config.max_response_tokens,
-            temperature=self.config.temperature,
-            generator=torch.Generator(self.policy.device).manual_seed(
-                self._seed("gate", self.step)
-            ),
-        )
+        with self._teacher_sampling() as engine:
+            judged = generate_and_judge(
+                self.policy,
+                engine,
+                self.environment.unwrapped,  # its reward is all that is wanted
+                [rollouts[i].problem_id for i in chosen],
+                [prompts[i] for i in chosen],
+                max_response_tokens=self.config.max_turn_tokens or self.config.max_response_tokens,
+                temperature=self.config.temperature,
+                generator=torch.Generator(self.policy.device).manual_seed(
+                    self._seed("gate", self.step)
+                ),
+            )
         known = [(i, j) for i, j in zip(chosen, judged, strict=True) if j.error is None]
         groups = [outcomes[rollouts[i].group] for i, _ in known]
         return {
@@ -331,6 +337,12 @@ class Trainer:
             "student": sum(sum(group) / len(group) for group in groups),
             "rows": float(len(known)),
         }
+
+    def _teacher_sampling(self) -> AbstractContextManager[Engine]:
+        """The engine, while it samples from the teacher's weights."""
+        if self.teacher_engine is not None:
+            return nullcontext(self.teacher_engine)
+        return sampling_from(self.engine, self.teacher.policy, self.policy)
 
     def micro_batches(self, batch: RolloutBatch) -> Iterator[LossInputs]:
         """A batch in the parts that its losses are computed in."""
@@ -614,11 +626,12 @@ class Trainer:
             if self.failures is None:
                 self._keep_failures(student.failures)
             failures = self.failures[self.processes.rank :: self.processes.size]
-            with self._phase("evaluating the teacher"):
+            apart = self.teacher.policy if self.teacher and self.teacher_engine else self.policy
+            with self._phase("evaluating the teacher"), apart.gathered():
                 repaired = self._together(
                     lambda: evaluate_teacher(
                         self.policy,
-                        self.engine,
+                        self.teacher_engine or self.engine,
                         self.evaluation,
                         failures,
                         self.template,

@@ -277,7 +277,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
     ("arguments", "said"),
     [
         (["trian"], "Did you mean 'train'?"),
-        (["train", "vpq", *MINI], f"choose from {', '.join(ALGORITHMS)}"),
+        (["train", "vpq", *MINI], f"There are {', '.join(ALGORITHMS)}; or module:Class"),
         (["train", "vpd", "--env", "vpd/MiniCod-v0", "--model", "tiny"],
          "Did you mean 'vpd/MiniCode-v0'?"),
         (["train", "vpd", "--env", "nosuch:Env-v0", "--model", "tiny"], "no module 'nosuch'"),

@@ -20,7 +20,7 @@ from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.cli.main import main
 from vpd_agent.cli.train_flags import TrainOptions
 from vpd_agent.cli.warmup import WarmupOptions
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.presets import PRESETS
 

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from agent.helpers import float64_policy, mixed_rollouts, rollout, small_policy
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompt
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.tiny.model import ANSWER, BEGIN, END
 
 

@@ -12,8 +12,8 @@ from sandbox import SandboxError
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.engines import Generation
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompts
 from vpd_agent.rollout.collect import collect
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
 from vpd_envs import Problem, Status, TextEnv, Verdict
 from vpd_envs.answers.extraction import Found
 from vpd_envs.answers.sanitize import neutral

@@ -16,8 +16,8 @@ from vpd_agent.algorithms.base import Loss
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.evaluate import evaluate_student, evaluate_teacher
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate
 from vpd_agent.rollout.collect import Collected, collect
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
