@@ -118,7 +118,7 @@ def quote_after(line: str, quote: str) -> str:
 
 
 def language_of(info: str) -> str:
-    return LANGUAGE.match(info)[1].lower()
+    return LANGUAGE.findall(info)[0].lower()
 
 
 def width(indent: str) -> int:

@@ -1,7 +1,7 @@
 """What a contestant would see: texts about failing programs, LeetCode style, and their caps.
 
-A hidden test that may not be shown (`Failure.shown` is False) contributes only text of our own and
-the name of a builtin exception: whatever the program prints or raises could carry its input.
+Of a hidden test that may not be shown (`FailedCase.shown` is False), feedback has only text of our
+own and the name of a builtin exception: what the program prints or raises could carry its input.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sandbox import MIB, Execution, ExecutionStatus, Limits
 from vpd_envs.answers.extraction import Found
 from vpd_envs.code.answer import Program
+from vpd_envs.code.cases import CodeCase, encodable
 from vpd_envs.types import Status
-
-if TYPE_CHECKING:
-    from vpd_envs.code.environment import CodeTest
 
 # The caps of the papers' feedback (characters and lines).
 LONGEST_FEEDBACK = 2000
@@ -50,9 +47,9 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedCase:
     number: int  # of the test; 1 is the first
-    test: CodeTest
+    test: CodeCase
     execution: Execution
     status: Status
     shown: bool  # whether feedback may show the test
@@ -81,7 +78,7 @@ def not_together(status: Status) -> str:
     )
 
 
-def chosen(failures: Sequence[Failure]) -> list[Failure]:
+def chosen(failures: Sequence[FailedCase]) -> list[FailedCase]:
     """Which failures are told: the first error, else the first timeout, else the two shortest wrong
     answers; those that may be shown before those that may not."""
     pool = [failure for failure in failures if failure.shown] or failures
@@ -92,15 +89,15 @@ def chosen(failures: Sequence[Failure]) -> list[Failure]:
     return loud[:1] or late[:1] or wrong[:2]
 
 
-def describe(failures: Sequence[Failure]) -> str:
+def describe(failures: Sequence[FailedCase]) -> str:
     """The feedback on failing tests, at most LONGEST_FEEDBACK characters."""
     budget = LONGEST_FEEDBACK // len(failures) - 1
     text = "\n\n".join(one_failure(failure, budget) for failure in failures)
     # A lone surrogate (from a JSON value) has no encoding: no tokenizer could take it.
-    return clip(text, LONGEST_FEEDBACK).encode("utf-8", "replace").decode()
+    return encodable(clip(text, LONGEST_FEEDBACK))
 
 
-def one_failure(failure: Failure, budget: int) -> str:
+def one_failure(failure: FailedCase, budget: int) -> str:
     title = TITLES[failure.status]
     if not failure.shown:
         text = f"Hidden Test Case {failure.number}: {title}"
@@ -108,9 +105,11 @@ def one_failure(failure: Failure, budget: int) -> str:
         return f"{text}\n{reason}" if reason else text
     if failure.status is Status.WRONG_ANSWER:
         head = f"Test Case {failure.number}: {title}"
+        output = failure.test.output(failure.execution)
         if failure.test.expected is None:
-            return clip(f"{head}\n\n{failure.test.output(failure.execution)}", budget)
-        return with_input(head, "Input", failure.test.input, outputs(failure), budget)
+            return clip(f"{head}\n\n{output}", budget)
+        compared = outputs(output.rstrip(), failure.test.expected.rstrip(), failure.execution)
+        return with_input(head, "Input", failure.test.input, compared, budget)
     head = f"{title}\n{reason_of(failure)}"
     if failure.status is Status.SYNTAX_ERROR:
         return head
@@ -119,10 +118,8 @@ def one_failure(failure: Failure, budget: int) -> str:
     return with_input(head, label, failure.test.input, "", budget)
 
 
-def outputs(failure: Failure) -> str:
+def outputs(output: str, expected: str, execution: Execution) -> str:
     """Output and expected output; the part around the first difference if their starts agree."""
-    output = failure.test.output(failure.execution).rstrip()
-    expected = failure.test.expected.rstrip()
     pairs = enumerate(zip(output, expected, strict=False))
     agreeing = next((i for i, (a, b) in pairs if a != b), min(len(output), len(expected)))
     where = ""
@@ -132,8 +129,8 @@ def outputs(failure: Failure) -> str:
         output, expected = output[start:], expected[start:]
     text = f"Output{where}\n{clip(output, OUTPUT) or '(nothing)'}\n\n"
     text += f"Expected{where}\n{clip(expected, OUTPUT) or '(nothing)'}"
-    if failure.execution.value is not None and failure.execution.stdout.strip():
-        text += f"\n\nStdout\n{clip(failure.execution.stdout.rstrip(), OUTPUT)}"
+    if execution.value is not None and execution.stdout.strip():
+        text += f"\n\nStdout\n{clip(execution.stdout.rstrip(), OUTPUT)}"
     return text
 
 
@@ -148,7 +145,7 @@ def with_input(head: str, label: str, input_: str, tail: str, budget: int) -> st
     return f"{head}\n\n{label}\n{clip(chr(10).join(shown), room) or '(nothing)'}{tail}"
 
 
-def reason_of(failure: Failure) -> str:
+def reason_of(failure: FailedCase) -> str:
     """Why it ended, with what the program said of it."""
     execution, status = failure.execution, failure.status
     if failure.note:
@@ -160,7 +157,7 @@ def reason_of(failure: Failure) -> str:
     return limit_reason(failure)
 
 
-def hidden_reason(failure: Failure) -> str:
+def hidden_reason(failure: FailedCase) -> str:
     """Why it ended, in words that cannot depend on the hidden test's text."""
     execution = failure.execution
     if failure.note:
@@ -175,7 +172,7 @@ def hidden_reason(failure: Failure) -> str:
     return "" if failure.status is Status.WRONG_ANSWER else limit_reason(failure)
 
 
-def limit_reason(failure: Failure) -> str:
+def limit_reason(failure: FailedCase) -> str:
     limits = failure.limits
     return {
         Status.TIME_LIMIT: late_reason(failure.execution, limits),
@@ -185,6 +182,7 @@ def limit_reason(failure: Failure) -> str:
 
 
 def late_reason(execution: Execution, limits: Limits) -> str:
+    assert limits.cpu_seconds is not None  # `Limits` fills it in
     if execution.cpu_seconds < limits.cpu_seconds and execution.signal != signal.SIGXCPU:
         clock = f"within {limits.wall_seconds:g} s by the clock"
         return f"The program did not finish {clock}: it slept or waited for something."

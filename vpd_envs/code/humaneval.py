@@ -11,20 +11,15 @@ the head of the function there may be its `declaration`.
 from __future__ import annotations
 
 import ast
-import logging
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sandbox import Sandbox
-from vpd_envs.code.assertions import AssertionEnv, checked_python, segment, unfit_reason
-from vpd_envs.code.environment import AssertionTest, answer_format, limits_for
-from vpd_envs.data.files import Hub, Row, checked_texts, load_problems, text_field
+from vpd_envs.code.assertions import AssertionEnv, checked_python, segment
+from vpd_envs.code.cases import AssertionCase
+from vpd_envs.data.files import DataOptions, Hub, Row, checked_texts, load_problems, text_field
 from vpd_envs.types import Problem, Verdict
-
-log = logging.getLogger("vpd_envs")
 
 HUB = Hub("openai/openai_humaneval")
 LAYOUT = "a HumanEval row ('task_id', 'prompt', 'entry_point', 'test')"
@@ -43,7 +38,7 @@ class HumanEval(AssertionEnv):
         is hub="evalplus/humanevalplus"; some of its tests need time_limit_seconds=60 and
         memory_limit_mb=2048. The data set has no training split of its own: "train" and "test" are
         by hash.
-    The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+    The others are those of `AssertionEnv`, `CodeEnv`, `SandboxedEnv` and `TextEnv`.
 
     Where `check` is nothing but assertions each is a test; else it is one test. Where there is no
     `check`, each statement is a test that defines nothing. An assertion is public if the docstring
@@ -51,70 +46,17 @@ class HumanEval(AssertionEnv):
 
     The prompt's imports and helper functions are in place: those that the answer does not have are
     put before it, so that the lines which a traceback numbers are those of the whole program.
-
-    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
-    to the reasons.
     """
 
-    def __init__(
-        self,
-        data: str | Path | None = None,
-        *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
-        sandbox: str | Sandbox = "auto",
-        time_limit_seconds: float = 6.0,
-        memory_limit_mb: float = 512,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
-    ) -> None:
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
-        above: dict[str, tuple[Above, ...]] = {}
-        excluded: dict[str, str] = {}
+    def load(self, options: DataOptions) -> list[Problem]:
+        self._above: dict[str, tuple[Above, ...]] = {}  # by the problem's id
+        return load_problems(options, HUB, self._problem_of)
 
-        def problem_of(row: Row, place: str) -> Problem | None:
-            source = source_of(row, place)
-            given = above[source.id] = statements_above(source.prompt, source.function, place)
-            task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
-            tests = tests_of(source, place, given)
-            reason = unfit_reason(tests)
-            if reason is not None:
-                excluded[source.id] = reason
-                log.warning("%s: %s is left out. %s", place, source.id, reason)
-                return None
-            return Problem(
-                id=source.id,
-                prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
-                target=tests,
-                metadata={"function": source.function},
-            )
-
-        problems = load_problems(
-            data,
-            Hub(hub or HUB.name, revision=revision),
-            problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(
-            problems,
-            limits=limits,
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
-        )
-        self._above = above  # by the problem's id
-        self.excluded = excluded
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
+        source = source_of(row, place)
+        given = self._above[source.id] = statements_above(source.prompt, source.function, place)
+        task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
+        return self.problem_with(source.id, task, tests_of(source, place, given), place)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         return super().judge_code(problem, completed(code, self._above[problem.id]))
@@ -237,7 +179,7 @@ def test_code(row: Row, place: str, layout: str) -> str:
 # Tests --------------------------------------------------------------------------------------------
 
 
-def tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[AssertionTest, ...]:
+def tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[AssertionCase, ...]:
     tree = checked_python(source.test, "the test", place)
     statements = [node for node in tree.body if not calls(node)]
     checks = [n for n in statements if isinstance(n, ast.FunctionDef) and n.name == "check"]
@@ -258,7 +200,7 @@ def tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[Assert
 
 def check_tests(
     source: Source, statements: Sequence[ast.stmt], check: ast.FunctionDef, setup: list[str]
-) -> tuple[AssertionTest, ...]:
+) -> tuple[AssertionCase, ...]:
     """The assertions of `check`, or all of it if it is more than these."""
     setup += [segment(source.test, node) for node in statements if node is not check]
     if not all(isinstance(node, ast.Assert) for node in check.body):
@@ -279,7 +221,7 @@ ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 
 def statement_tests(
     source: Source, statements: Sequence[ast.stmt], setup: list[str]
-) -> tuple[AssertionTest, ...]:
+) -> tuple[AssertionCase, ...]:
     """Each statement that defines nothing is a test, after all definitions; together they are one
     where assignments stand among them. If there are none: the functions that are named as tests.
     """
@@ -315,9 +257,9 @@ def is_text(node: ast.stmt) -> bool:
 
 def one_test(
     source: Source, text: str, setup: Sequence[str], public: bool = False
-) -> AssertionTest:
+) -> AssertionCase:
     function = source.function
-    return AssertionTest(text, public, function, "\n".join(setup), (function,))
+    return AssertionCase(text, public, function, "\n".join(setup), (function,))
 
 
 def calls(node: ast.stmt) -> bool:

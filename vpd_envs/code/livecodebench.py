@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import datetime
 import pickletools
 import zlib
@@ -16,21 +17,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sandbox import MIB, Limits, Sandbox
+from sandbox import MIB, Limits
 from sandbox.comparison import Checker, Floats, Json, Rule
+from vpd_envs.code.cases import JSON, LINES, FunctionCase, ProgramCase
 from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of
-from vpd_envs.code.environment import (
-    JSON,
-    LINES,
-    CallTest,
-    CodeEnv,
-    CodeTest,
-    StdinTest,
-    answer_format,
-    limits_for,
+from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    Row,
+    hub_folder,
+    load_problems,
+    parsed,
+    text_field,
 )
-from vpd_envs.data.files import Hub, Row, hub_folder, load_problems, parsed, text_field
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem
+
+AnyCase = ProgramCase | FunctionCase
 
 HUB = Hub("livecodebench/code_generation_lite")
 # What each release adds; a release is its file and all before it.
@@ -58,7 +62,7 @@ FUNCTION_FORMAT = (
 CALL_FORMAT = "Write a Python function `{function}` that solves the problem."
 
 
-class LiveCodeBench(CodeEnv):
+class LiveCodeBench(DatasetEnv, CodeEnv):
     """`vpd/LiveCodeBench-v0`.
 
     data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data.files`. None loads
@@ -80,74 +84,56 @@ class LiveCodeBench(CodeEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         release: str | None = None,
         start_date: str | None = None,
         end_date: str | None = None,
         max_decompressed_mb: float = 512,
         checkers: Checkers | None = None,
         comparison: str | Rule = "lines",
-        sandbox: str | Sandbox = "auto",
         time_limit_seconds: float = 6.0,
         memory_limit_mb: float = 512,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
         if not max_decompressed_mb > 0:
             raise ValueError(
                 f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
             )
-        window = Window.of(start_date, end_date)
-        rules = Rules(checkers, comparison, rule_of)
+        self.release = release
+        self._files = files_of(release)
+        self._window = Window.of(start_date, end_date)
+        self._max_bytes = int(max_decompressed_mb * MIB)
+        self._rules = Rules(checkers, comparison, rule_of)
+        limits = limits_for(time_limit_seconds, memory_limit_mb)
+        super().__init__(data, limits=limits, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        if options.data is None:
+            folder = hub_folder(options.source(HUB), self._files)
+            options = dataclasses.replace(options, data=folder)
+        elif self.release is not None:
+            check_release(Path(options.data), self._files)
         seen: set[str] = set()
-        max_bytes = int(max_decompressed_mb * MIB)
-        source = Hub(hub or HUB.name, revision=revision)
-        names = files_of(release)
-        if data is None:
-            data = hub_folder(source, names)
-        elif release is not None:
-            check_release(Path(data), names)
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, limits, max_bytes, rules)
+            problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
             seen.add(problem.id)
-            if window and not window.holds(row.get("contest_date"), place):
+            if self._window and not self._window.holds(row.get("contest_date"), place):
                 return None
             if len(problem.target.private) <= CHECKED_AT_ONCE:
                 decoded(problem.target)
             return problem
 
         problems = load_problems(
-            data,
-            source,
+            options,
+            HUB,
             problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-            files=lambda path: release is None or path.name in names,
+            files=lambda path: self.release is None or path.name in self._files,
         )
-        if max_problems is None:
-            rules.check_ids(seen)
-        super().__init__(
-            problems,
-            limits=limits,
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
-        )
+        if options.max_problems is None:
+            self._rules.check_ids(seen)
+        return problems
 
-    def tests(self, problem: Problem) -> tuple[CodeTest, ...]:
+    def tests(self, problem: Problem) -> tuple[AnyCase, ...]:
         return decoded(problem.target)
 
     def has_public_test(self, problem: Problem) -> bool:
@@ -192,7 +178,7 @@ class StoredTests:
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
-def decoded(stored: StoredTests) -> tuple[CodeTest, ...]:
+def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
     private = checked_list(private_tests(stored), stored.place)
     tests = [test_of(test, True, stored) for test in public_tests(stored)]
@@ -245,12 +231,12 @@ def problem_of_row(
     )
 
 
-def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeTest:
+def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> AnyCase:
     kind, input_, expected = (test.get(name) for name in ("testtype", "input", "output"))
     if not isinstance(input_, str) or not isinstance(expected, str):
         raise ValueError(f"{stored.place}: a test must have the texts 'input' and 'output'.")
     if kind == "stdin":
-        return StdinTest(input_, expected, public, stored.rule)
+        return ProgramCase(input_, expected, public, stored.rule)
     if kind != "functional":
         raise ValueError(
             f"{stored.place}: a test's testtype must be 'stdin' or 'functional', got {kind!r}."
@@ -260,7 +246,7 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeT
     lines = [line for line in input_.split("\n") if line.strip()]
     arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
     parsed(expected, "the output of a functional test", stored.place)
-    return CallTest(
+    return FunctionCase(
         input_, expected, public, stored.function, tuple(arguments), value_rule(stored.rule)
     )
 
@@ -327,7 +313,7 @@ def pickled_text(data: bytes, place: str) -> str:
     texts: list[str | bytes] = []
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in PICKLED_TEXTS:
+            if isinstance(argument, str | bytes) and opcode.name in PICKLED_TEXTS:
                 texts.append(argument)
             elif opcode.name not in HARMLESS:
                 raise ValueError(f"the opcode {opcode.name} could build an object")

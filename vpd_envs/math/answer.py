@@ -46,7 +46,7 @@ def boxed_answer(answer: str) -> FinalAnswer:
     text = without_thinking(answer)
     if text is None:
         return FinalAnswer(Found.THINKING)
-    text = BARE_BOX.sub(lambda match: f"{match[1]}{{{match[match.lastgroup]}}}", text)
+    text = BARE_BOX.sub(lambda match: f"{match[1]}{{{match[match.lastgroup or 0]}}}", text)
     boxes, truncated = boxes_of(text)
     if not boxes:
         return FinalAnswer(Found.TRUNCATED if truncated else Found.NONE)

@@ -162,7 +162,7 @@ def both_signs(text: str) -> list[str]:
     return [with_signs(text, choice) for choice in choices]
 
 
-def with_signs(text: str, choice: list[int]) -> str:
+def with_signs(text: str, choice: Sequence[int]) -> str:
     signs = iter(choice)
     return SIGNS.sub(lambda match: "+" if next(signs) > 0 else "-", text).removeprefix("+")
 
@@ -495,4 +495,4 @@ def read_response(text: str) -> tuple[Any, ...]:
         read = read_expression(tidy(text))
         if is_parsed(read):
             return read
-    return tuple(parse(text, parsing_timeout=None))
+    return tuple(parse(text, parsing_timeout=0))  # none: see `vpd_envs.workers`

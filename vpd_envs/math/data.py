@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from vpd_envs.data.files import Hub, Row, check_selection, content_id, field, load_problems
+from vpd_envs.data.files import DataOptions, Hub, Row, content_id, field, load_problems
 from vpd_envs.math.answer import boxed_answer
 from vpd_envs.types import Problem
 
@@ -57,29 +57,14 @@ class Gold:
     unit: str = ""
 
 
-def math_problems(
-    dataset: str,
-    data: str | Path | None,
-    answer_format: str,
-    *,
-    hub: str | None,
-    revision: str | None,
-    split: str,
-    test_fraction: float,
-    max_problems: int | None,
-) -> list[Problem]:
-    """The problems of a data set of `HUBS`, their prompts ending in `answer_format`. The options,
-    and what is raised, are those of `vpd_envs.data.files`."""
-    check_selection(split, test_fraction, max_problems)
-    has_own_splits = dataset == "gsm8k" and data is None and hub is None
+def math_problems(dataset: str, options: DataOptions, answer_format: str) -> list[Problem]:
+    """The problems of a data set of `HUBS`, their prompts ending in `answer_format`."""
+    has_own_splits = dataset == "gsm8k" and options.data is None and options.hub is None
     return load_problems(
-        data,
-        hub_of(dataset, hub, revision, split),
+        dataclasses.replace(options, split="all") if has_own_splits else options,
+        hub_of(dataset, options),
         reader(dataset, answer_format),
-        split="all" if has_own_splits else split,
-        test_fraction=test_fraction,
-        max_problems=max_problems,
-        files=files_of(dataset, data),
+        files=files_of(dataset, options.data),
     )
 
 
@@ -184,23 +169,19 @@ def id_of(row: Row, dataset: str, question: str) -> str:
     return found[0] if isinstance(found[0], str) else f"{dataset}-{found[0]}"
 
 
-def hub_of(dataset: str, name: str | None, revision: str | None, split: str) -> Hub:
-    source = dataclasses.replace(HUBS[dataset], revision=revision)
-    if name is not None:
-        return Hub(name, split=source.split, revision=revision)
+def hub_of(dataset: str, options: DataOptions) -> Hub:
+    source = HUBS[dataset]
+    if options.hub is not None:
+        return dataclasses.replace(source, config=None)
     if dataset == "gsm8k":
-        return dataclasses.replace(source, split=OWN_SPLITS.get(split, split))
+        return dataclasses.replace(source, split=OWN_SPLITS[options.split])
     return source
 
 
 def files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
     """Which files of a folder are the data set's."""
     folder = Path(data) if data is not None else None
-    stems = {path.name.partition(".")[0] for path in folder.iterdir()} if is_folder(folder) else ()
-    if dataset in stems:
+    names = [path.name for path in folder.iterdir()] if folder and folder.is_dir() else []
+    if any(name.partition(".")[0] == dataset for name in names):
         return lambda path: path.name.partition(".")[0] == dataset
     return lambda path: path.name.startswith(dataset)
-
-
-def is_folder(path: Path | None) -> bool:
-    return path is not None and path.is_dir()

@@ -20,6 +20,8 @@ from sandbox.core import MIB, SandboxError
 from sandbox.installation import install_hint
 from vpd_envs.answers.extraction import Found
 from vpd_envs.answers.thinking import PREFIX
+from vpd_envs.data.files import DataOptions
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.math.answer import (
     FinalAnswer,
     boxed_answer,
@@ -29,7 +31,6 @@ from vpd_envs.math.answer import (
     whole_answer,
 )
 from vpd_envs.math.data import HUBS, Gold, math_problems
-from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.workers.pool import WorkerError, WorkerMemory, Workers, WorkerTimeout, shared_workers
 
@@ -46,7 +47,7 @@ COMPARE_RESPONSE = "vpd_envs.math.comparison:compare_response"
 WARM_UP = "vpd_envs.math.comparison:warm_up"
 
 
-class Math(TextEnv):
+class Math(DatasetEnv):
     r"""`vpd/Math-v0`.
 
     dataset: one of `HUBS`.
@@ -58,8 +59,8 @@ class Math(TextEnv):
         has a train and a test split of its own; the repeated rows of DAPO-Math-17k are taken once.
 
     answer: where the final answer stands. "boxed": in the last `\boxed{}` after the thinking (see
-        `math_answer.boxed_answer`); "marker": after the last `answer_marker`, on the same line;
-        "last": wherever Math-Verify finds it in the response. The prompt asks for it accordingly.
+        `vpd_envs.math.answer.boxed_answer`); "marker": after the last `answer_marker`, on the same
+        line; "last": wherever Math-Verify finds it in the response. The prompt asks accordingly.
     answer_marker: of answer="marker".
     reveal: whether the feedback on a wrong answer tells the right one.
     time_limit_seconds, memory_limit_mb: of one comparison.
@@ -67,7 +68,7 @@ class Math(TextEnv):
         templates end them. Then a response without `</think>` is one that was cut off. The trainer
         and `vpd eval` see it for themselves and need no option (see `vpd_envs.answers.thinking`).
 
-    Answers are compared in a normal form (see `math_notation`, `math_words`), in which Unicode,
+    Answers are compared in a normal form (see `vpd_envs.math.notation`, `words`), in which Unicode,
     plain names (`pi`, `sqrt(2)`), thousands separators and number words (`5 million`) are LaTeX.
     They are equal if they are the same text, the same plain number, or equal for Math-Verify and
     SymPy, with these conventions:
@@ -96,19 +97,13 @@ class Math(TextEnv):
         data: str | Path | None = None,
         *,
         dataset: str = "math500",
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         answer: str = "boxed",
         answer_marker: str = "####",
         reveal: bool = False,
         time_limit_seconds: float = 5.0,
         memory_limit_mb: int = 512,
         thinking_prefilled: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
         if dataset not in HUBS:
             raise ValueError(f"dataset must be one of {', '.join(HUBS)}; got {dataset!r}.")
@@ -119,22 +114,16 @@ class Math(TextEnv):
             if not value > 0:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
         check_math_verify()
+        self.dataset = dataset
         self.reading = reading(answer, answer_marker)
         self.reveal = reveal
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_mb = memory_limit_mb
         self.thinking_prefilled = thinking_prefilled
-        problems = math_problems(
-            dataset,
-            data,
-            self.reading.prompt,
-            hub=hub,
-            revision=revision,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        return math_problems(self.dataset, options, self.reading.prompt)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():

@@ -190,6 +190,8 @@ class Source:
 class Puzzle(Problem):
     """A problem that is made when its text is first needed: some take a quarter of a second."""
 
+    source: Source
+
     def __init__(self, source: Source, split: str, category: str, index: int) -> None:
         shown = {"dataset": source.name, "category": category, "index": index}
         for name, value in (
@@ -355,11 +357,11 @@ def is_formula(answer: str) -> bool:
 def literals_only(dataset: Any):
     """In the module of a dataset, eval() reads literals and nothing else."""
     module = sys.modules[type(dataset).__module__]
-    module.eval = ast.literal_eval
+    vars(module)["eval"] = ast.literal_eval
     try:
         yield
     finally:
-        del module.eval
+        del vars(module)["eval"]
 
 
 vector = ReasoningGym.vector  # gymnasium's entry points cannot name a class attribute

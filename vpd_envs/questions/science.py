@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vpd_envs.answers.answer_tag import quoted, tagged_answer, unreadable
-from vpd_envs.data.files import Hub, Row, content_id, field, load_problems, text_field
-from vpd_envs.text_env import TextEnv
+from vpd_envs.data.files import DataOptions, Hub, Row, content_id, field, load_problems, text_field
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
-HUB = "hicai-zju/SciKnowEval"
+HUB = Hub("hicai-zju/SciKnowEval")
 DOMAINS = ("biology", "chemistry", "material", "physics")
 LETTERS = string.ascii_uppercase
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
@@ -47,7 +47,7 @@ letter of your option ({letters}) and nothing else between the answer tags, in t
 </answer>"""
 
 
-class SciKnowEval(TextEnv):
+class SciKnowEval(DatasetEnv):
     """`vpd/SciKnowEval-v0`.
 
     data: a file of either layout, or a folder of them, or a folder with a folder for each domain;
@@ -72,45 +72,39 @@ class SciKnowEval(TextEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         domain: str | None = None,
         level: str | None = "L3",
         reveal: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
         if domain is not None and domain not in DOMAINS:
             raise ValueError(f"domain must be None or one of {', '.join(DOMAINS)}, got {domain!r}.")
         if level is not None and level not in LEVELS:
             raise ValueError(f"level must be None or one of {', '.join(LEVELS)}, got {level!r}.")
+        self.domain = domain
+        self.level = level
         self.reveal = reveal
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
         seen: set[str] = set()
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, domain, level)
+            problem = problem_of_row(row, place, self.domain, self.level)
             if problem is None or ("question" in row and problem.id in seen):
                 return None
             seen.add(problem.id)
             return problem
 
         problems: list[Problem] = []
-        for part in parts_of(data, domain):
-            left = None if max_problems is None else max_problems - len(problems)
+        most = options.max_problems
+        for part in parts_of(options.data, self.domain):
+            left = None if most is None else most - len(problems)
             if left == 0:
                 break
-            problems += load_problems(
-                part,
-                Hub(hub or HUB, revision=revision),
-                problem_of,
-                split=split,
-                test_fraction=test_fraction,
-                max_problems=left,
-            )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+            of_part = dataclasses.replace(options, data=part, max_problems=left)
+            problems += load_problems(of_part, HUB, problem_of)
+        return problems
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         options = dict(zip(LETTERS, problem.metadata["options"], strict=False))

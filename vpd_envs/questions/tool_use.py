@@ -22,8 +22,17 @@ from sandbox.comparison import same_value
 from vpd_envs.answers.answer_tag import cut, quoted
 from vpd_envs.answers.extraction import without_thinking
 from vpd_envs.answers.sanitize import sanitize
-from vpd_envs.data.files import Hub, Row, content_id, field, load_problems, parsed, text_field
-from vpd_envs.text_env import TextEnv
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    Row,
+    content_id,
+    field,
+    load_problems,
+    parsed,
+    text_field,
+)
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
 LAYOUT = 'a row with a prompt and an answer, [{"Action": ..., "Action_Input": ...}, ...]'
@@ -48,7 +57,7 @@ class Call:
         return f"Action: {self.name}\nAction Input: {arguments}"
 
 
-class ToolUse(TextEnv):
+class ToolUse(DatasetEnv):
     """`vpd/ToolUse-v0`.
 
     data: a file or folder of that layout. No data set of the hub has it under a known name, so
@@ -73,30 +82,19 @@ class ToolUse(TextEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         reveal: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        if data is None and hub is None:
+        self.reveal = reveal
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        if options.data is None and options.hub is None:
             raise ValueError(
                 "vpd/ToolUse-v0 has no data set of its own on the hub. Name a file or folder with "
                 f"data=, or a data set with hub=; expected is {LAYOUT}."
             )
-        self.reveal = reveal
-        problems = load_problems(
-            data,
-            Hub(hub or "", revision=revision),
-            problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+        return load_problems(options, Hub(""), problem_of)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         try:
