@@ -1,8 +1,8 @@
 """Final answers of mathematical texts: finding them, and deciding the plain ones exactly.
 
 Pure parsing of any text; nothing here raises. Answers are decided in their normal form (see
-`math_notation` and `math_words`). What is more than text or a plain number is left to
-`math_comparison`.
+`notation` and `words`). What is more than text or a plain number is left to
+`comparison`.
 """
 
 from __future__ import annotations

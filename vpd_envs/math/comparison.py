@@ -1,6 +1,6 @@
 """Comparing answers with Math-Verify and SymPy: what runs in the worker processes of `math`.
 
-The text of an answer is brought into its normal form first (see `math_notation`); Math-Verify's
+The text of an answer is brought into its normal form first (see `notation`); Math-Verify's
 parser, latex2sympy2_extended, reads it without dropping units or words. Numbers and functions are
 then compared here, because Math-Verify compares by absolute difference: 1/50! would equal 1/51!.
 Sets, equations and all else are left to Math-Verify.

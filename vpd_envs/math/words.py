@@ -1,7 +1,7 @@
 r"""What the words of a mathematical answer mean: number words, units, texts.
 
 `5 thousand` is 5000 and `5 squared` is 25, but `5 cm` is 5 with a unit. Answers that are words
-(`\text{east}`) are compared as texts. Works on normal forms (see `math_notation`); nothing here
+(`\text{east}`) are compared as texts. Works on normal forms (see `notation`); nothing here
 raises.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from functools import lru_cache
 
-from vpd_envs.math.notation import words
+from vpd_envs.math.commands import words
 
 # Number words -------------------------------------------------------------------------------------
 
