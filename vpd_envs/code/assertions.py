@@ -74,7 +74,7 @@ class AssertionEnv(DatasetEnv, CodeEnv):
             return verdict
         tests = [test for test in self.tests(problem) if test in judged]  # in the data's order
         together = dataclasses.replace(tests[0], input="\n".join(test.input for test in tests))
-        limits = times(self.limits_of(problem), len(tests))
+        limits = _times(self.limits_of(problem), len(tests))
         (result,) = judge(self.sandbox, code, [together], limits=limits).results
         status, _ = status_of(result, together)
         details = dict(verdict.details) | {"passed_together": status is Status.SOLVED}
@@ -83,7 +83,7 @@ class AssertionEnv(DatasetEnv, CodeEnv):
         return Verdict(0.0, status, code_feedback.not_together(status), details)
 
 
-def times(limits: Limits, tests: int) -> Limits:
+def _times(limits: Limits, tests: int) -> Limits:
     """The same limits with as much time as so many tests have together."""
     assert limits.wall_seconds is not None  # `Limits` fills both in
     assert limits.cpu_seconds is not None

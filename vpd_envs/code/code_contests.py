@@ -98,7 +98,7 @@ class CodeContests(DatasetEnv, CodeEnv):
         super().__init__(data, limits=Limits(), **options)
 
     def load(self, options: DataOptions) -> list[Problem]:
-        split, own = options.split, own_splits(options.data)
+        split, own = options.split, _own_splits(options.data)
         hub = dataclasses.replace(HUB, split=HUB_SPLITS[split])
         seen: set[str] = set()
         try:
@@ -106,7 +106,7 @@ class CodeContests(DatasetEnv, CodeEnv):
                 dataclasses.replace(options, split="all") if own else options,
                 hub,
                 lambda row, place: self._problem_of(row, place, seen),
-                files=lambda path: not own or split == "all" or split_of(path) == split,
+                files=lambda path: not own or split == "all" or _split_of(path) == split,
             )
         except ValueError as error:
             if not self.excluded or "No problem of" not in str(error):
@@ -121,7 +121,7 @@ class CodeContests(DatasetEnv, CodeEnv):
         return problems
 
     def _problem_of(self, row: Row, place: str, seen: set[str]) -> Problem | None:
-        source = source_of(row, place, self.generated_tests)
+        source = _source_of(row, place, self.generated_tests)
         if source.id in seen:
             source = dataclasses.replace(source, id=f"{source.id} ({source.digest[:8]})")
         seen.add(source.id)
@@ -165,14 +165,14 @@ class PackedTests:
 
     @property
     def tests(self) -> tuple[ProgramCase, ...]:
-        return unpacked(self)
+        return _unpacked(self)
 
     def __repr__(self) -> str:  # what the fingerprint covers
         return f"PackedTests({self.digest}, {rule_name(self.rule)}, {self.limits})"
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
-def unpacked(stored: PackedTests) -> tuple[ProgramCase, ...]:
+def _unpacked(stored: PackedTests) -> tuple[ProgramCase, ...]:
     listed = json.loads(zlib.decompress(stored.packed))
     return tuple(ProgramCase(*each, rule=stored.rule) for each in listed)
 
@@ -208,36 +208,36 @@ class Source:
 # Layouts ------------------------------------------------------------------------------------------
 
 
-def source_of(row: Row, place: str, generated_tests: bool) -> Source:
+def _source_of(row: Row, place: str, generated_tests: bool) -> Source:
     """Raises ValueError, which names the place, for a row of no known layout."""
     if "public_test_cases" in row:
-        return livecodebench_source(row, place)
+        return _livecodebench_source(row, place)
     if "public_tests" in row:
-        return deepmind_source(row, place, generated_tests)
+        return _deepmind_source(row, place, generated_tests)
     if "tests" in row:
         statement = text_field(row, place, LAYOUT, "question_content")
         labels = row.get("labels")
         return Source(
             id=text_field(row, place, LAYOUT, "id"),
             statement=statement,
-            tests=[(given, want, False) for given, want in pairs(row["tests"], "tests", place)],
-            metadata=shown(
+            tests=[(given, want, False) for given, want in _pairs(row["tests"], "tests", place)],
+            metadata=_shown(
                 labels if isinstance(labels, Mapping) else {}, "name", "source", "difficulty"
             ),
             unusable="" if row["tests"] else "it has no test",
         )
     if "examples" in row:
-        return codeforces_source(row, place)
+        return _codeforces_source(row, place)
     text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
     raise AssertionError("unreachable")
 
 
-def deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
+def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
     tests = [
         (*pair, public)
         for name, public in KINDS.items()
         if generated_tests or name != "generated_tests"
-        for pair in pairs(row.get(name) or [], name, place)
+        for pair in _pairs(row.get(name) or [], name, place)
     ]
     statement = row.get("description")
     files = [row.get(name) for name in ("input_file", "output_file")]
@@ -250,20 +250,20 @@ def deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
         unusable = "it has no test"
     limit = row.get("time_limit")
     if isinstance(limit, Mapping):
-        nanos = number(limit.get("nanos"), "time_limit's nanos", place)
-        limit = number(limit.get("seconds"), "time_limit's seconds", place) + nanos / 1e9
+        nanos = _number(limit.get("nanos"), "time_limit's nanos", place)
+        limit = _number(limit.get("seconds"), "time_limit's seconds", place) + nanos / 1e9
     return Source(
         id=text_field(row, place, LAYOUT, "name"),
         statement=statement if isinstance(statement, str) else "",
         tests=tests,
-        metadata=shown(row, "source", "difficulty", "cf_rating", "is_description_translated"),
-        own_seconds=number(limit, "time_limit", place),
-        own_megabytes=number(row.get("memory_limit_bytes"), "memory_limit_bytes", place) / MIB,
+        metadata=_shown(row, "source", "difficulty", "cf_rating", "is_description_translated"),
+        own_seconds=_number(limit, "time_limit", place),
+        own_megabytes=_number(row.get("memory_limit_bytes"), "memory_limit_bytes", place) / MIB,
         unusable=unusable,
     )
 
 
-def livecodebench_source(row: Row, place: str) -> Source:
+def _livecodebench_source(row: Row, place: str) -> Source:
     problem = livecodebench.problem_of_row(row, place, Limits(), MAX_DECOMPRESSED)
     tests = livecodebench.decoded(problem.target)
     functional = any(not isinstance(test, ProgramCase) for test in tests)
@@ -276,25 +276,25 @@ def livecodebench_source(row: Row, place: str) -> Source:
     )
 
 
-def codeforces_source(row: Row, place: str) -> Source:
+def _codeforces_source(row: Row, place: str) -> Source:
     statement = text_field(row, place, LAYOUT, "description")
     for name in ("input", "output", "note"):
         if isinstance(row.get(name), str) and row[name].strip():
             statement += f"\n\n{name.capitalize()}\n\n{row[name].strip()}"
-    tests = [(given, want, True) for given, want in pairs(row["examples"], "examples", place)]
+    tests = [(given, want, True) for given, want in _pairs(row["examples"], "examples", place)]
     unusable = "" if tests else "it has no test"
     return Source(
         id=text_field(row, place, LAYOUT, "problem_id", "id"),
         statement=statement,
         tests=tests,
-        metadata=shown(row, "title", "rating"),
-        own_seconds=number(row.get("time_limit_ms"), "time_limit_ms", place) / 1000,
-        own_megabytes=number(row.get("memory_limit_mb"), "memory_limit_mb", place),
+        metadata=_shown(row, "title", "rating"),
+        own_seconds=_number(row.get("time_limit_ms"), "time_limit_ms", place) / 1000,
+        own_megabytes=_number(row.get("memory_limit_mb"), "memory_limit_mb", place),
         unusable="it is interactive" if row.get("interaction") else unusable,
     )
 
 
-def pairs(tests: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
+def _pairs(tests: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
     """The (input, output) of {"input": [...], "output": [...]} or of [{"input": ...}, ...]."""
     if isinstance(tests, Mapping):
         inputs, outputs = tests.get("input"), tests.get("output")
@@ -316,7 +316,7 @@ def pairs(tests: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
         yield input_, output
 
 
-def number(value: Any, name: str, place: str) -> float:
+def _number(value: Any, name: str, place: str) -> float:
     """A limit; 0 where none is given."""
     if value is None:
         return 0.0
@@ -325,22 +325,22 @@ def number(value: Any, name: str, place: str) -> float:
     return float(value)
 
 
-def shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
+def _shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: str(row[name]) for name in names if row.get(name) is not None}
 
 
 # Which files and ids ------------------------------------------------------------------------------
 
 
-def own_splits(data: str | Path | None) -> bool:
+def _own_splits(data: str | Path | None) -> bool:
     """Whether the data come in splits of their own: the hub's, or files named as there."""
     if data is None:
         return True
     path = Path(data)
-    return path.is_dir() and all(split_of(each) for each in local_files(path))
+    return path.is_dir() and all(_split_of(each) for each in local_files(path))
 
 
-def split_of(path: Path) -> str:
+def _split_of(path: Path) -> str:
     """The split that a file's name begins with ("train-00000-of-00039-....parquet"), or ""."""
     name = re.match(r"(train|valid|test)[-.]", path.name)
     return name[1] if name else ""

@@ -65,7 +65,7 @@ class CodeEnv(SandboxedEnv):
         stop_at_first_failure: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_test_options(feedback_tests, judged_tests)
+        _check_test_options(feedback_tests, judged_tests)
         self.limits = limits
         self.feedback_tests = feedback_tests
         self.judged_tests = judged_tests
@@ -88,7 +88,7 @@ class CodeEnv(SandboxedEnv):
         """As `TextEnv`'s. Its prompt says what the answer's program runs on, as the sandbox tells:
         a machine of another kind may have another Python, but the same problem."""
         problem = super().problem(problem_id)
-        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{runs_on(self.sandbox)}")
+        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{_runs_on(self.sandbox)}")
 
     def limits_of(self, problem: Problem) -> Limits:
         """What each test of the problem may use: what its prompt states."""
@@ -106,7 +106,7 @@ class CodeEnv(SandboxedEnv):
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_BLOCK)
         if program.found is not Found.COMPLETE:
             return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[program.found])
-        return with_judged_blocks(self.judge_code(problem, program.code), program)
+        return _with_judged_blocks(self.judge_code(problem, program.code), program)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         tests, shown = self.tests_to_run(problem)
@@ -156,14 +156,14 @@ class CodeEnv(SandboxedEnv):
         """The tests in the order in which they run, and how many of them, the first ones, feedback
         may show."""
         tests = self.tests(problem)
-        may_show = shown_tests(tests, self.feedback_tests)
+        may_show = _shown_tests(tests, self.feedback_tests)
         shown = [test for i, test in enumerate(tests) if i in may_show]
         if self.judged_tests == "feedback":
             return shown, len(shown)
         return shown + [test for i, test in enumerate(tests) if i not in may_show], len(shown)
 
 
-def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
+def _with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
     """The verdict that says which blocks of the answer were judged, where there is a choice."""
     if program.blocks == 1:
         return verdict
@@ -177,7 +177,7 @@ def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
     return dataclasses.replace(verdict, feedback=feedback, details=details)
 
 
-def check_test_options(feedback_tests: str, judged_tests: str) -> None:
+def _check_test_options(feedback_tests: str, judged_tests: str) -> None:
     for name, value, known in (
         ("feedback_tests", feedback_tests, FEEDBACK_TESTS),
         ("judged_tests", judged_tests, JUDGED_TESTS),
@@ -191,7 +191,7 @@ def check_test_options(feedback_tests: str, judged_tests: str) -> None:
         )
 
 
-def shown_tests(tests: Sequence[CodeCase], feedback_tests: str) -> set[int]:
+def _shown_tests(tests: Sequence[CodeCase], feedback_tests: str) -> set[int]:
     """The positions of the tests that feedback may show (see `CodeEnv`)."""
     if feedback_tests == "none":
         return set()
@@ -200,11 +200,11 @@ def shown_tests(tests: Sequence[CodeCase], feedback_tests: str) -> set[int]:
     public = {i for i, test in enumerate(tests) if test.public}
     if feedback_tests == "public":
         return public
-    hidden = sorted(set(range(len(tests))) - public, key=lambda i: content_hash(tests[i]))
+    hidden = sorted(set(range(len(tests))) - public, key=lambda i: _content_hash(tests[i]))
     return public | set(hidden[: max(len(hidden) // 2, 0 if public else 1)])
 
 
-def content_hash(test: CodeCase) -> float:
+def _content_hash(test: CodeCase) -> float:
     return hashed_fraction(f"{test.input}\x00{test.expected}")
 
 
@@ -217,7 +217,7 @@ def answer_format(limits: Limits, *, whole_program: bool) -> str:
     )
 
 
-def runs_on(sandbox: Sandbox) -> str:
+def _runs_on(sandbox: Sandbox) -> str:
     return (
         f"The code runs on Python {sandbox.python_version}. Besides the standard library it may "
         f"import {' and '.join(PACKAGES)}."

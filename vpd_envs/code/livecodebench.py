@@ -99,7 +99,7 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
                 f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
             )
         self.release = release
-        self._files = files_of(release)
+        self._files = _files_of(release)
         self._window = Window.of(start_date, end_date)
         self._max_bytes = int(max_decompressed_mb * MIB)
         self._rules = Rules(checkers, comparison, rule_of)
@@ -111,7 +111,7 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
             folder = hub_folder(options.source(HUB), self._files)
             options = dataclasses.replace(options, data=folder)
         elif self.release is not None:
-            check_release(Path(options.data), self._files)
+            _check_release(Path(options.data), self._files)
         seen: set[str] = set()
 
         def problem_of(row: Row, place: str) -> Problem | None:
@@ -137,10 +137,10 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
         return decoded(problem.target)
 
     def has_public_test(self, problem: Problem) -> bool:
-        return bool(public_tests(problem.target))  # without decoding the private ones
+        return bool(_public_tests(problem.target))  # without decoding the private ones
 
 
-def files_of(release: str | None) -> list[str]:
+def _files_of(release: str | None) -> list[str]:
     """The names of a release's files."""
     releases = list(FILES)
     if release is None:
@@ -150,7 +150,7 @@ def files_of(release: str | None) -> list[str]:
     return list(FILES.values())[: releases.index(release) + 1]
 
 
-def check_release(folder: Path, names: list[str]) -> None:
+def _check_release(folder: Path, names: list[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -180,17 +180,17 @@ class StoredTests:
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
 def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
-    private = checked_list(private_tests(stored), stored.place)
-    tests = [test_of(test, True, stored) for test in public_tests(stored)]
-    tests += [test_of(test, False, stored) for test in private]
+    private = _checked_list(_private_tests(stored), stored.place)
+    tests = [_test_of(test, True, stored) for test in _public_tests(stored)]
+    tests += [_test_of(test, False, stored) for test in private]
     if not tests:
         raise ValueError(f"{stored.place}: the problem has no test, so nothing could be judged.")
     return tuple(tests)
 
 
-def public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
+def _public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
     listed = parsed(stored.public, "public_test_cases", stored.place)
-    return checked_list(listed, stored.place)
+    return _checked_list(listed, stored.place)
 
 
 def problem_of_row(
@@ -231,7 +231,7 @@ def problem_of_row(
     )
 
 
-def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> AnyCase:
+def _test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> AnyCase:
     kind, input_, expected = (test.get(name) for name in ("testtype", "input", "output"))
     if not isinstance(input_, str) or not isinstance(expected, str):
         raise ValueError(f"{stored.place}: a test must have the texts 'input' and 'output'.")
@@ -247,11 +247,11 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> AnyCa
     arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
     parsed(expected, "the output of a functional test", stored.place)
     return FunctionCase(
-        input_, expected, public, stored.function, tuple(arguments), value_rule(stored.rule)
+        input_, expected, public, stored.function, tuple(arguments), _value_rule(stored.rule)
     )
 
 
-def value_rule(compare: Rule) -> Rule:
+def _value_rule(compare: Rule) -> Rule:
     """The rule for JSON values that goes with one for texts."""
     if isinstance(compare, Checker | Json):
         return compare
@@ -260,13 +260,13 @@ def value_rule(compare: Rule) -> Rule:
     return JSON
 
 
-def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+def _checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
     if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
         raise ValueError(f"{place}: test cases must be a JSON list of objects.")
     return listed
 
 
-def private_tests(stored: StoredTests) -> Any:
+def _private_tests(stored: StoredTests) -> Any:
     """JSON text, or base64 of zlib of a pickle of JSON text."""
     text, place = stored.private, stored.place
     if not text.strip():
@@ -280,13 +280,13 @@ def private_tests(stored: StoredTests) -> Any:
             f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
         ) from error
     return parsed(
-        pickled_text(decompressed(packed, stored.max_bytes, place), place),
+        _pickled_text(_decompressed(packed, stored.max_bytes, place), place),
         "private_test_cases",
         place,
     )
 
 
-def decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
+def _decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
     stream = zlib.decompressobj()
     try:
         data = stream.decompress(packed, max_bytes)
@@ -308,7 +308,7 @@ PICKLED_TEXTS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
 HARMLESS = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
 
-def pickled_text(data: bytes, place: str) -> str:
+def _pickled_text(data: bytes, place: str) -> str:
     """The one text (or bytes of UTF-8) that a pickle holds. Anything else is refused."""
     texts: list[str | bytes] = []
     try:
@@ -339,17 +339,17 @@ class Window:
     def of(cls, start_date: str | None, end_date: str | None) -> Window | None:
         if start_date is None and end_date is None:
             return None
-        start = date_of(start_date, "start_date") if start_date else datetime.datetime.min
-        end = date_of(end_date, "end_date") if end_date else datetime.datetime.max
+        start = _date_of(start_date, "start_date") if start_date else datetime.datetime.min
+        end = _date_of(end_date, "end_date") if end_date else datetime.datetime.max
         if start >= end:
             raise ValueError(f"start_date {start_date} must be before end_date {end_date}.")
         return cls(start, end)
 
     def holds(self, contest_date: Any, place: str) -> bool:
-        return self.start <= date_of(contest_date, f"{place}: contest_date") < self.end
+        return self.start <= _date_of(contest_date, f"{place}: contest_date") < self.end
 
 
-def date_of(text: Any, name: str) -> datetime.datetime:
+def _date_of(text: Any, name: str) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
     except (TypeError, ValueError) as error:

@@ -75,12 +75,12 @@ class MBPP(AssertionEnv):
         )
 
     def _problem_of(self, row: Row, place: str) -> Problem | None:
-        tests = tests_of(row, place, self.shown_tests, self.challenge_tests)
+        tests = _tests_of(row, place, self.shown_tests, self.challenge_tests)
         assertions = [test.input for test in tests if test.public]
         task = TASK.format(
             text=text_field(row, place, LAYOUT, "text", "prompt").strip(),
             these="this test" if len(assertions) == 1 else "these tests",
-            assertions="\n".join([*setup_for_prompt(row), *assertions]),
+            assertions="\n".join([*_setup_for_prompt(row), *assertions]),
         )
         id_ = field(row, place, LAYOUT, "task_id")
         if not isinstance(id_, int | str):
@@ -88,7 +88,7 @@ class MBPP(AssertionEnv):
         return self.problem_with(str(id_), task, tests, place)
 
 
-def tests_of(
+def _tests_of(
     row: Row, place: str, shown_tests: int, challenge_tests: bool
 ) -> tuple[AssertionCase, ...]:
     """Raises ValueError for a row without assertions, or with some that call nothing of it."""
@@ -97,7 +97,7 @@ def tests_of(
         raise ValueError(f"{place}: test_setup_code must be a text, came {setup!r:.60}.")
     setup = "\n".join([*checked_texts(row.get("test_imports") or [], place, "test_imports"), setup])
     setup_body = checked_python(setup, "test_setup_code", place).body
-    defined = names(setup_body, ast.Store)
+    defined = _names(setup_body, ast.Store)
     assertions = checked_texts(field(row, place, LAYOUT, "test_list"), place, "test_list")
     if not assertions:
         raise ValueError(f"{place}: test_list is empty, so nothing could be judged.")
@@ -106,13 +106,13 @@ def tests_of(
         assertions = assertions + checked_texts(more, place, "challenge_test_list")
     assertions = [each.strip().replace("\r\n", "\n") for each in assertions]
     functions: list[str] = []  # that each test calls first
-    used = names_of_program(setup_body, defined)
+    used = _names_of_program(setup_body, defined)
     for number, assertion in enumerate(assertions, start=1):
         body = checked_python(assertion, f"test {number}", place).body
-        of_program = names_of_program(body, defined)
-        called = [name for name in called_names(body) if name in of_program]
+        of_program = _names_of_program(body, defined)
+        called = [name for name in _called_names(body) if name in of_program]
         if not called:  # it may be named like a builtin: task 126 asks for `sum`
-            called = [name for name in called_names(body) if name in names_of_answer(row)]
+            called = [name for name in _called_names(body) if name in _names_of_answer(row)]
             of_program |= set(called[:1])
         if not called:
             raise ValueError(
@@ -132,26 +132,26 @@ def tests_of(
     )
 
 
-def setup_for_prompt(row: Row) -> list[str]:
+def _setup_for_prompt(row: Row) -> list[str]:
     """The setup code, if it needs names of the program, which could not be guessed."""
     setup = (row.get("test_setup_code") or "").replace("\r\n", "\n").strip()
     body = ast.parse(setup).body
-    return [setup] if names_of_program(body, names(body, ast.Store)) else []
+    return [setup] if _names_of_program(body, _names(body, ast.Store)) else []
 
 
-def names_of_program(body: Sequence[ast.stmt], defined: set[str]) -> set[str]:
-    return names(body, ast.Load) - names(body, ast.Store) - defined - set(dir(builtins))
+def _names_of_program(body: Sequence[ast.stmt], defined: set[str]) -> set[str]:
+    return _names(body, ast.Load) - _names(body, ast.Store) - defined - set(dir(builtins))
 
 
-def names_of_answer(row: Row) -> set[str]:
+def _names_of_answer(row: Row) -> set[str]:
     """What the data set's own answer defines; nothing, if that is no Python code."""
     try:
-        return names(ast.parse(row.get("code") or "").body, ast.Store)
+        return _names(ast.parse(row.get("code") or "").body, ast.Store)
     except (SyntaxError, ValueError, TypeError):
         return set()
 
 
-def names(body: Sequence[ast.stmt], context: type) -> set[str]:
+def _names(body: Sequence[ast.stmt], context: type) -> set[str]:
     """The names that statements use (Load) or define (Store)."""
     nodes = [node for statement in body for node in ast.walk(statement)]
     found = {
@@ -166,7 +166,7 @@ def names(body: Sequence[ast.stmt], context: type) -> set[str]:
     return found
 
 
-def called_names(body: Sequence[ast.stmt]) -> list[str]:
+def _called_names(body: Sequence[ast.stmt]) -> list[str]:
     calls = (n for statement in body for n in ast.walk(statement) if isinstance(n, ast.Call))
     return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
 

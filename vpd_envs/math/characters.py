@@ -40,24 +40,24 @@ ABOVE_ASCII = re.compile(r"[^\x00-\x7f]")
 def ascii_form(text: str) -> str:
     """Unicode's signs as LaTeX; a letter that has no such form stays as it is."""
     text = ROOT.sub(lambda match: ROOTS[match[1]] + (f"{{{match[2]}}}" if match[2] else ""), text)
-    text = RAISED.sub(lambda match: f"^{{{compatible(match[0])}}}", text)
-    text = LOWERED.sub(lambda match: f"_{{{compatible(match[0])}}}", text)
+    text = RAISED.sub(lambda match: f"^{{{_compatible(match[0])}}}", text)
+    text = LOWERED.sub(lambda match: f"_{{{_compatible(match[0])}}}", text)
     text = CURRENCY_BEFORE.sub(r"\2\1", text)
-    return ABOVE_ASCII.sub(ascii_character, text)
+    return ABOVE_ASCII.sub(_ascii_character, text)
 
 
-def ascii_character(match: re.Match[str]) -> str:
+def _ascii_character(match: re.Match[str]) -> str:
     character = match[0]
     if character in CHARACTERS:
         return CHARACTERS[character]
-    plain = compatible(character)
+    plain = _compatible(character)
     over, slash, under = plain.partition("/")
     if slash:  # ½ and its like
         return rf"\frac{{{over}}}{{{under}}}"
     return plain if plain.isascii() else CHARACTERS.get(plain, character)
 
 
-def compatible(text: str) -> str:
+def _compatible(text: str) -> str:
     """The plain characters of which these are variants: full width, superscript, bold ..."""
     plain = unicodedata.normalize("NFKC", text)
     return plain.replace("\u2044", "/").replace("−", "-")

@@ -80,81 +80,81 @@ def commands_rewritten(text: str) -> str:
     while match := COMMAND.search(text, end):
         out.append(text[end : match.start()])
         end = match.end()
-        if is_escaped(text, match.start()):
+        if _is_escaped(text, match.start()):
             out.append(match[0])
             continue
-        piece, end = rewritten(match[1], text, end, "".join(out[-2:]))
+        piece, end = _rewritten(match[1], text, end, "".join(out[-2:]))
         out.append(piece)
     return "".join(out) + text[end:]
 
 
-def is_escaped(text: str, position: int) -> bool:
+def _is_escaped(text: str, position: int) -> bool:
     """Whether the backslash there is the second one of a `\\`."""
     before = text[:position]
     return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
-def rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]:
+def _rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]:
     """What the command that ends there is written as, and where its last argument ends."""
     command = RENAMED.get(command, command)
     has_argument = text[end:].lstrip()[:1] == "{"
     if command in SHOWN_IN or command in IGNORED:
-        end = option_end(text, end)
+        end = _option_end(text, end)
     if command in SHOWN_IN:
         for _ in range(SHOWN_IN[command]):
-            end = argument_at(text, end)[1]
-        return styled(text, end, before)
+            end = _argument_at(text, end)[1]
+        return _styled(text, end, before)
     if command in IGNORED:
-        return "", argument_at(text, end)[1]
+        return "", _argument_at(text, end)[1]
     if command in TEXTS and has_argument:
-        content, end = argument_at(text, end)
-        return upright(content, before), end
+        content, end = _argument_at(text, end)
+        return _upright(content, before), end
     if command in STYLES and (has_argument or command not in SWITCHES):
-        return styled(text, end, before)
+        return _styled(text, end, before)
     if command in SWITCHES:
         is_null = command in ("left", "right", "middle") and text[end : end + 1] == "."
         return "", end + 1 if is_null else end
     if command in ARGUMENTS:
-        return with_braces(command, text, end)
+        return _with_braces(command, text, end)
     if command == "^":
         return r"^\circ ", end
     return (command if command in LITERAL else f"\\{command}"), end
 
 
-def option_end(text: str, start: int) -> int:
+def _option_end(text: str, start: int) -> int:
     """Where the `[...]` ends that stands there, if one does."""
     return (text.find("]", start) + 1 or start) if text[start : start + 1] == "[" else start
 
 
-def styled(text: str, end: int, before: str) -> tuple[str, int]:
+def _styled(text: str, end: int, before: str) -> tuple[str, int]:
     """The next argument, in braces only where it would otherwise be torn apart."""
-    content, end = argument_at(text, end)
+    content, end = _argument_at(text, end)
     content = commands_rewritten(content)
     is_bound = before.rstrip()[-1:] in ("^", "_", "}") or text[end : end + 1] in ("^", "_")
     return (f"{{{content}}}" if is_bound else content), end
 
 
-def with_braces(command: str, text: str, end: int) -> tuple[str, int]:
+def _with_braces(command: str, text: str, end: int) -> tuple[str, int]:
     written = f"\\{command}"
     if command == "sqrt" and (root := re.compile(r"\s*\[([^\[\]]*)\]").match(text, end)):
         end = root.end()
         written += "" if root[1].strip() == "2" else f"[{root[1].strip()}]"
     if command == "sqrt" and text[end:].lstrip()[:1] == "(":
         start = text.index("(", end)
-        if closing := group_end(text, start):
+        if closing := _group_end(text, start):
             return f"{written}{{{commands_rewritten(text[start + 1 : closing - 1])}}}", closing
     for _ in range(ARGUMENTS[command]):
-        content, end = argument_at(text, end)
+        content, end = _argument_at(text, end)
         written += f"{{{commands_rewritten(content)}}}"
     return written, end
 
 
-def upright(content: str, before: str) -> str:
+def _upright(content: str, before: str) -> str:
     r"""The content of `\text{}`: mathematics bare, words in `\text{}`."""
     inner = commands_rewritten(content)
     bare = SPACES.sub(" ", inner).strip()
     if re.match(LABEL, bare):
-        return upright(re.sub(LABEL, "", bare), before)
+        return _upright(re.sub(LABEL, "", bare), before)
     if not bare:
         return " "
     if bare in FUNCTIONS:
@@ -163,7 +163,7 @@ def upright(content: str, before: str) -> str:
         return r"\cis "
     if re.fullmatch(r"[A-Za-z]", bare):
         is_unit = bare in UNIT_LETTERS and BEHIND_NUMBER.search(before)
-        return rf"\text{{ {bare}}}" if is_unit or is_unit_before(before) else bare
+        return rf"\text{{ {bare}}}" if is_unit or _is_unit_before(before) else bare
     if not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", bare)):
         return f" {bare} "
     is_measured = LEADING_NUMBER.match(bare) or BEHIND_NUMBER.search(before)
@@ -184,26 +184,26 @@ FORMULA = re.compile(
 LEADING_NUMBER = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)\s*(?=[A-Za-z])(?![eE]\d)")
 
 
-def is_unit_before(before: str) -> bool:
+def _is_unit_before(before: str) -> bool:
     return bool(re.search(r"\\text\{ ?[A-Za-z]+\}\s*(?:/|\\cdot|\^\{?-?\d\}?)*\s*\Z", before))
 
 
-def argument_at(text: str, start: int) -> tuple[str, int]:
+def _argument_at(text: str, start: int) -> tuple[str, int]:
     """The argument of a command that ends there, without its braces, and where it ends."""
     position = start + len(text[start:]) - len(text[start:].lstrip())
     if text[position : position + 1] == "{":
-        end = group_end(text, position)
+        end = _group_end(text, position)
         return (text[position + 1 : end - 1], end) if end else (text[position + 1 :], len(text))
     if match := COMMAND.match(text, position):
         end = match.end()
         name = RENAMED.get(match[1], match[1])
         for _ in range(ARGUMENTS.get(name, int(name in STYLES or name in TEXTS))):
-            end = argument_at(text, end)[1]
+            end = _argument_at(text, end)[1]
         return text[position:end], end
     return text[position : position + 1], min(position + 1, len(text))
 
 
-def group_end(text: str, start: int) -> int:
+def _group_end(text: str, start: int) -> int:
     """Where the group that opens there ends, behind its closing bracket; 0 if it does not."""
     closing = {"{": "}", "(": ")", "[": "]"}[text[start]]
     depth = 0
@@ -236,7 +236,7 @@ def with_function_brackets(text: str) -> str:
     start = 0
     while match := BRACKET_FUNCTION.search(text, start):
         start = match.end()
-        end = group_end(text, start) if text[start] == "(" else argument_at(text, start)[1]
+        end = _group_end(text, start) if text[start] == "(" else _argument_at(text, start)[1]
         if not end:
             return text
         content = text[start:end]
@@ -248,6 +248,6 @@ def with_function_brackets(text: str) -> str:
 
 def without_braces(text: str) -> str:
     """Without the braces around all of it."""
-    while text.startswith("{") and group_end(text, 0) == len(text):
+    while text.startswith("{") and _group_end(text, 0) == len(text):
         text = text[1:-1].strip()
     return text

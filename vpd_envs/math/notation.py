@@ -40,11 +40,11 @@ def normal_form(text: str) -> str:
     text = without_braces(text)
     with suppress(RecursionError):  # of commands in each other hundreds deep
         text = commands_rewritten(text) if "\\" in text else text
-    text = with_function_brackets(in_radians(text))
-    text = without_thousands_commas(text)
+    text = with_function_brackets(_in_radians(text))
+    text = _without_thousands_commas(text)
     for notation in PATTERNS:
         text = notation.rewrite(text)
-    return trimmed(SPACES.sub(one_space, text))
+    return trimmed(SPACES.sub(_one_space, text))
 
 
 def trimmed(text: str) -> str:
@@ -56,7 +56,7 @@ PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 ENDING = " .,;:"
 
 
-def one_space(match: re.Match[str]) -> str:
+def _one_space(match: re.Match[str]) -> str:
     return r"\\ " if match[0].startswith(r"\\") else " "
 
 
@@ -164,7 +164,7 @@ def repeated(match: re.Match[str], more: str = "") -> str:
     return rf"\frac{{{over}}}{{{under}}}"
 
 
-def dotted(match: re.Match[str]) -> str:
+def _dotted(match: re.Match[str]) -> str:
     """More digits of a decimal that ends in dots, if its last ones repeat."""
     digits = match["digits"]
     block = re.search(r"(\d)\1+\Z|(\d{2,6}?)\2\Z", digits)
@@ -172,11 +172,11 @@ def dotted(match: re.Match[str]) -> str:
     return f"{match['whole']}.{digits}{more}"
 
 
-def mixed(match: re.Match[str]) -> str:
+def _mixed(match: re.Match[str]) -> str:
     return rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}"
 
 
-def without_separators(match: re.Match[str]) -> str:
+def _without_separators(match: re.Match[str]) -> str:
     return match[1] + re.sub(r"\D", "", match[2])
 
 
@@ -189,11 +189,11 @@ BARE_GROUP = re.compile(
 )
 
 
-def without_thousands_commas(text: str) -> str:
+def _without_thousands_commas(text: str) -> str:
     """`1,234` as `1234`, unless there are brackets: (1,234) may be a point."""
     if re.search(r"[(\[]|\\\{", TEXT.sub("", text)):
         return text
-    return BARE_GROUP.sub(without_separators, text)
+    return BARE_GROUP.sub(_without_separators, text)
 
 
 TEXT = re.compile(r"\\text\{[^{}]*\}")
@@ -201,7 +201,7 @@ TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|sec|csc|cot|cis)(?![a-z])")
 IN_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
 
 
-def in_radians(text: str) -> str:
+def _in_radians(text: str) -> str:
     """The degrees of angles of which a sine or its like is taken."""
     if not TRIGONOMETRIC.search(text):
         return text
@@ -225,15 +225,15 @@ PATTERNS = (
     notation(POINT + r"\((?P<block>\d{1,9})\)", repeated, "0.(3)", r"\frac{3}{9}"),
     notation(
         r"(?P<whole>\d+)\.(?P<digits>\d+) ?(?:\\l?dots(?![A-Za-z])|\.\.\.)",
-        lambda match: dotted(match) if match["digits"] else match[0],
+        lambda match: _dotted(match) if match["digits"] else match[0],
         "0.3...", "0.3",
     ),
     notation(
         rf"(?<![\d.^_])(?<![\^_]\{{)([1-9]\d{{0,2}})((?:{MARKED_GROUP}\d{{3}})+)(?!\d)",
-        without_separators,
+        _without_separators,
         r"11,\! 111,\! 111,\! 100", "11111111100",
     ),
-    notation(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", mixed, "2 1/2", r"2\frac{1}{2}"),
+    notation(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", _mixed, "2 1/2", r"2\frac{1}{2}"),
     notation(
         r"\A([-+]?\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})\Z",
         lambda match: rf"{match[1]} \times 10^{{{int(match[2])}}}",

@@ -90,7 +90,7 @@ class SciKnowEval(DatasetEnv):
         seen: set[str] = set()
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, self.domain, self.level)
+            problem = _problem_of_row(row, place, self.domain, self.level)
             if problem is None or ("question" in row and problem.id in seen):
                 return None
             seen.add(problem.id)
@@ -98,7 +98,7 @@ class SciKnowEval(DatasetEnv):
 
         problems: list[Problem] = []
         most = options.max_problems
-        for part in parts_of(options.data, self.domain):
+        for part in _parts_of(options.data, self.domain):
             left = None if most is None else most - len(problems)
             if left == 0:
                 break
@@ -109,9 +109,8 @@ class SciKnowEval(DatasetEnv):
     def judge(self, problem: Problem, answer: str) -> Verdict:
         options = dict(zip(LETTERS, problem.metadata["options"], strict=False))
         details = {"chosen": None, "options": list(options)}
-        asked = (
-            f"Write one letter, {either(options)}, and nothing else between <answer> and </answer>."
-        )
+        letter = f"one letter, {_either(options)}, and nothing else"
+        asked = f"Write {letter} between <answer> and </answer>."
         tagged = tagged_answer(answer)
         verdict = unreadable(answer, tagged, asked)
         if verdict is not None:
@@ -121,26 +120,26 @@ class SciKnowEval(DatasetEnv):
             feedback += f"the options. {asked}"
             return Verdict(0.0, Status.FORMAT_ERROR, feedback, details)
         details["chosen"] = tagged.text
-        chosen = named(tagged.text, options)
+        chosen = _named(tagged.text, options)
         if tagged.text == problem.target:
             return Verdict(1.0, Status.SOLVED, f"Correct: {chosen}.", details)
         feedback = f"Wrong: you chose {chosen}, which is not the right option."
         if self.reveal:
-            feedback += f" The right option is {named(problem.target, options)}."
+            feedback += f" The right option is {_named(problem.target, options)}."
         return Verdict(0.0, Status.WRONG_ANSWER, feedback, details)
 
 
-def named(letter: str, options: Mapping[str, str]) -> str:
+def _named(letter: str, options: Mapping[str, str]) -> str:
     return f"{letter} ({quoted(options[letter], SHOWN_CHARACTERS)})"
 
 
-def either(letters: Mapping[str, str]) -> str:
+def _either(letters: Mapping[str, str]) -> str:
     """A, B, C or D."""
     *others, last = letters
     return f"{', '.join(others)} or {last}"
 
 
-def parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | None]:
+def _parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | None]:
     """The data itself, or the folders of the domains in it."""
     if data is None or not Path(data).is_dir():
         return [data]
@@ -152,17 +151,17 @@ def parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | N
     return [*folders] or [data]
 
 
-def problem_of_row(row: Row, place: str, domain: str | None, level: str | None) -> Problem | None:
+def _problem_of_row(row: Row, place: str, domain: str | None, level: str | None) -> Problem | None:
     """None for a row of another domain, level or type."""
     own_domain = text_field(row, place, LAYOUT, "domain").lower()
     if domain is not None and own_domain != domain:
         return None
     if "question" in row:
-        return public_problem(row, place, own_domain, level)
-    return papers_problem(row, place, own_domain)
+        return _public_problem(row, place, own_domain, level)
+    return _papers_problem(row, place, own_domain)
 
 
-def papers_problem(row: Row, place: str, domain: str) -> Problem:
+def _papers_problem(row: Row, place: str, domain: str) -> Problem:
     prompt = text_field(row, place, LAYOUT, "prompt")
     options = options_in(prompt)
     if len(options) < 2:
@@ -174,13 +173,13 @@ def papers_problem(row: Row, place: str, domain: str) -> Problem:
     return Problem(
         id=content_id(domain, prompt) if idx is None else f"{domain}-{idx}",
         prompt=prompt,
-        target=answer_letter(row, place, "answer", options),
+        target=_answer_letter(row, place, "answer", options),
         metadata={"domain": domain, "options": tuple(options.values())},
-        system=row.get("system") or system_prompt(options),
+        system=row.get("system") or _system_prompt(options),
     )
 
 
-def public_problem(row: Row, place: str, domain: str, level: str | None) -> Problem | None:
+def _public_problem(row: Row, place: str, domain: str, level: str | None) -> Problem | None:
     """None for other levels and types, and where labels and texts of the options do not pair, as
     happens in the data."""
     details = field(row, place, LAYOUT, "details")
@@ -193,7 +192,7 @@ def public_problem(row: Row, place: str, domain: str, level: str | None) -> Prob
         return None
     if not str(row.get("type")).startswith("mcq"):
         return None
-    options = paired_options(row, place)
+    options = _paired_options(row, place)
     if options is None:
         return None
     question = text_field(row, place, LAYOUT, "question")
@@ -202,14 +201,14 @@ def public_problem(row: Row, place: str, domain: str, level: str | None) -> Prob
     return Problem(
         id=content_id(domain, question, lines),
         prompt=f"{question}\n\n{lines}\n{REASON}",
-        target=answer_letter(row, place, "answerKey", options),
+        target=_answer_letter(row, place, "answerKey", options),
         metadata={"domain": domain, "options": tuple(options.values())}
         | {name: details[name] for name in shown if details.get(name)},
-        system=system_prompt(options),
+        system=_system_prompt(options),
     )
 
 
-def paired_options(row: Row, place: str) -> dict[str, str] | None:
+def _paired_options(row: Row, place: str) -> dict[str, str] | None:
     """Letter -> text; None if labels and texts do not pair, or the labels are not A, B, ..."""
     choices = field(row, place, LAYOUT, "choices")
     if not isinstance(choices, Mapping):
@@ -223,7 +222,7 @@ def paired_options(row: Row, place: str) -> dict[str, str] | None:
     return dict(zip(labels, map(str, texts), strict=True))
 
 
-def answer_letter(row: Row, place: str, name: str, options: Mapping[str, str]) -> str:
+def _answer_letter(row: Row, place: str, name: str, options: Mapping[str, str]) -> str:
     letter = text_field(row, place, LAYOUT, name).strip()
     if letter not in options:
         raise ValueError(
@@ -247,8 +246,8 @@ def options_in(prompt: str) -> dict[str, str]:
     return {letter: "\n".join(text).strip() for letter, text in options.items()}
 
 
-def system_prompt(options: Mapping[str, Any]) -> str:
-    return SYSTEM.format(letters=either(options), first=next(iter(options)))
+def _system_prompt(options: Mapping[str, Any]) -> str:
+    return SYSTEM.format(letters=_either(options), first=next(iter(options)))
 
 
 vector = SciKnowEval.vector  # gymnasium's entry points cannot name a class attribute
