@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
+from sandbox import plugins
 from sandbox.core import SandboxError
 from sandbox.installation import install_hint
 from vpd_envs.answers.answer_tag import quoted, tagged_answer, unreadable
@@ -245,17 +245,12 @@ def _checked_category(source: Source) -> str:
         raise ValueError("composite mixes datasets: make an environment for each of them.")
     datasets = factory.DATASETS
     if source.name not in datasets:
-        close = difflib.get_close_matches(str(source.name), datasets, n=3)
-        hint = f"Close matches: {', '.join(close)}." if close else "leg_counting is one."
-        raise ValueError(
-            f"reasoning-gym has no dataset {source.name!r}. {hint} All {len(datasets)} are in "
-            "reasoning_gym.factory.DATASETS."
-        )
-    known = [field.name for field in dataclasses.fields(datasets[source.name][1])]
-    unknown = sorted(json.loads(source.parameters).keys() - set(known))
-    if unknown:
-        own = ", ".join(name for name in known if name not in ("seed", "size"))
-        raise ValueError(f"{source.name} has no parameter {unknown[0]!r}; it has {own}.")
+        raise ValueError(plugins.unknown("dataset of reasoning-gym:", str(source.name), datasets))
+    fields = [field.name for field in dataclasses.fields(datasets[source.name][1])]
+    known = [name for name in fields if name not in ("seed", "size")]
+    for name in json.loads(source.parameters):
+        if name not in known:
+            raise ValueError(plugins.unknown(f"parameter of {source.name}:", name, known))
     try:
         return _dataset_of(source.name, source.parameters, source.seed, source.size).category
     except (AssertionError, TypeError, ValueError) as error:  # how configurations refuse a value
