@@ -18,11 +18,12 @@ FORM = "module:Class or path/to/file.py:Class"
 
 
 def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> str:
-    """What to say of a name that is not known: the closest ones, all there are, and `also`, another
-    form that a name may have."""
+    """What to say of a name that is not known: the closest ones, all there are (of many, the first
+    30), and `also`, another form that a name may have."""
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    there = f" There are {', '.join(known)}" if known else " There are none"
+    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
+    there = f" There are {', '.join([*known][:30])}{more}" if known else " There are none"
     return f"Unknown {what} {name!r}.{hint}{there}{f'; or {also}' if also else ''}."
 
 

@@ -24,13 +24,13 @@ class SandboxedEnv(TextEnv):
     def __init__(
         self, problems: Iterable[Problem], *, sandbox: str | Sandbox = "auto", **kwargs: Any
     ) -> None:
-        super().__init__(problems, **kwargs)
         names = ("auto", *BACKENDS)
         if sandbox not in names if isinstance(sandbox, str) else not isinstance(sandbox, Sandbox):
             raise ValueError(
                 f"sandbox must be one of {', '.join(names)}, or an open Sandbox; got {sandbox!r}."
             )
         self._sandbox = sandbox
+        super().__init__(problems, **kwargs)
 
     @property
     def sandbox(self) -> Sandbox:

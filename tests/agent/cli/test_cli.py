@@ -294,7 +294,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["train", "vpd", *MINI, "--preset", "lapto"], "Did you mean 'laptop'?"),
         (["train", "vpd", *MINI, "--feedback", "gossip"], "environment, siblings"),
         (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "one of auto, docker, bubblewrap"),
-        (["train", "vpd", *MINI, "--data", "x.jsonl"], "has no option 'data'"),
+        (["train", "vpd", *MINI, "--data", "x.jsonl"], "Unknown option of vpd/MiniCode-v0: 'data'"),
         (["train", "vpd", *MINI[:2], "--model", "./nowhere"], "no model folder './nowhere'"),
         (["train", "vpd", *LCB, "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["train", "vpd", "--model", "tiny"], "--env"),
