@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from vpd_agent.data.types import Message, Rollout
 from vpd_agent.model.policy import Policy
+
+if TYPE_CHECKING:
+    from vpd_agent.algorithms.base import Algorithm
 
 TeacherWeights = Literal["live", "ema", "frozen", "trust_region"]
 
@@ -172,3 +175,10 @@ class Teacher:
             )
         if state is not None:
             self.policy.load_state_dict(state)
+
+
+def make_teacher(policy: Policy, algorithm: Algorithm) -> Teacher | None:
+    """The teacher that an algorithm asks for, from the policy as it is now; None if it has none."""
+    if algorithm.teacher is None:
+        return None
+    return Teacher(policy, algorithm.teacher, algorithm.ema_rate, algorithm.trust_region)
