@@ -411,6 +411,17 @@ def test_a_damaged_checkpoint_is_told_of(tmp_path):
         trainer.load(tmp_path)
 
 
+def test_a_checkpoint_with_the_losses_old_names_is_refused(tmp_path):
+    trainer = make_trainer(SDPO(), RunFolder(tmp_path / "run"))
+    trainer.save()
+    path = RunFolder.latest_checkpoint(tmp_path / "run")
+    saved = torch.load(path / "trainer.pt", weights_only=True)
+    del saved["format"]  # as older versions wrote it
+    torch.save(saved, path / "trainer.pt")
+    with pytest.raises(ValueError, match=r"another version .* losses and metrics have other names"):
+        trainer.load(path)
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write_config({})
