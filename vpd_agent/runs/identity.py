@@ -25,13 +25,13 @@ def model_hashes(policy: Policy) -> dict[str, str]:
     kept = {k: v for k, v in config.items() if k not in _IGNORED}
     text = json.dumps(kept, sort_keys=True, default=str)
     return {
-        "weights": _weights_hash(policy),
+        "weights": weights_hash(policy),
         "model_config": hashlib.sha256(text.encode()).hexdigest()[:16],
         "tokenizer": tokenizer_hash(policy.tokenizer)[:16],
     }
 
 
-def _weights_hash(policy: Policy) -> str:
+def weights_hash(policy: Policy) -> str:
     """A hash of every bit of every weight. It takes about a second per gigabyte."""
     digest = hashlib.sha256()
     for name, weight in sorted(policy.model.state_dict().items()):
