@@ -1,4 +1,4 @@
-"""Lists of token ids as padded tensors."""
+"""Lists of token ids as padded tensors, and prompts and responses in one tensor."""
 
 from __future__ import annotations
 
@@ -27,3 +27,27 @@ def _pad(rows: Sequence[list[int]], pad_id: int, *, left: bool) -> tuple[Tensor,
         ids[i, place] = torch.tensor(row, dtype=torch.long)
         mask[i, place] = True
     return ids, mask
+
+
+def join(
+    prompt: Tensor, prompt_mask: Tensor, response: Tensor, token_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, P+T] of prompts and their responses, the padding where it was."""
+    return torch.cat([prompt, response], 1), torch.cat([prompt_mask, token_mask], 1)
+
+
+def pad_right_again(
+    prompt: Tensor, prompt_mask: Tensor, response: Tensor, token_mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `join` gives with all padding moved to the right, and the positions [B, T] of the token
+    before each one of the response."""
+    ids, mask = join(prompt, prompt_mask, response, token_mask)
+    order = mask.logical_not().long().argsort(dim=1, stable=True)
+    steps = torch.arange(response.shape[1], device=ids.device)
+    before = (prompt_mask.sum(1, keepdim=True) - 1 + steps).clamp(min=0)
+    return ids.gather(1, order), mask.gather(1, order), before
+
+
+def take_positions(values: Tensor, positions: Tensor) -> Tensor:
+    """Of values [B, L, N] those at positions [B, T] → [B, T, N]."""
+    return values.gather(1, positions[..., None].expand(-1, -1, values.shape[-1]))

@@ -97,7 +97,7 @@ class Updater:
         """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
         state = {name: o.state_dict() for name, o in self.optimizers.items()}
         sharding = self.policy.sharding
-        return state if sharding is None else sharding.whole(state)
+        return state if sharding is None else sharding.full_state_dict(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `state_dict` gave the first process; every process needs all of it."""
@@ -109,7 +109,7 @@ class Updater:
 
     def _cut(self, moments: dict[int, dict[str, torch.Tensor]]) -> dict[int, dict[str, Any]]:
         """Each process's shards of the moments of the weights, which are numbered."""
-        cut, parameters = self.policy.sharding.cut, self.policy.parameters()
+        cut, parameters = self.policy.sharding.shard_like, self.policy.parameters()
         return {
             number: {
                 name: cut(tensor, parameters[number]) if tensor.dim() else tensor
