@@ -50,8 +50,8 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
         max_window_layers=0,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=tokenizer.get_added_vocab()[END],
+        pad_token_id=tokenizer.get_added_vocab()[PAD],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
