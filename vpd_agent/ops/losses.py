@@ -184,7 +184,7 @@ def _ratio_metrics(ratio: Tensor, is_clipped: Tensor, mask: Tensor, num_tokens: 
 
 
 def imitation(
-    logprobs: Float[Tensor, "B T"], weights: Float[Tensor, "B T"], total_weight: float
+    logprobs: Float[Tensor, "B T"], weights: Shaped[Tensor, "B T"], total_weight: float
 ) -> Float[Tensor, ""]:
     """L = −Σ w·log π_θ / Σ w: maximum likelihood of responses; 0 where nothing has a weight.
 
