@@ -1,6 +1,6 @@
 """What a causal language model can do, tried on a few tokens rather than assumed.
 
-The measure of everything is the plainest pass: one text alone, without padding and without a cache.
+All is compared with the simplest pass: one text alone, without padding and without a cache.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpd_agent.data.padding import pad_left
 from vpd_agent.model.inputs import without_adapter
@@ -63,6 +63,27 @@ def takes_padding(policy: Policy) -> bool:
             return False
     alone = logits_alone(policy, rows)
     return all(agree(got[-len(own) :], own, policy) for got, own in zip(padded, alone, strict=True))
+
+
+@torch.no_grad()
+def head_is_linear(policy: Policy) -> bool:
+    """Whether a model's logits are its output embedding times its last hidden states and nothing
+    more: some models scale or cap them."""
+    head = policy.model.get_output_embeddings()
+    if type(head) is not nn.Linear or policy.body is policy.model:
+        return False
+    rows = probe_rows(policy)
+    padded = pad_left(rows if policy.takes_padding else rows[-1:], policy.pad_id)
+    ids, attention = (t.to(policy.device) for t in padded)
+    logits = policy.model(**policy.inputs(ids, attention)).logits[attention].float()
+    try:
+        mine = head(policy.last_hidden_states(ids, attention)[attention]).float()
+    except AttributeError:  # no part of the model says what its last hidden states are
+        return False
+    # A cap at 30 moves logits near 1 by less than a thousandth.
+    single = policy.precision == "weights" and policy.model.dtype.itemsize >= 4
+    tolerance = 1e-5 if single else 1e-3
+    return torch.allclose(logits, mine, rtol=tolerance, atol=tolerance)
 
 
 def probe_rows(policy: Policy, lengths: Sequence[int] = PROBE_LENGTHS) -> list[list[int]]:

@@ -104,7 +104,7 @@ class Updater:
         """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
         state = {name: o.state_dict() for name, o in self.optimizers.items()}
         sharding = self.policy.sharding
-        return state if sharding is None else sharding.whole(state)
+        return state if sharding is None else sharding.full_state_dict(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `state_dict` gave the first process; every process needs all of it."""
@@ -122,7 +122,7 @@ class Updater:
         parameters = self.policy.parameters()
         return {
             index: {
-                name: sharding.cut(tensor, parameters[index]) if tensor.dim() else tensor
+                name: sharding.shard_like(tensor, parameters[index]) if tensor.dim() else tensor
                 for name, tensor in of_weight.items()
             }
             for index, of_weight in moments.items()
