@@ -1,4 +1,4 @@
-"""A cap on the length of feedback, whatever stands inside."""
+"""A limit on the length of feedback."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class FeedbackBudget(FeedbackSource):
     """At most `characters` of feedback, without control characters, terminal escapes and the
     control tokens of chat templates (see `sanitize`).
 
-    where: what is left out of a longer text, its "end" or its "middle". A note of how long the
-        whole was takes the place, if it takes no more than half of the budget, in which it counts;
-        if it does not fit, it is the end that is left out.
+    where: what is left out of a longer text, its "end" or its "middle". A note in its place says
+        how long the text was. The note counts as part of the budget; where it would take more than
+        half of it, the end is left out without a note.
     """
 
     def __init__(self, characters: int = 2000, where: str = "end") -> None:
@@ -34,7 +34,7 @@ class FeedbackBudget(FeedbackSource):
 
 
 def shortened(text: str, characters: int, where: str) -> str:
-    """The text, cut to so many characters, the note of the cut included."""
+    """The text, cut to so many characters, with the note that it was cut (see FeedbackBudget)."""
     if len(text) <= characters:
         return text
     note = f"\n[cut: {len(text)} characters in all]" + ("\n" if where == "middle" else "")
