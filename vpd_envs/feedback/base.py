@@ -151,12 +151,10 @@ class VectorFeedbackWrapper(VectorWrapper):
                 "around each environment inside: gym.make_vec(..., wrappers=[SOURCE])."
             )
         judged = [i for i, done in enumerate(infos["judged"]) if done]
-        attempts = [
-            _attempt(
-                self._prompts[i], actions[i] or "", rewards[i], {key: infos[key][i] for key in READS}
-            )
-            for i in judged
-        ]
+        attempts = []
+        for i in judged:
+            info = {key: infos[key][i] for key in READS}
+            attempts.append(_attempt(self._prompts[i], actions[i] or "", rewards[i], info))
         shown = list(observations)
         changed = {key: infos[key].copy() for key in ("feedback", "messages") if key in infos}
         for i, text in zip(judged, _texts(self.source, attempts), strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.checks import check_choice, check_integer
 
 WHERE = ("end", "middle")
 
@@ -20,9 +21,8 @@ class FeedbackBudget(FeedbackSource):
     """
 
     def __init__(self, characters: int = 2000, where: str = "end") -> None:
-        check_characters(characters, "characters")
-        if where not in WHERE:
-            raise ValueError(f"where must be one of {', '.join(WHERE)}, got {where!r}.")
+        check_integer("characters", characters, 1)
+        check_choice("where", where, WHERE)
         self.characters = characters
         self.where = where
 
@@ -43,8 +43,3 @@ def shortened(text: str, characters: int, where: str) -> str:
     kept = characters - len(note)
     tail = kept // 2 if where == "middle" else 0
     return text[: kept - tail] + note + text[len(text) - tail :]
-
-
-def check_characters(characters: object, name: str) -> None:
-    if isinstance(characters, bool) or not isinstance(characters, int) or characters < 1:
-        raise ValueError(f"{name} must be a positive integer, got {characters!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.checks import check_choice
 from vpd_envs.types import Status
 
 VERBOSITIES = ("outcome", "status", "first", "full")
@@ -37,10 +38,7 @@ class EnvironmentFeedback(FeedbackSource):
     """
 
     def __init__(self, verbosity: str = "full") -> None:
-        if verbosity not in VERBOSITIES:
-            raise ValueError(
-                f"verbosity must be one of {', '.join(VERBOSITIES)}, got {verbosity!r}."
-            )
+        check_choice("verbosity", verbosity, VERBOSITIES)
         self.verbosity = verbosity
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:

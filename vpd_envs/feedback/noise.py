@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.rng import check_seed, rng_for
+from vpd_envs.feedback.checks import check_integer, is_number
+from vpd_envs.feedback.rng import rng_for
 
 
 class NoisyFeedback(FeedbackSource):
@@ -31,16 +32,16 @@ class NoisyFeedback(FeedbackSource):
         seed: int = 0,
     ) -> None:
         for name, value in (("drop", drop), ("shuffle", shuffle)):
-            if not _is_fraction(value):
+            if not is_number(value, 0, 1):
                 raise ValueError(f"{name} must be a probability from 0 to 1, got {value!r}.")
         count = isinstance(truncate, int) and not isinstance(truncate, bool) and truncate >= 0
-        fraction = isinstance(truncate, float) and _is_fraction(truncate)
+        fraction = isinstance(truncate, float) and is_number(truncate, 0, 1)
         if truncate is not None and not count and not fraction:
             raise ValueError(
                 "truncate must be a number of characters (an integer), a fraction (a float from 0 "
                 f"to 1) or None, got {truncate!r}."
             )
-        check_seed(seed)
+        check_integer("seed", seed)
         self.drop = drop
         self.shuffle = shuffle
         self.truncate = truncate
@@ -84,7 +85,3 @@ def _exchanges(
     shift = len(ordered[0])
     line = [row for group in ordered for row in group]
     return {row: line[(i + shift) % len(line)] for i, row in enumerate(line)}
-
-
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -22,8 +22,3 @@ def rng_for(seed: int, attempts: Sequence[Attempt]) -> random.Random:
             encoded = text.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8) + encoded)
     return random.Random(int.from_bytes(digest.digest()))
-
-
-def check_seed(seed: object) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, got {seed!r}.")

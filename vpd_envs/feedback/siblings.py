@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.rng import check_seed, rng_for
+from vpd_envs.feedback.checks import check_choice, check_integer
+from vpd_envs.feedback.rng import rng_for
 from vpd_envs.feedback.wording import checked_template, without_thoughts
 
 TEMPLATES = {
@@ -42,11 +43,9 @@ class SiblingFeedback(FeedbackSource):
         which: str = "first",
         seed: int = 0,
     ) -> None:
-        if show not in TEMPLATES:
-            raise ValueError(f"show must be one of {', '.join(TEMPLATES)}, got {show!r}.")
-        if which not in WHICH:
-            raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}.")
-        check_seed(seed)
+        check_choice("show", show, TEMPLATES)
+        check_choice("which", which, WHICH)
+        check_integer("seed", seed)
         self.template = checked_template(
             TEMPLATES[show] if template is None else template,
             may=("attempt", "feedback", "failed"),
