@@ -146,7 +146,7 @@ def test_the_proxy_of_the_environment_is_asked_with_its_own_password(monkeypatch
         path, headers, _ = proxy.requests[0]
     assert path == "http://far.invalid/v1/chat/completions"
     login = base64.b64encode(b"me:p@ss").decode()
-    assert headers["Proxy-Authorization"] == f"Basic {login}"
+    assert headers["proxy-authorization"] == f"Basic {login}"
     assert headers["Authorization"] == f"Bearer {KEY}"
 
 
