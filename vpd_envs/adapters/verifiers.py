@@ -18,6 +18,9 @@ Answers are judged in the process that scores, not where the model's program run
 tells: the reward `verdict`, the metric `solved`, and `status` and `feedback` in its `info`.
 """
 
+# pyright: reportMissingImports=false
+# verifiers is not among the packages that this project is developed with.
+
 from __future__ import annotations
 
 import asyncio

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, overload
 
 import gymnasium as gym
 import numpy as np
@@ -81,9 +81,11 @@ class FeedbackSource:
         return FeedbackWrapper(env, self)
 
 
-def compose(
-    env: gym.Env | VectorEnv, *sources: FeedbackSource | Callable[[Any], Any]
-) -> gym.Env | VectorEnv:
+@overload
+def compose(env: VectorEnv, *sources: FeedbackSource | Callable[[Any], Any]) -> VectorEnv: ...
+@overload
+def compose(env: gym.Env, *sources: FeedbackSource | Callable[[Any], Any]) -> gym.Env: ...
+def compose(env: Any, *sources: FeedbackSource | Callable[[Any], Any]) -> Any:
     """The environment with the sources around it; the first is the innermost, so the text of the
     last is what a learner sees. A source is an object, a source class, or any wrapper."""
     for source in sources:
