@@ -12,8 +12,8 @@ Several answers, each after the feedback on the one before, handed in through a 
     GRPOTrainer(model=..., environment_factory=environment_factory(env),
                 train_dataset=dataset(env), args=...)
 
-The second needs a chat template with tools. Wherever an `env` is taken, so is an id with the
-options of `gym.make`; but each such call loads the data again.
+The second needs a chat template with tools. Wherever an `env` is taken, so is an id (or
+`module:Class`) with its options; but each such call loads the data again.
 """
 
 from __future__ import annotations
