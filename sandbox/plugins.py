@@ -43,7 +43,7 @@ def load(what: str, name: str, known: Mapping[str, Any] | None = None) -> Any:
     if not is_import(target):
         raise ValueError(unknown(what, name, known, also=f"{FORM}, your own"))
     place, _, attribute = target.rpartition(":")
-    module = _module(what, place)
+    module = module_at(what, place)
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -60,7 +60,8 @@ def is_import(name: str) -> bool:
     return place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
 
 
-def _module(what: str, place: str) -> ModuleType:
+def module_at(what: str, place: str) -> ModuleType:
+    """The module of that name, or in that file. Raises ValueError if there is none."""
     return _module_of_file(what, Path(place)) if place.endswith(".py") else _named(what, place)
 
 
