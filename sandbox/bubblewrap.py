@@ -27,17 +27,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from sandbox.cage import (
-    PACKAGES,
-    Cage,
-    CageFailure,
-    Capacity,
-    ProcessLink,
-    environment,
-    new_uid,
-    python_command,
-)
-from sandbox.core import MIB, SandboxError
+from sandbox.boot import PACKAGES, environment, new_uid, python_command
+from sandbox.cage import Capacity, RunnerCage
+from sandbox.core import MIB, CageFailure, SandboxError
+from sandbox.link import ProcessLink
 from sandbox.local import find_packages, interpreter
 
 CAP_SYS_ADMIN = 21
@@ -75,11 +68,11 @@ class Bubblewrap:
         self._packages = find_packages(packages)
         self._as_root = new_uid() is not None and _may_administer()
 
-    def start(self) -> Cage:
+    def start(self) -> RunnerCage:
         link = _in_lasting_thread(lambda: ProcessLink(self._arguments(), environment("/tmp")))
         job_uid = new_uid() if self._as_root else None
         try:
-            return Cage(
+            return RunnerCage(
                 link,
                 writable="/tmp",
                 job_uid=job_uid,

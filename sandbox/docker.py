@@ -23,18 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sandbox.cage import (
-    PACKAGES,
-    SMALL_UIDS,
-    Cage,
-    CageFailure,
-    Capacity,
-    environment,
-    python_command,
-    readable,
-)
-from sandbox.core import MIB, SandboxError
+from sandbox.boot import PACKAGES, SMALL_UIDS, environment, python_command
+from sandbox.cage import Capacity, RunnerCage
+from sandbox.core import MIB, CageFailure, SandboxError
 from sandbox.installation import pip_install
+from sandbox.link import readable
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
@@ -108,7 +101,7 @@ class Docker:
         finally:
             api.close()
 
-    def start(self) -> Cage:
+    def start(self) -> RunnerCage:
         """On the next engine that can."""
         failures = []
         for _ in self._hosts:
@@ -121,7 +114,7 @@ class Docker:
                     log.warning("No cage on %s: %s", host, failure)
         raise CageFailure("; ".join(dict.fromkeys(failures)))
 
-    def _start_on(self, host: str) -> Cage:
+    def _start_on(self, host: str) -> RunnerCage:
         api = _connect(host)  # one per cage: closed with it, and shared with no thread or fork
         from docker.errors import DockerException
 
@@ -136,7 +129,7 @@ class Docker:
             _remove(api, name)
             api.close()
             raise
-        return Cage(
+        return RunnerCage(
             link,
             writable="/tmp",
             shared_memory="/dev/shm",
@@ -274,7 +267,7 @@ class ContainerLink:
     def __init__(self, api: Any, container: str) -> None:
         self.container = container
         self._api = api
-        self._words = bytearray()  # what came on standard error
+        self._stderr = bytearray()  # what came on standard error
         self._left = 0  # of the current piece of standard output
         self._killed = False
         try:
@@ -300,8 +293,8 @@ class ContainerLink:
             if header[0] == 1:
                 self._left = length
             else:
-                self._words += self._exactly(length, deadline)
-                del self._words[:-4000]
+                self._stderr += self._exactly(length, deadline)
+                del self._stderr[:-4000]
         self._limit_to(deadline)
         part = self._socket.recv(min(size, self._left))
         self._left -= len(part)
@@ -321,9 +314,9 @@ class ContainerLink:
             except (DockerException, OSError) as error:  # it is removed later, as a leftover
                 log.warning("Docker could not remove %s: %s", self.container, error)
             finally:
-                self.forget()
+                self.detach()
 
-    def forget(self) -> None:
+    def detach(self) -> None:
         response = getattr(self._attached, "_response", None)
         if response is not None:
             response.close()  # first, since it would flush what it reads from
@@ -331,8 +324,8 @@ class ContainerLink:
         self._socket.close()
         self._api.close()
 
-    def last_words(self) -> str:
-        return self._words.decode("utf-8", "replace")
+    def stderr_tail(self) -> str:
+        return self._stderr.decode("utf-8", "replace")
 
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()

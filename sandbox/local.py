@@ -1,4 +1,4 @@
-"""Cages without a cage: rlimited processes. For trusted programs, or where nothing better works.
+"""Cages that are mere processes with limits. For trusted programs, or where nothing better works.
 
 What it covers: CPU and wall time, memory, output, file size, open files, and (exactly as root,
 else roughly) the number of processes; leftover processes and files of a job are removed; no
@@ -31,7 +31,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sandbox.cage import PACKAGES, Cage, ProcessLink, environment, new_uid, python_command
+from sandbox.boot import PACKAGES, environment, new_uid, python_command
+from sandbox.cage import RunnerCage
+from sandbox.link import ProcessLink
 from sandbox.runner import (
     descendants,
     empty,
@@ -63,7 +65,7 @@ class Local:
         self._packages = find_packages(packages)
         remove_leftovers()
 
-    def start(self) -> Cage:
+    def start(self) -> RunnerCage:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place()))
         lock = os.open(directory, os.O_RDONLY)  # held as long as we live: see remove_leftovers
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,7 +107,7 @@ class Local:
         except BaseException:
             clean_up()
             raise
-        return Cage(
+        return RunnerCage(
             link,
             writable=str(writable),
             job_uid=job_uid,

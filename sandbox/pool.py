@@ -11,21 +11,24 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from sandbox.cage import CANCEL_LOOK_SECONDS, START_SECONDS, Cage, CageFailure, CageWornOut
+from sandbox.cage import START_SECONDS
 from sandbox.core import (
-    ATTEMPTS,
-    JOBS_PER_CAGE,
+    Backend,
+    Cage,
+    CageFailure,
     Cancelled,
     Execution,
+    IdleCageFailure,
     Job,
     SandboxError,
     cancellation,
     cancelled_by,
 )
+from sandbox.link import CANCEL_LOOK_SECONDS
 
 # A job that the machine gave no CPU is repeated, each time after such a rest.
 RESTS_SECONDS = (1.0, 4.0)
@@ -51,20 +54,19 @@ class Pool:
 
     def __init__(
         self,
-        name: str,
-        start: Callable[[], Cage],
+        backend: Backend,
         cages: int,
         *,
-        attempts: int = ATTEMPTS,
-        jobs_per_cage: int = JOBS_PER_CAGE,
+        attempts: int = 3,
+        jobs_per_cage: int = 2000,
     ) -> None:
         numbers = {"cages": cages, "attempts": attempts, "jobs_per_cage": jobs_per_cage}
         for what, number in numbers.items():
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{what} must be a positive integer, got {number!r}.")
-        self.name = name
+        self.name = backend.name
         self.cages = cages
-        self._start = start
+        self._start = backend.start
         self._attempts = attempts
         self._jobs_per_cage = jobs_per_cage
         self._python_version: str | None = None  # until a cage has started
@@ -111,7 +113,7 @@ class Pool:
                     cage = cage or self._started()
                     execution = cage.run(job, cancelled)
                     break
-                except CageWornOut as failure:
+                except IdleCageFailure as failure:
                     cage = self._discard(cage)
                     log.debug("%s cage ended between jobs: %s", self.name, failure)
                 except CageFailure as failure:
@@ -256,7 +258,7 @@ class Pool:
 
     def _begin_again_in_forked_child(self) -> None:
         for cage in self._live:
-            cage.forget()
+            cage.detach()
         self._begin()
 
     def __enter__(self) -> Pool:

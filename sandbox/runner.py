@@ -44,7 +44,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 
-CONTROL_IN, CONTROL_OUT = 3, 4  # where `cage.BOOT` put the control channel
+CONTROL_IN, CONTROL_OUT = 3, 4  # where `boot.BOOT` put the control channel
 CALL_RECURSION_LIMIT = 50_000  # as LiveCodeBench's harness sets it; plain programs have CPython's
 CALL_MODULE = "solution"  # what `__name__` is in call jobs, so that no `__main__` block runs
 VALUE_FD = 3  # where a call job finds the pipe for its value; the control channel is closed there

@@ -155,7 +155,9 @@ def judge(arguments: list[str]) -> int:
 def add_environment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", required=True, metavar="ID", help="such as vpd/Math-v0")
     parser.add_argument("--data", help="data file or folder, for environments that read one")
-    parser.add_argument("--sandbox", help="docker, bubblewrap or local (default: the strongest)")
+    parser.add_argument(
+        "--sandbox", help="docker, bubblewrap or local (default: the strongest), or module:Class"
+    )
     parser.add_argument(
         "--set",
         nargs="+",

@@ -91,7 +91,7 @@ def main(as_json: bool) -> int:
     working = [
         check.name
         for check in groups["sandboxes"]
-        if check.name in sandbox.core.BACKENDS and check.state is State.WORKS
+        if check.name in sandbox.factory.BACKENDS and check.state is State.WORKS
     ]
     everything = [check for checks in groups.values() for check in checks]
     needed = [check for check in everything if check.needed and check.state is State.BROKEN]
