@@ -31,10 +31,9 @@ from sandbox.core import (
     Job,
     SandboxError,
 )
-from sandbox.link import CANCEL_LOOK_SECONDS, Link
+from sandbox.link import CANCEL_LOOK_SECONDS, START_SECONDS, Link, receive_exactly
 from sandbox.runner import MOST_STRETCH
 
-START_SECONDS = 60.0  # a cage that is not ready by then has failed
 MOST_CONTAINERS = 4_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
 
@@ -122,14 +121,15 @@ class RunnerCage:
             CageFailure: the cage, not the program, failed.
             Cancelled: as asked.
         """
-        limits = job.limits
+        wall_seconds = job.limits.wall_seconds
+        assert wall_seconds is not None  # `Limits` has filled it in
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
         self._capacity.check(job, len(code) + len(stdin))
         self._check_modules(job)
         self.jobs += 1
-        frame = _frame(vars(limits), code, stdin, _call_bytes(job.call))
-        deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
+        frame = _frame(vars(job.limits), code, stdin, _call_bytes(job.call))
+        deadline = time.monotonic() + wall_seconds + self._grace_seconds
         # It may still be cleaning up after the last job. Where it cannot, it is gone instead.
         try:
             self._send(frame, deadline)
@@ -137,12 +137,12 @@ class RunnerCage:
         except CageFailure as failure:
             raise (failure if self._is_ready else IdleCageFailure(str(failure))) from failure
         self._is_ready = False
-        result, blobs = self._result(limits.wall_seconds, cancelled)
+        result, blobs = self._result(wall_seconds, cancelled)
         try:
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
             err = err.replace(self._program, b"solution.py")
-            return self._explained(_execution(job, result, out, err, value))
+            return self._with_hint(_execution(job, result, out, err, value))
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
 
@@ -190,8 +190,8 @@ class RunnerCage:
                     "for Docker, `vpd sandbox build`), or drop the job: this is no verdict."
                 )
 
-    def _explained(self, execution: Execution) -> Execution:
-        """Says of a module that no cage has that it is not the program's mistake to hope for it."""
+    def _with_hint(self, execution: Execution) -> Execution:
+        """Adds to a ModuleNotFoundError which modules programs can import."""
         last_line = execution.stderr.rstrip().rpartition("\n")[2]
         found = re.match(r"ModuleNotFoundError: No module named '(\w+)[.\w]*'", last_line)
         if not found or found[1] in (*self._modules, *sys.stdlib_module_names):
@@ -235,22 +235,16 @@ class RunnerCage:
     def _receive(self, size: int, deadline: float) -> bytes:
         if not 0 <= size <= LARGEST_FRAME_BYTES:
             raise CageFailure(f"it announced {size} bytes")
-        data = bytearray()
-        while len(data) < size:
-            try:
-                part = self.link.receive(min(size - len(data), 1 << 20), deadline)
-            except OSError as error:
-                raise self._failure(error) from error
-            if not part:
-                raise self._failure(None)
-            data += part
-        return bytes(data)
+        try:
+            return receive_exactly(self.link, size, deadline)
+        except (OSError, EOFError) as error:
+            raise self._failure(error) from error
 
-    def _failure(self, error: OSError | None) -> CageFailure:
+    def _failure(self, error: OSError | EOFError) -> CageFailure:
         if isinstance(error, TimeoutError):
             return CageFailure("it did not answer in time")
-        words = self.link.stderr_tail().strip()
-        return CageFailure("it ended" + (f", saying: {words}" if words else " without a word"))
+        said = self.link.stderr_tail().strip()
+        return CageFailure("it ended" + (f", saying: {said}" if said else " without a word"))
 
 
 def _imports(name: str, code: str) -> bool:

@@ -273,10 +273,10 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
 def exit_code(execution: Execution) -> int:
     """What a shell gets to see of an execution; RUN_EPILOGUE has the table."""
     if execution.status is ExecutionStatus.CRASH:
-        return 128 + execution.signal
+        return 128 + (execution.signal or 0)
     if execution.status is ExecutionStatus.ERROR:
         return execution.exit_code or 1  # a call without a value fails, even if exit code 0 came
-    return EXIT_CODES.get(execution.status, execution.exit_code)
+    return EXIT_CODES.get(execution.status, execution.exit_code or 0)
 
 
 def summary(execution: Execution, limits: Limits) -> str:

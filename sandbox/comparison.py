@@ -129,7 +129,7 @@ class Floats:
         _check_tolerances(self)
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        absolute, relative = _decimal(str(self.absolute)), _decimal(str(self.relative))
+        absolute, relative = Decimal(str(self.absolute)), Decimal(str(self.relative))
 
         def same(token: str, wanted: str) -> bool:
             if token == wanted:
@@ -218,7 +218,7 @@ class IgnoreCase:
             raise ValueError(f"The checker {self.rule.name} has to ignore case by itself.")
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        return self.rule(output.casefold(), expected.casefold(), input)
+        return rule(self.rule)(output.casefold(), expected.casefold(), input)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Checker:
         except Exception as error:
             raise CheckerError(
                 f"The checker {self.name} raised {type(error).__name__} ({error}) on the output "
-                f"{output[:100]!r}. It must return True or False for any text: mend it there."
+                f"{output[:100]!r}. It must return True or False for any text: fix it there."
             ) from error
         if not isinstance(same, bool):
             raise CheckerError(f"The checker {self.name} must return True or False, got {same!r}.")
@@ -273,7 +273,7 @@ def same_value(value: Any, expected: Any, *, absolute: float = 0.0, relative: fl
     agree within the tolerances of `Floats`. Works without recursion, so any depth is fine.
     """
     tolerant = bool(absolute or relative)
-    tolerances = _decimal(str(absolute)), _decimal(str(relative))
+    tolerances = Decimal(str(absolute)), Decimal(str(relative))
     pairs = [(value, expected)]
     while pairs:
         a, b = pairs.pop()
@@ -331,8 +331,8 @@ def _decimal(text: str) -> Decimal | None:
         return None
 
 
-def _number(value: float | Decimal) -> Decimal | None:
-    return _decimal(str(int(value) if isinstance(value, bool) else value))
+def _number(value: float | Decimal) -> Decimal:
+    return Decimal(str(int(value) if isinstance(value, bool) else value), CONTEXT)
 
 
 def _equal_decimals(token: str, wanted: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 MIB = 1 << 20
 
@@ -100,8 +100,7 @@ class Limits:
         for name, value in vars(self).items():
             if value is None and name in ("wall_seconds", "cpu_seconds"):
                 continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and 0 < value < math.inf):
+            if not _is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
             if value > LARGEST_LIMITS[name]:
                 most = LARGEST_LIMITS[name]
@@ -117,6 +116,10 @@ class Limits:
             wall = min(wall, LARGEST_LIMITS["wall_seconds"])
         object.__setattr__(self, "wall_seconds", wall)
         object.__setattr__(self, "cpu_seconds", wall if cpu is None else cpu)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

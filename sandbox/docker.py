@@ -35,7 +35,7 @@ LABEL = "vpd-sandbox.owner"  # of the process whose cage it is; see _owner
 RECIPE_LABEL = "vpd-sandbox.recipe"  # of an image: what image/build made it from
 MOST_INODES = 1 << 16  # of a container, in each place that a job can write; the runner allows fewer
 SHARED_MEMORY_BYTES = 64 * MIB
-ENGINE_SECONDS = 60.0  # for any one answer of the engine
+ENGINE_SECONDS = 60  # for any one answer of the engine
 
 log = logging.getLogger("sandbox")
 
@@ -229,6 +229,7 @@ def _connect(host: str) -> Any:
     try:
         import docker
         from docker.errors import DockerException
+        from docker.utils import kwargs_from_env
     except ImportError as error:
         raise SandboxError(
             f"The package docker is not installed ({error}). "
@@ -236,7 +237,7 @@ def _connect(host: str) -> Any:
         ) from error
 
     try:
-        settings = docker.utils.kwargs_from_env(environment={**os.environ, "DOCKER_HOST": host})
+        settings = kwargs_from_env(environment={**os.environ, "DOCKER_HOST": host})
         api = docker.APIClient(version="auto", timeout=ENGINE_SECONDS, **settings)
         api.ping()
     except (DockerException, OSError) as error:

@@ -83,7 +83,7 @@ class StdinTest:
         if isinstance(self.rule, Checker):  # nothing else looks at it
             stdin = self.stdin
             stdin = stdin if isinstance(stdin, str) else stdin.decode("utf-8", "replace")
-        return self.rule(execution.stdout, self.expected, stdin)
+        return rule(self.rule)(execution.stdout, self.expected, stdin)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class CallTest:
 
     def passes(self, execution: Execution) -> bool:
         arguments = json.dumps(self.call.arguments) if isinstance(self.rule, Checker) else ""
-        return self.rule(execution.value, self.expected, arguments)
+        assert execution.value is not None
+        return rule(self.rule)(execution.value, self.expected, arguments)
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class AssertTest:
         )
 
     def passes(self, execution: Execution) -> bool:
+        assert execution.value is not None
         report = json.loads(execution.value)
         if "unfit" in report:
             raise unfit(self.tests, report["unfit"])

@@ -1,4 +1,4 @@
-"""How the host reaches a runner: `Link`, and the one to a process of ours."""
+"""How the host reaches what it started: `Link`, and the one to a process of ours."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+START_SECONDS = 60.0  # a process that is not ready by then has failed
 CANCEL_LOOK_SECONDS = 0.05  # how often a caller who may be cancelled looks whether that is so
 
 log = logging.getLogger("sandbox")
@@ -44,14 +45,33 @@ class Link(Protocol):
         ...
 
 
+def receive_exactly(link: Link, size: int, deadline: float) -> bytes:
+    """So many bytes. Raises OSError as `Link.receive`, and EOFError if the other end is gone."""
+    data = bytearray()
+    while len(data) < size:
+        if data and time.monotonic() > deadline:  # it sends little by little
+            raise TimeoutError("it did not answer in time")
+        part = link.receive(min(size - len(data), 1 << 20), deadline)
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
 class ProcessLink:
-    """A runner that is a process of ours, on the other end of a socket pair."""
+    """A process of ours, on the other end of a socket pair, which is its standard input.
+
+    stdout: its standard output; by default, the socket as well.
+    before_kill: called with its number before it is killed.
+    after_kill: called once it is dead.
+    """
 
     def __init__(
         self,
         command: list[str],
         environment: dict[str, str],
         *,
+        stdout: int | None = None,
         before_kill: Callable[[int], None] = lambda pid: None,
         after_kill: Callable[[], None] = lambda: None,
     ) -> None:
@@ -62,8 +82,8 @@ class ProcessLink:
         try:
             self.process = subprocess.Popen(
                 command,
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno() if stdout is None else stdout,
                 stderr=subprocess.PIPE,
                 env=environment,
                 cwd="/",
@@ -74,6 +94,8 @@ class ProcessLink:
             raise
         finally:
             theirs.close()
+        assert self.process.stderr is not None
+        self._stderr = self.process.stderr
 
     def send(self, data: bytes, deadline: float) -> None:
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
@@ -96,18 +118,22 @@ class ProcessLink:
                     self.process.wait(timeout=30)
                     self._after_kill()
                 except (subprocess.TimeoutExpired, OSError) as error:
-                    log.warning("A cage left something behind: %s", error)
-                self.detach()
+                    log.warning("A process left something behind: %s", error)
+                self._close()
 
     def detach(self) -> None:
+        self.process.returncode = 0  # or it would be waited for, and missed with a warning
+        self._close()
+
+    def _close(self) -> None:
         self._socket.close()
-        self.process.stderr.close()
+        self._stderr.close()
 
     def stderr_tail(self) -> str:
         words = b""
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile, by another thread
-            while len(words) < 4000 and select.select([self.process.stderr], [], [], 0.2)[0]:
-                part = os.read(self.process.stderr.fileno(), 4000)
+            while len(words) < 4000 and select.select([self._stderr], [], [], 0.2)[0]:
+                part = os.read(self._stderr.fileno(), 4000)
                 if not part:
                     break
                 words += part

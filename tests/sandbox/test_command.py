@@ -437,7 +437,7 @@ def test_an_interrupted_build_takes_its_processes_and_files_along(tmp_path):
         out, err = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    assert b"_Stopped" in err
+    assert b"signals.Stopped" in err
     assert b"missed" not in out + err
     assert not any(map(alive, below))
     assert list(tmp_path.iterdir()) == []

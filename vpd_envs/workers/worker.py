@@ -2,7 +2,7 @@
 
 Frames on the control channel, both ways: 4 bytes big-endian length, and that many bytes of JSON.
 The host sends the arguments of a call as a list. Back comes {"ready": true} or {"failed": TEXT}
-once, and for every call {"value": ...}, {"error": [CLASS NAME, TEXT]} or {"memory": true}; "worn"
+once, and for every call {"value": ...}, {"error": [CLASS NAME, TEXT]} or {"memory": true}; "retire"
 beside it says whether this process should be replaced.
 """
 
@@ -112,17 +112,17 @@ def main() -> None:
 
 
 def serve(channel: Channel, function: Callable[..., Any], settings: dict[str, Any]) -> None:
-    """Answer calls until the host hangs up or this process is worn."""
+    """Answer calls until the host hangs up or this process should be replaced."""
     most_resident = resident_bytes() + settings["memory_bytes"] // 2
-    worn = False
+    retire = False
     calls = 0
-    while not worn:
+    while not retire:
         arguments = channel.receive()
         with channel.hangup_ends_us:
             reply = replied(function, arguments)
         calls += 1
-        worn = calls >= settings["calls"] or resident_bytes() > most_resident
-        channel.send(reply | {"worn": worn})
+        retire = calls >= settings["calls"] or resident_bytes() > most_resident
+        channel.send(reply | {"retire": retire})
 
 
 def replied(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
