@@ -133,7 +133,8 @@ def _reasons_against(tree: ast.Module) -> Iterator[str]:
     modules, patches = _imported(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
-            targets = [node.target] if not hasattr(node, "targets") else node.targets
+            has_one = isinstance(node, ast.AugAssign | ast.AnnAssign)
+            targets = [node.target] if has_one else node.targets
             for target in targets:
                 if _is_of_module(target, modules):
                     yield f"{ast.unparse(target)} is changed in the tests' process alone"
