@@ -47,7 +47,7 @@ def unfit(tests: str, reason: str) -> ValueError:
 
 @lru_cache(maxsize=1024)
 def functions_of(tests: str) -> tuple[str, ...] | None:
-    """The names to take from the program if nobody says them. None: all that are not builtin.
+    """The names to take from the program if `functions` is not given. None: all but builtins.
 
     Tests that use no other name must be about a function that is named like a builtin.
 

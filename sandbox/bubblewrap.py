@@ -38,7 +38,8 @@ IMPORTABLE = "/packages"
 
 
 class Bubblewrap:
-    """
+    """Starts processes in namespaces of their own, each of which is a cage.
+
     Args:
         tmp_bytes: how much all files of a job may take together.
         packages: what programs may import besides the standard library. One that is not installed
@@ -107,7 +108,7 @@ class Bubblewrap:
 
 
 def _may_administer() -> bool:
-    """Root of a container often may not; it is then treated as an ordinary user."""
+    """Whether we may mount and the like. Root of a container often may not."""
     status = Path("/proc/self/status").read_text()
     capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
     return bool(capabilities >> CAP_SYS_ADMIN & 1)
@@ -142,7 +143,7 @@ _requests_lock = threading.Lock()
 
 
 def _in_lasting_thread(start: Callable[[], ProcessLink]) -> ProcessLink:
-    """bwrap dies with the *thread* that started it, so that must be one that never ends."""
+    """Call `start` in a thread that never ends: bwrap dies with the *thread* that started it."""
     global _requests
     with _requests_lock:
         if _requests is None:

@@ -380,7 +380,7 @@ def _read_standard_input() -> bytes:
 def _open(name: str, job: Job) -> Sandbox:
     try:
         box = sandbox.make(name, cages=1)
-        options = _room(box.name, job) if name in NAMES else {}
+        options = _larger_cage(box.name, job) if name in NAMES else {}
         if options:
             box.close()
             box = sandbox.make(box.name, cages=1, **options)
@@ -389,8 +389,8 @@ def _open(name: str, job: Job) -> Sandbox:
     return box
 
 
-def _room(name: str, job: Job) -> dict[str, int]:
-    """Cages have room for the default limits. A job that asks for more gets one made to measure."""
+def _larger_cage(name: str, job: Job) -> dict[str, int]:
+    """Options for a cage that is large enough for the job; none where the usual one is."""
     limits, default = job.limits, Limits()
     files_bytes = limits.file_bytes + len(job.stdin) + len(job.code)
     if (

@@ -1,4 +1,4 @@
-"""When what a program gave counts as what was expected. Pure functions of any texts.
+"""Rules that say whether an output is as expected. They are pure functions of any texts.
 
 A rule is called with `(output, expected, input)` and says True or False. The rules here never raise
 and take time and memory linear in the texts (times a logarithm for `Unordered` and `Json`),
@@ -15,7 +15,6 @@ answers (see `Checker`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections import Counter
@@ -23,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Protocol
+
+from sandbox.plugins import unknown
 
 
 class Rule(Protocol):
@@ -52,15 +53,13 @@ def rule(name: str | Rule, **options: Any) -> Rule:
             )
         return name if isinstance(name, OWN_RULES) else Checker(name)
     if name not in RULES:
-        close = difflib.get_close_matches(name, RULES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown rule {name!r}. Choose one of: {', '.join(RULES)}.{hint}")
+        raise ValueError(unknown("rule", name, RULES))
     ignore_case = options.pop("ignore_case", False)
     known = [field.name for field in dataclasses.fields(RULES[name])]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
+    wrong = sorted(options.keys() - set(known))
+    if wrong:
         raise ValueError(
-            f"The rule {name!r} has no option {unknown[0]!r}. "
+            f"The rule {name!r} has no option {wrong[0]!r}. "
             f"Its options: {', '.join([*known, 'ignore_case'])}."
         )
     chosen = RULES[name](**options)
@@ -208,7 +207,7 @@ class Json:
 
 @dataclass(frozen=True)
 class IgnoreCase:
-    """Another rule of this module, without the difference of upper and lower case: Yes is YES."""
+    """Another rule of this module, with upper and lower case taken as equal: Yes is YES."""
 
     rule: Rule | str
 
@@ -373,7 +372,7 @@ INT_DIGITS = 640
 
 
 def _containers(text: str) -> int:
-    """How many lists and objects a JSON text has, if its strings have no brackets; else, more."""
+    """How many lists and objects a JSON text has at most: brackets in its strings count, too."""
     return text.count("[") + text.count("{")
 
 

@@ -41,7 +41,8 @@ log = logging.getLogger("sandbox")
 
 
 class Docker:
-    """
+    """Starts containers, each of which is a cage.
+
     Args:
         hosts: addresses of engines, in the form of DOCKER_HOST. None: what DOCKER_HOST lists,
             separated by commas or spaces, else the engine of this machine.
@@ -81,7 +82,7 @@ class Docker:
         failures = []
         for host in self._hosts:
             try:
-                self._look_over(host)
+                self._prepare_engine(host)
             except SandboxError as error:
                 failures.append(str(error))
         if len(failures) == len(self._hosts):
@@ -89,7 +90,7 @@ class Docker:
         for failure in failures:
             log.warning("Going on without one engine: %s", failure)
 
-    def _look_over(self, host: str) -> None:
+    def _prepare_engine(self, host: str) -> None:
         api = _connect(host)
         from docker.errors import DockerException
 
@@ -102,7 +103,7 @@ class Docker:
             api.close()
 
     def start(self) -> RunnerCage:
-        """On the next engine that can."""
+        """A new container, on the next engine that can start one."""
         failures = []
         for _ in self._hosts:
             host = self._hosts[next(self._next_host)]
@@ -192,7 +193,7 @@ class Docker:
             )
 
     def _remove_leftovers(self, api: Any) -> None:
-        """Containers of processes of this machine that are gone. They end by themselves, mostly."""
+        """Remove containers whose process, one of this machine, is gone. Most end by themselves."""
         for container in api.containers(all=True, filters={"label": LABEL}):
             owner, _, pid = container["Labels"][LABEL].rpartition(":")
             if owner == _owner() and not Path("/proc", pid).exists():
@@ -200,7 +201,7 @@ class Docker:
 
 
 def addresses(given: Sequence[str] | None = None) -> list[str]:
-    """Of the engines: those given, else those of DOCKER_HOST, else this machine's own.
+    """The addresses of the engines: those given, else those of DOCKER_HOST, else this machine's.
 
     Raises:
         ValueError: no address, or a text instead of several.
@@ -213,15 +214,14 @@ def addresses(given: Sequence[str] | None = None) -> list[str]:
 
 
 def recipe() -> str:
-    """What image/build labels the image with that it makes now: a hash of itself and of what it
-    builds from."""
+    """The label that image/build gives to an image: a hash of that script and of the Dockerfile."""
     folder = Path(__file__).with_name("image")
     sources = (folder / "Dockerfile").read_bytes() + (folder / "build").read_bytes()
     return hashlib.sha256(sources).hexdigest()[:16]
 
 
 def _owner() -> str:
-    """This machine and process namespace: only here do process numbers mean what they do to us."""
+    """This machine and process namespace. Elsewhere the same process number is another process."""
     return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
 
 

@@ -383,7 +383,7 @@ def _run(
             failure = error
             break
         outcome = _outcome(test, execution)
-        results.append(Result(number, outcome, _kept(execution, outcome)))
+        results.append(Result(number, outcome, _shortened(execution, outcome)))
         if stop_at_first_failure and outcome is not Outcome.PASSED:
             break
     return _Part(tuple(results), failure)
@@ -395,8 +395,8 @@ def _outcome(test: Test, execution: Execution) -> Outcome:
     return Outcome(execution.status.value)
 
 
-def _kept(execution: Execution, outcome: Outcome) -> Execution:
-    """Nobody looks at 100 right outputs of 16 MB, nor at as much noise on stderr."""
+def _shortened(execution: Execution, outcome: Outcome) -> Execution:
+    """The execution, with its outputs cut if the test passed: they may be long and many."""
     longest = max(len(execution.stdout), len(execution.stderr))
     if outcome is not Outcome.PASSED or longest <= KEPT_CHARACTERS:
         return execution

@@ -130,14 +130,14 @@ class ProcessLink:
         self._stderr.close()
 
     def stderr_tail(self) -> str:
-        words = b""
+        said = b""
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile, by another thread
-            while len(words) < 4000 and select.select([self._stderr], [], [], 0.2)[0]:
+            while len(said) < 4000 and select.select([self._stderr], [], [], 0.2)[0]:
                 part = os.read(self._stderr.fileno(), 4000)
                 if not part:
                     break
-                words += part
-        return words.decode("utf-8", "replace")
+                said += part
+        return said.decode("utf-8", "replace")
 
 
 def readable(connection: socket.socket, seconds: float) -> bool:
