@@ -5,7 +5,6 @@ Environments, feedback sources, algorithms, engines and sandboxes are all found 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -20,6 +19,8 @@ FORM = "module:Class or path/to/file.py:Class"
 def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> str:
     """What to say of a name that is not known: the closest ones, all there are (of many, the first
     30), and `also`, another form that a name may have."""
+    import difflib  # only now, so that `import sandbox` is quick
+
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     more = f" and {len(known) - 30} more" if len(known) > 30 else ""

@@ -158,7 +158,9 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
         "--env", required=True, metavar="ID", help=f"such as vpd/Math-v0; your own: {FORM}"
     )
     parser.add_argument("--data", help="data file or folder, for environments that read one")
-    parser.add_argument("--sandbox", help="docker, bubblewrap or local (default: the strongest)")
+    parser.add_argument(
+        "--sandbox", help="docker, bubblewrap or local (default: the strongest), or module:Class"
+    )
     parser.add_argument(
         "--set",
         nargs="+",

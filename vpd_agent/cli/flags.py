@@ -34,7 +34,8 @@ class ProblemOptions:
     data: str | None = None
     """Data file or folder, for environments that read one."""
     sandbox: str | None = None
-    """Cage of untrusted programs: docker, bubblewrap, local; default: the strongest that works."""
+    """What runs untrusted programs: docker, bubblewrap, local, or module:Class; default: the
+    strongest that works."""
     set: tuple[str, ...] = ()
     """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half. Those
     there are: vpd envs ID."""
