@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import tyro
 
@@ -21,20 +20,26 @@ if TYPE_CHECKING:
     from vpd_agent.model.policy import Policy
     from vpd_agent.rollout.environment import EnvironmentSpec
 
+RENAMED = {  # flags, and keys of configuration files, that have another name now
+    "setting": "preset",
+    "distil_on": "distill_on",
+    "normaliser": "normalizer",
+}
 FEEDBACK_HELP = (
     "Sources of feedback, from the innermost to the outermost, joined by '+', such as "
-    "status+siblings+noisy:drop=0.2. "
+    "status+siblings+noisy:drop=0.2; your own as module:Class. "
 ) + "; ".join(f"{name}: {source.meaning}" for name, source in SOURCES.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemOptions:
     env: str
-    """Gymnasium id, e.g. vpd/MiniCode-v0; your own as module:Name-v0."""
+    """Gymnasium id, e.g. vpd/MiniCode-v0; your own as module:Name-v0 or module:Class."""
     data: str | None = None
     """Data file or folder, for environments that read one."""
     sandbox: str | None = None
-    """Cage of untrusted programs: docker, bubblewrap, local; default: the strongest that works."""
+    """Where untrusted programs run: docker, bubblewrap, local, your own as module:Class; default:
+    the strongest that works."""
     set: tuple[str, ...] = ()
     """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half. Those
     there are: vpd envs ID."""
@@ -63,8 +68,8 @@ class ModelOptions:
     """A folder, a model of the Hugging Face hub, or one of the tiny preset: 'tiny' (random
     weights), 'tiny-warm' (for vpd/MiniCode-v0), 'tiny-code' (writes short programs)."""
     engine: str = "hf"
-    """What samples the answers: hf (transformers, in this process), vllm (in this process too), or
-    the address of a vLLM server, such as http://127.0.0.1:8000."""
+    """What samples the answers: hf (transformers, in this process), vllm (in this process too), the
+    address of a vLLM server, such as http://127.0.0.1:8000, or your own as module:Class."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -113,7 +118,8 @@ class ModelOptions:
             with phase(f"Loading the model {self.model}", quiet=quiet):
                 policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
         policy.precision = self.precision
-        policy.model.to(device or self.chosen_device)
+        # Transformers' annotation of `to` has lost `self`.
+        cast(torch.nn.Module, policy.model).to(device or self.chosen_device)
         if self.lora_rank is not None:
             from vpd_agent.model.lora import add_lora
 
@@ -172,9 +178,10 @@ def warm_policy(name: str, quiet: bool) -> Policy:
 
 @dataclass(frozen=True)
 class FlagGroup:
-    """A dataclass whose fields are flags. Without a default, those that lack one are required.
+    """A dataclass whose fields are flags. Those without a default are required.
 
-    prefix: before the names of its flags, as in --template.failed.
+    default: an object of the class, in which tyro.MISSING stands for what must be given.
+    prefix: before the names of its flags, such as "template." for --template.failed.
     """
 
     kind: type
@@ -182,18 +189,23 @@ class FlagGroup:
     prefix: str = ""
 
 
-def parse(prog: str, arguments: Sequence[str], *, description: str = "", **parts: FlagGroup) -> Any:
-    """The parts, as attributes of one object. The last of a repeated flag counts.
+def parse(
+    prog: str, arguments: Sequence[str], *, description: str = "", **groups: FlagGroup
+) -> Any:
+    """What the arguments say for each group, as attributes of one object.
 
-    Exits with code 2 on a bad flag, with 0 after --help.
+    The last of a repeated flag counts.
+
+    Exits with code 2 on a bad flag, with 0 after --help. Raises ValueError for a renamed flag.
     """
-    fields = []
-    for name, part in parts.items():
-        kind = Annotated[part.kind, tyro.conf.arg(name=part.prefix)]
-        given = {} if part.default is None else {"default": part.default}
-        fields.append((name, kind, field(**given)))
+    refuse_renamed(arguments, flag_types(groups))
+    attributes = []
+    for name, group in groups.items():
+        kind = Annotated[group.kind, tyro.conf.arg(name=group.prefix.removesuffix("."))]
+        given = {} if group.default is None else {"default": group.default}
+        attributes.append((name, kind, field(**given)))
     return tyro.cli(
-        make_dataclass("Arguments", fields, frozen=True),
+        make_dataclass("Arguments", attributes, frozen=True),
         prog=prog,
         description=description,
         args=list(arguments),
@@ -201,11 +213,29 @@ def parse(prog: str, arguments: Sequence[str], *, description: str = "", **parts
     )
 
 
-def unknown(what: str, name: str, known: Collection[str]) -> str:
-    """What to say of a name that is none of those known."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {what} {name!r}; choose from {', '.join(known)}.{hint}"
+def flag_types(groups: Mapping[str, FlagGroup]) -> dict[str, Any]:
+    """The type of every flag of the groups, by its name in a file: with underscores, and with dots
+    between the parts of a nested one."""
+    return dict(pair for group in groups.values() for pair in _flag_types(group.kind, group.prefix))
+
+
+def _flag_types(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    for each in fields(kind):
+        hint, name = hints[each.name], f"{prefix}{each.name}"
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _flag_types(hint, f"{name}.")
+        else:
+            yield name, hint
+
+
+def refuse_renamed(arguments: Sequence[str], known: Collection[str] = ()) -> None:
+    """Raise ValueError for a flag that has another name now, and is none of those known."""
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name in RENAMED and name not in known:
+            new = RENAMED[name].replace("_", "-")
+            raise ValueError(f"--{name.replace('_', '-')} is now called --{new}.")
 
 
 def open_sandbox(environment: Any) -> str | None:

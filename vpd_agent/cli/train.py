@@ -7,16 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandbox.plugins import FORM
 from vpd_agent.cli.config_file import (
     differences,
     other_software,
     same_options,
     saved,
 )
-from vpd_agent.cli.flags import (
-    open_sandbox,
-    unknown,
-)
+from vpd_agent.cli.flags import open_sandbox
 from vpd_agent.cli.train_flags import TrainOptions, read_arguments
 from vpd_agent.console import phase, say
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
@@ -34,12 +32,11 @@ def train(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         say(
             f"usage: vpd train ALGORITHM --env ID --model MODEL --out DIR …\n"
-            f"ALGORITHM is one of {', '.join(ALGORITHMS)}; vpd train ALGORITHM --help tells more."
+            f"ALGORITHM is one of {', '.join(ALGORITHMS)}, or your own: {FORM}; "
+            f"vpd train ALGORITHM --help tells more."
         )
         return 0 if arguments else 2
     name, *rest = arguments
-    if name not in ALGORITHMS:
-        raise ValueError(unknown("algorithm", name, ALGORITHMS))
     return _train(*read_arguments(name, rest))
 
 
