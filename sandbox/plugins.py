@@ -19,13 +19,18 @@ FORM = "module:Class or path/to/file.py:Class"
 def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> str:
     """What to say of a name that is not known: the closest ones, all there are (of many, the first
     30), and `also`, another form that a name may have."""
-    import difflib  # only now, so that `import sandbox` is quick
-
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = did_you_mean(name, known)
     more = f" and {len(known) - 30} more" if len(known) > 30 else ""
     there = f" There are {', '.join([*known][:30])}{more}" if known else " There are none"
     return f"Unknown {what} {name!r}.{hint}{there}{f'; or {also}' if also else ''}."
+
+
+def did_you_mean(name: str, known: Collection[str], n: int = 2) -> str:
+    """ " Did you mean 'x' or 'y'?" with the n closest of those known; empty if none is close."""
+    import difflib  # only now, so that `import sandbox` is quick
+
+    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def load(what: str, name: str, known: Mapping[str, Any] | None = None) -> Any:

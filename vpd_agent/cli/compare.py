@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpd_agent.cli.config_file import differences, other_software, saved
-from vpd_agent.cli.flags import (
+from vpd_agent.cli.flags import FlagGroup, parse, refuse_renamed
+from vpd_agent.cli.train_flags import read_arguments
+from vpd_agent.console import bars, phase, print_table, say
+from vpd_agent.runs.record import check_format, differences, other_software, saved
+from vpd_agent.runs.run_folder import CONFIG
+from vpd_agent.train.options import (
     EnvironmentOptions,
-    FlagGroup,
+    TrainOptions,
     check_model,
     open_sandbox,
-    parse,
-    unknown,
     warm_policy,
 )
-from vpd_agent.cli.train_flags import TrainOptions, read_arguments
-from vpd_agent.console import bars, phase, print_table, say
-from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.data.provenance import differences as told_differences
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class CompareOptions(EnvironmentOptions):
     model: str = "tiny-warm"
     """The model that every run starts from, as in vpd train."""
     algorithms: tuple[str, ...] = ("vpd", "sdpo", "grpo")
-    """Each trains once with every seed."""
+    """Each trains once with every seed; your own as module:Class or path/to/file.py:Class."""
     seeds: tuple[int, ...] = (0,)
     """Of the runs."""
     steps: int = 200
@@ -47,7 +46,7 @@ class CompareOptions(EnvironmentOptions):
 
 
 def compare(arguments: list[str]) -> int:
-    from vpd_agent.algorithms import ALGORITHMS
+    from vpd_agent.algorithms import algorithm_class
     from vpd_agent.evaluation import compare as head_to_head
     from vpd_agent.tiny.warmup import RECIPES
 
@@ -58,9 +57,9 @@ def compare(arguments: list[str]) -> int:
         description="Options after '--' go to every vpd train.",
         options=FlagGroup(CompareOptions),
     ).options
+    refuse_renamed(extra)
     for name in options.algorithms:
-        if name not in ALGORITHMS:
-            raise ValueError(unknown("algorithm", name, ALGORITHMS))
+        algorithm_class(name)
     if options.jobs < 1 or options.steps < 1 or not options.seeds or not options.algorithms:
         raise ValueError(
             "--jobs and --steps must be at least 1, and a seed and an algorithm given."
@@ -128,9 +127,11 @@ def _check_finished(runs: list[Run], arguments: list[str]) -> None:
     """Raises ValueError if a run that would be kept is not what would be trained in its place."""
     fingerprints: dict[str, Any] = {}
     for run in runs:
-        options, *parts = read_arguments(run.algorithm, [*arguments, *run.arguments()])
-        fingerprints = fingerprints or _fingerprints(options)
-        there, here = json.loads((run.path / CONFIG).read_text()), saved(*parts, options)
+        check_format(run.path)
+        new = read_arguments(run.algorithm, [*arguments, *run.arguments()])
+        fingerprints = fingerprints or _fingerprints(new.options)
+        here = saved(new.algorithm, new.config, new.template, new.options)
+        there = json.loads((run.path / CONFIG).read_text())
         told = [
             f"{name} is {old!r} there, {new!r} here"
             for name, (old, new) in differences(there, here).items()

@@ -12,32 +12,27 @@ A run's own config.json is such a file too, its flags in the sections that name 
 
 from __future__ import annotations
 
-import difflib
-import io
+import copy
 import json
-import math
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import asdict, dataclass, fields, is_dataclass, make_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
-import tyro
-
-from vpd_agent.cli.flags import FlagGroup
-from vpd_envs.catalog import parsed_options
-from vpd_envs.data.provenance import NOT_JUDGING, commit, versions
-from vpd_envs.data.provenance import differences as told_differences
+from sandbox.plugins import did_you_mean
+from vpd_agent.cli.flags import RENAMED, FlagGroup, flag_types
+from vpd_agent.runs.record import NOT_FLAGS, UNSAVED
 
 SECTIONS = ("algorithm", "config", "options")  # of a run's config.json, with flags; and "template"
-NOT_FLAGS = ("versions", "commit", "fingerprints")  # entries of it that are there to be read
-UNSAVED = ("config", "resume")  # flags that say how a run is begun, not what it is
-PACKAGES = (  # whose versions may change what a run does
-    *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
-    *("math-verify", "reasoning-gym", "datasets"),
-)
-HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
+WORDS: dict[Any, str] = {  # for the types of values
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
 
 
 @dataclass(frozen=True)
@@ -75,68 +70,24 @@ def read(path: Path) -> list[ConfigEntry]:
     return list(entries.values())
 
 
-def as_arguments(entries: Iterable[ConfigEntry], parts: Mapping[str, FlagGroup]) -> list[str]:
-    """The entries as a command line, to stand before what a person typed.
+def with_defaults(
+    groups: Mapping[str, FlagGroup], entries: Iterable[ConfigEntry]
+) -> dict[str, FlagGroup]:
+    """The groups of flags with the values of a file in their defaults, which each of them has.
 
     Raises ValueError that names the place for a key that is no flag, with the closest that is, and
-    for a value that the flag does not take.
+    for a value of another type than the flag's. What a class checks by itself is checked when the
+    command line has been read, as that may change the values again.
     """
-    known = flags(parts)
-    result = []
-    for entry in entries:
-        if entry.key in UNSAVED or entry.key not in known:
-            raise ValueError(f"{entry.place}: unknown key {entry.key!r}. {_hint(entry.key, known)}")
-        result += _as_flag(entry, known[entry.key])
-    return result
-
-
-def flags(parts: Mapping[str, FlagGroup]) -> dict[str, Any]:
-    """The type of every flag of the parts, by the name that a file has for it."""
-    return dict(kv for part in parts.values() for kv in _flags(part.kind, part.prefix))
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What the flags of two saved configurations differ in, harmless ones apart:
-    name → (old, new)."""
-    flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
-    a, b = (dict(_leaves(json.loads(json.dumps(c)))) for c in flags_of)
-    harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
+    known = flag_types(groups)
+    values = {entry.key: _value(entry, known) for entry in entries}
     return {
-        name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
-        for name in dict.fromkeys([*a, *b])
-        if name not in harmless and a.get(name) != b.get(name)
+        name: replace(group, default=_filled(group.default, values, group.prefix))
+        for name, group in groups.items()
     }
 
 
-def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """In words, what else two saved configurations were made with; empty if with the same."""
-    return told_differences(*({k: c.get(k) for k in ("versions", "commit")} for c in (old, new)))
-
-
-def same_options(old: Sequence[str] | None, new: Sequence[str] | None) -> bool:
-    """Whether two values of --set mean the same to an environment's verdicts."""
-    a, b = (parsed_options(given or ()) for given in (old, new))
-    return all(a.get(k) == b.get(k) for k in {*a, *b}.difference(NOT_JUDGING))
-
-
-def saved(algorithm: Any, config: Any, template: Any, options: Any) -> dict[str, Any]:
-    """What a run writes into its config.json: all that repeats it when read as a file of flags,
-    and the versions and the commit that it was begun with."""
-    chosen = {k: _plain(v) for k, v in asdict(options).items() if k not in UNSAVED}
-    return {
-        "algorithm": {"name": algorithm.name, **asdict(algorithm)},
-        "config": asdict(config),
-        "template": asdict(template),
-        "options": chosen,
-        "versions": versions(*PACKAGES),
-        "commit": commit(),
-    }
-
-
-# --- files → entries ----------------------------------------------------------------------------
-
-
-class _Mapping(list):
+class _Mapping(list[tuple[str, Any, int | None]]):
     """A mapping of a file as [(key, value, line or None)], so that nothing said twice is lost."""
 
 
@@ -166,106 +117,93 @@ def _from_yaml(path: Path, text: str) -> Any:
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         return value_of(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{path}{line}: {error.problem or error.context}.") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}.") from error
+        mark, problem = (getattr(error, name, None) for name in ("problem_mark", "problem"))
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: {problem or ' '.join(str(error).split())}.") from error
 
 
-def _flat(path: Path, content: _Mapping, prefix: str = "") -> Iterator[ConfigEntry]:
+def _flat(
+    path: Path, content: _Mapping, section: str = "", prefix: str = ""
+) -> Iterator[ConfigEntry]:
     for name, value, line in content:
-        key = str(name).replace("-", "_")
-        place = f"{path}, line {line}" if line is not None else str(path)
-        if not prefix and key in NOT_FLAGS:
+        key = prefix + str(name).replace("-", "_")
+        outermost = not section and not prefix
+        if outermost and key in NOT_FLAGS:
             continue
         if not isinstance(value, _Mapping):
-            yield ConfigEntry(prefix + key, value, place)
-        elif prefix or key not in SECTIONS:
-            yield from _flat(path, value, f"{prefix}{key}.")
-        elif key == "algorithm":
-            names = _Mapping(("algorithm", v, n) for k, v, n in value if k == "name")
-            rest = _Mapping(row for row in value if row[0] != "name")
-            yield from _flat(path, names + rest)
+            key = "algorithm" if (section, key) == ("algorithm", "name") else key
+            yield ConfigEntry(key, value, f"{path}, line {line}" if line else str(path))
+        elif outermost and key in SECTIONS:
+            yield from _flat(path, value, section=key)
         else:
-            yield from _flat(path, value)
+            yield from _flat(path, value, section, f"{key}.")
 
 
-# --- entries → flags ----------------------------------------------------------------------------
-
-
-def _flags(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        name = f"{prefix}.{field.name}" if prefix else field.name
-        if is_dataclass(hints[field.name]):
-            yield from _flags(hints[field.name], name)
-        else:
-            yield name, hints[field.name]
-
-
-def _hint(key: str, known: Iterable[str]) -> str:
+def _value(entry: ConfigEntry, known: Mapping[str, Any]) -> Any:
+    """The value of an entry, of the type of its flag."""
+    key, place = entry.key, entry.place
     if key in UNSAVED:
-        return "It belongs on the command line."
-    close = difflib.get_close_matches(key, [name for name in known if name not in UNSAVED], n=1)
-    return f"Did you mean {close[0]!r}?" if close else "--help lists the flags."
-
-
-def _as_flag(entry: ConfigEntry, kind: Any) -> list[str]:
-    flag = "--" + entry.key.replace("_", "-")
-    if isinstance(entry.value, bool) and kind is bool:
-        head, dot, last = flag.rpartition(".")
-        off = f"{head}.no-{last}" if dot else f"--no-{flag[2:]}"
-        return [flag if entry.value else off]
-    words = [str(v) for v in entry.value] if isinstance(entry.value, list) else [str(entry.value)]
-    written = [f"{flag}={words[0]}"] if len(words) == 1 else [flag, *words]
-    if not _takes(kind, entry.value, flag, written):
-        raise ValueError(
-            f"{entry.place}: {entry.key} must be {_described(kind)}, got {entry.value!r}."
-        )
-    return written
-
-
-def _takes(kind: Any, value: Any, flag: str, written: Sequence[str]) -> bool:
-    """Whether a flag of this type can be given this value, in tyro's judgment. YAML's `no` and
-    `off` must not become texts, nor texts truths."""
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and bool in (kind, *get_args(kind))
-    name = flag.removeprefix("--").replace("-", "_").replace(".", "_")
-    one = make_dataclass("One", [(name, kind)])
-    trial = [written[0].replace(flag, "--" + name.replace("_", "-"), 1), *written[1:]]
+        raise ValueError(f"{place}: unknown key {key!r}. It belongs on the command line.")
+    if key in RENAMED and key not in known:
+        raise ValueError(f"{place}: {key!r} is now called {RENAMED[key]!r}.")
+    if key not in known:
+        hint = did_you_mean(key, [name for name in known if name not in UNSAVED], n=1)
+        raise ValueError(f"{place}: unknown key {key!r}.{hint or ' --help lists the flags.'}")
     try:
-        with redirect_stderr(io.StringIO()):  # it explains; so do we, with file and line
-            tyro.cli(one, args=trial)
-    except SystemExit:
-        return False
-    return True
+        return _typed(entry.value, known[key])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{place}: {key} must be {_described(known[key])}, got {entry.value!r}."
+        ) from None
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """The value as one of the type. Raises TypeError or ValueError for what is none.
+
+    Text that reads as a number is one, as YAML 1.1 takes 1e-4 for a text. YAML's `no` and `off` are
+    truths, which never become texts.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for choice in sorted(inner, key=lambda each: each is not type(None)):
+            with suppress(TypeError, ValueError):
+                return _typed(value, choice)
+    elif origin in (tuple, list):
+        values = value if isinstance(value, list) else [value]
+        kinds = [inner[0]] * len(values) if origin is list or inner[-1] is ... else inner
+        return origin(_typed(v, k) for v, k in zip(values, kinds, strict=True))
+    elif kind is type(None) and value in (None, "None"):
+        return None
+    elif isinstance(value, bool) and kind is bool:
+        return value
+    elif not isinstance(value, bool | list | None):
+        if origin is Literal:
+            return inner[[str(choice) for choice in inner].index(str(value))]
+        for plain in (int, float, str, Path):
+            if kind is plain:
+                return plain(str(value))
+    raise TypeError
 
 
 def _described(kind: Any) -> str:
     """A type in words: `a number or null`."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    words |= {Path: "a path", type(None): "null"}
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(map(_described, inner))
     if origin is Literal:
         return " or ".join(map(repr, inner))
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"a list of {_described(inner[0])}"
-    return words.get(kind, getattr(kind, "__name__", str(kind)))
+    return "null" if kind is type(None) else WORDS.get(kind, str(kind))
 
 
-# --- what is saved ------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, None if isinstance(value, float) and math.isnan(value) else value
-        return
-    for key, inner in value.items():
-        yield from _leaves(inner, f"{name}.{key}" if name else key)
+def _filled(default: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy of a dataclass's object with the values of a file, which its class has not checked."""
+    filled = copy.copy(default)
+    for field in fields(default):
+        name, value = f"{prefix}{field.name}", getattr(default, field.name)
+        if is_dataclass(value):
+            value = _filled(value, values, f"{name}.")
+        object.__setattr__(filled, field.name, values.get(name, value))  # it may be frozen
+    return filled

@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from vpd_agent.cli.flags import FlagGroup, ModelOptions, ProblemOptions, open_sandbox, parse
+from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import bars, is_main_process, phase, print_table, say
+from vpd_agent.train.options import ModelOptions, ProblemOptions, open_sandbox
 
 if TYPE_CHECKING:
     import gymnasium as gym

@@ -14,6 +14,7 @@ import warnings
 
 from sandbox import SandboxError
 from sandbox.installation import install_hint
+from sandbox.plugins import FORM, unknown
 from vpd_agent.console import say, say_error
 
 COMMANDS = {  # the function that takes the arguments behind the word; imported when it is called
@@ -39,7 +40,7 @@ USAGE = """usage: vpd COMMAND …
   show              one problem, as a person would want to read it
   sandbox run       run one program in a cage
   sandbox build     build the image of the docker cages
-  doctor            what works on this machine, and what mends the rest
+  doctor            what works on this machine, and how to fix the rest
 
 vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is installed."""
 
@@ -75,7 +76,7 @@ def usage() -> str:
         from vpd_agent.algorithms import ALGORITHMS
     except ModuleNotFoundError:
         return USAGE
-    return f"{USAGE}\n\nalgorithms: {', '.join(ALGORITHMS)}"
+    return f"{USAGE}\n\nalgorithms: {', '.join(ALGORITHMS)}; your own: {FORM}"
 
 
 def version() -> str:
@@ -91,8 +92,6 @@ def version() -> str:
 def _run(command: str, *rest: str) -> int:
     try:
         if command not in COMMANDS:
-            from vpd_agent.cli.flags import unknown
-
             raise ValueError(unknown("command", command, COMMANDS))
         module, _, function = COMMANDS[command].partition(":")
         return getattr(importlib.import_module(module), function)(list(rest))

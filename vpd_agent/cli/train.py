@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sandbox.plugins import FORM, is_import, unknown
+from sandbox.plugins import FORM
 from vpd_agent.cli.train_flags import read_arguments
 from vpd_agent.console import say
 
@@ -22,13 +23,11 @@ def train(arguments: list[str]) -> int:
         )
         return 0 if arguments else 2
     name, *rest = arguments
-    if name not in ALGORITHMS and not is_import(name):
-        raise ValueError(unknown("algorithm", name, ALGORITHMS, also=FORM))
     options, algorithm, config, template = read_arguments(name, rest)
 
     from vpd_agent.train.run import RunFinished, make_run
 
-    flags = vars(options) | {"config": config}  # instead of the file that --config names
+    flags: dict[str, Any] = vars(options) | {"config": config}  # instead of the file that --config names
     try:
         with make_run(algorithm, template=template, **flags) as trainer:
             reason = trainer.train()

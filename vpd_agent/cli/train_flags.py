@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vpd_agent.cli.config_file import ConfigEntry, as_arguments, read
-from vpd_agent.cli.flags import EnvironmentOptions, FlagGroup, ModelOptions, parse, unknown
+import tyro
+
+from sandbox.plugins import unknown
+from vpd_agent.cli.config_file import ConfigEntry, read, with_defaults
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse
+from vpd_agent.runs.record import check_format
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
+from vpd_agent.train.options import TrainOptions
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(EnvironmentOptions, ModelOptions):
-    out: Path
-    """Folder for configuration, metrics, samples, checkpoints and the final model."""
-    config: Path | None = None
-    """YAML file of flags (learning_rate: 1e-5), or the config.json of another run. Flags that are
-    given here win over it; it wins over the preset."""
-    preset: str = "auto"
-    """Which defaults: laptop, tiny, code, science; auto: by environment and model."""
-    train_split: str | None = "train"
-    """Split of the environment to train on; None: the environment's own choice."""
-    eval_split: str | None = "test"
-    """Split to evaluate on, every --eval-every steps."""
-    teacher_model: str | None = None
-    """Another model that is the teacher, with the student's tokenizer (see --model): its weights
-    are frozen, whatever --teacher says. Default: the teacher is made from the student."""
-    teacher_prompt: Literal["feedback", "plain"] = "feedback"
-    """What the teacher reads: the feedback on the student's attempt, where there is some; or just
-    the student's own prompt, as in plain on-policy distillation from a --teacher-model."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
-    that has finished goes on with more --steps."""
-    trackers: tuple[str, ...] = ()
-    """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
-    trackers. Their files are in --out."""
-    quiet: bool = False
-    """No progress bars."""
-
-
-def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, Any, Any, Any]:
-    """Options, algorithm, configuration and template: flags over files over the preset."""
-    from vpd_agent.algorithms import ALGORITHMS
+if TYPE_CHECKING:
+    from vpd_agent.algorithms import Algorithm
     from vpd_agent.rollout.teacher_prompt import TeacherTemplate
     from vpd_agent.train.config import TrainConfig
+    from vpd_agent.train.presets import Preset
+
+REQUIRED: Any = tyro.MISSING
+
+
+class TrainArguments(NamedTuple):
+    """What the command line and the files of vpd train say."""
+
+    options: TrainOptions
+    algorithm: Algorithm
+    config: TrainConfig
+    template: TeacherTemplate
+
+
+def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
+    """The flags behind the algorithm's name, over files, which are over the preset.
+
+    Raises ValueError for an unknown algorithm or preset, a bad file, or a folder that cannot be
+    resumed. Exits as `parse` does.
+    """
+    from vpd_agent.algorithms import algorithm_class
     from vpd_agent.train.presets import PRESETS, preset_for
 
+    algorithm = algorithm_class(name)
     # The defaults depend on files and on what is trained where, so these are read ahead.
     ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--env", "--model", "--preset", "--config", "--out"):
@@ -56,37 +52,56 @@ def read_arguments(name: str, arguments: Sequence[str]) -> tuple[TrainOptions, A
     ahead.add_argument("--resume", action="store_true")
     ahead.add_argument("-h", "--help", action="store_true")
     early, _ = ahead.parse_known_args(arguments)
-    entries = _entries(name, early)
+    entries = _entries(algorithm.name, early)
     from_files = {entry.key: entry.value for entry in entries}
     env, model, chosen = (
         getattr(early, key) or str(from_files.get(key, "")) for key in ("env", "model", "preset")
     )
-    preset_name = preset_for(env, model) if chosen in ("", "auto") else chosen
-    if preset_name not in PRESETS:
-        raise ValueError(unknown("preset", preset_name, PRESETS))
-    preset = PRESETS[preset_name]
-    parts = {
-        "options": FlagGroup(TrainOptions),
-        "algorithm": FlagGroup(ALGORITHMS[name], preset.algorithm(name)),
+    preset = preset_for(env, model) if chosen in ("", "auto") else chosen
+    if preset not in PRESETS:
+        raise ValueError(unknown("preset", preset, PRESETS))
+    groups = with_defaults(flag_groups(algorithm, PRESETS[preset]), entries)
+    parsed = parse(f"vpd train {name}", arguments, description="", **groups)
+    options = replace(parsed.options, preset=preset)
+    return TrainArguments(options, parsed.algorithm, parsed.config, parsed.template)
+
+
+def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGroup]:
+    """The flags of vpd train. Raises ValueError if an option of the algorithm has the name of one
+    of them."""
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+    from vpd_agent.train.config import TrainConfig
+
+    name = algorithm.name
+    own = FlagGroup(algorithm, preset.algorithm(name))
+    others = {
+        "options": FlagGroup(
+            TrainOptions, TrainOptions(env=REQUIRED, model=REQUIRED, out=REQUIRED)
+        ),
         "config": FlagGroup(TrainConfig, preset.config(name)),
-        "template": FlagGroup(TeacherTemplate, preset.template, prefix="template"),
+        "template": FlagGroup(TeacherTemplate, preset.template, prefix="template."),
     }
-    parsed = parse(f"vpd train {name}", [*as_arguments(entries, parts), *arguments], **parts)
-    options = replace(parsed.options, preset=preset_name)
-    return options, parsed.algorithm, parsed.config, parsed.template
+    taken = {"name", *flag_types(others)}.intersection(flag_types({"": own}))
+    if taken:
+        raise ValueError(
+            f"{name}: vpd train has other flags of the name {', '.join(sorted(taken))}: rename "
+            f"these options of the algorithm."
+        )
+    return {"options": others.pop("options"), "algorithm": own, **others}
 
 
 def _entries(name: str, early: argparse.Namespace) -> list[ConfigEntry]:
     """What files say: the run that is resumed, and over it --config."""
     given = read(Path(early.config)) if early.config is not None else []
-    out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
+    begun: list[ConfigEntry] = []
     if early.resume and not early.help:
+        out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
         if out is None:
             raise ValueError("--resume goes on with the run in a folder: pass it as --out DIR.")
         RunFolder.check_begun(out)
-    begun = []
-    if early.resume and out is not None and (Path(out) / CONFIG).is_file():
-        begun = read(Path(out) / CONFIG)
+        if (Path(out) / CONFIG).is_file():
+            check_format(Path(out))
+            begun = read(Path(out) / CONFIG)
     for entry in (*begun, *given):
         if entry.key == "algorithm" and entry.value != name:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,8 @@ class Estimate:
 
 def plan(out: Path, algorithms: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """Seed after seed, so that every algorithm has its first curve before any has a second one."""
-    return [Run(a, s, out / f"{a}-seed{s}") for s in seeds for a in algorithms]
+    names = {a: re.sub(r"[^\w.-]+", "_", a) for a in algorithms}  # module:Class is no folder's name
+    return [Run(a, s, out / f"{names[a]}-seed{s}") for s in seeds for a in algorithms]
 
 
 def run_all(

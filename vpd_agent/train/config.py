@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+AT_LEAST_ONE = (
+    *("prompts_per_step", "group_size", "updates_per_batch"),
+    *("micro_batch_size", "micro_batch_tokens"),
+    *("max_prompt_tokens", "max_teacher_prompt_tokens", "max_response_tokens", "max_turn_tokens"),
+    *("eval_samples", "keep_checkpoints", "collapse_patience"),
+)
+AT_LEAST_ZERO = (
+    *("steps", "warmup_steps", "weight_decay", "eval_every", "eval_problems", "eval_failures"),
+    *("save_every", "samples_every", "max_skipped_steps"),
+)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -94,32 +105,11 @@ class TrainConfig:
     """Of the order of problems, the sampling and what is drawn beside it."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "prompts_per_step",
-            "group_size",
-            "updates_per_batch",
-            "max_prompt_tokens",
-            "max_teacher_prompt_tokens",
-            "max_response_tokens",
-            "eval_samples",
-            "keep_checkpoints",
-            "collapse_patience",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in (
-            "steps",
-            "warmup_steps",
-            "weight_decay",
-            "eval_every",
-            "eval_problems",
-            "eval_failures",
-            "save_every",
-            "samples_every",
-            "max_skipped_steps",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for least, names in ((1, AT_LEAST_ONE), (0, AT_LEAST_ZERO)):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and value < least:
+                    raise ValueError(f"{name} must be at least {least}, got {value}.")
         for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
@@ -134,12 +124,8 @@ class TrainConfig:
         if self.overlap and self.sharding != "none":
             raise ValueError(
                 "overlap cannot be used with sharding: a thread would sample from weights that the "
-                "processes gather and let go together. Leave one of both away."
+                "processes gather and release together. Leave out one of the two."
             )
-        for name in ("micro_batch_size", "micro_batch_tokens", "max_turn_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
 
     @property
     def rollouts_per_step(self) -> int:

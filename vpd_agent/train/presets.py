@@ -1,17 +1,18 @@
-"""Default hyper-parameters, per setting, in one place.
+"""Default hyper-parameters, per preset, in one place.
 
-A setting is a kind of task for a kind of model. `laptop` and `tiny` are for models of the tiny
-preset; real models get `code` or `science`, the published runs. The command line picks one by
-`preset_for` and every option overrides it.
+A preset is for a kind of task and a kind of model. `laptop` and `tiny` are for tiny models; real
+models get `code` or `science`, the published runs. The command line picks one by `preset_for`, and
+every option overrides it. An algorithm that a preset does not name keeps its class's defaults.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, Algorithm
+from vpd_agent.algorithms import Algorithm, algorithm_class
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
 from vpd_agent.train.config import TrainConfig
@@ -19,16 +20,21 @@ from vpd_agent.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """What a run starts from. learning_rates: per algorithm, where it differs from `train`."""
+    """What a run starts from.
+
+    algorithms: name → options, where they differ from the defaults of the algorithm's class.
+    learning_rates: per algorithm, where it differs from `train`.
+    """
 
     about: str
     train: TrainConfig
     template: TeacherTemplate
-    algorithms: tuple[Algorithm, ...]
-    learning_rates: dict[str, float]
+    algorithms: dict[str, dict[str, Any]]
+    learning_rates: dict[str, float] = field(default_factory=dict)
 
     def algorithm(self, name: str) -> Algorithm:
-        return next(a for a in self.algorithms if a.name == name)
+        """name: one of ours, or an algorithm from outside (`algorithm_class`)."""
+        return algorithm_class(name)(**self.algorithms.get(name, {}))
 
     def config(self, algorithm: str) -> TrainConfig:
         rate = self.learning_rates.get(algorithm, self.train.learning_rate)
@@ -40,7 +46,7 @@ COMPACT = TeacherTemplate(
 )
 
 LAPTOP = Preset(
-    about="vpd/MiniCode-v0 and its sisters with the tiny preset: minutes on a laptop core",
+    about="vpd/MiniCode-v0 and its sisters with a tiny model: minutes on a laptop core",
     train=TrainConfig(
         steps=200,
         prompts_per_step=8,
@@ -55,33 +61,30 @@ LAPTOP = Preset(
         save_every=100,
     ),
     template=COMPACT,
-    algorithms=(
-        VPD(
-            e_step_every=5,
-            beta=1.0,  # short answers: the log-ratio is a sum over few tokens
-            e_step_learning_rate=1e-4,  # stronger E-steps break the teacher late in the run
-            e_step_optimizer="own",
+    algorithms={
+        "vpd": {
+            "beta": 1.0,  # short answers: the log-ratio is a sum over few tokens
+            "e_step_learning_rate": 1e-4,  # stronger E-steps break the teacher late in the run
+            "e_step_optimizer": "own",
             # The JSD is bounded: the reverse KL's gradient explodes here once the teacher is sure
             # of what the student must not say, and the ends of runs scatter (README).
-            alpha=0.5,
-            teacher="ema",  # live teachers collapse here through malformed attempts
-        ),
-        SDPO(alpha=0.5, importance_clip=None),
-        SDPG(
-            clip_high=0.2,
-            dual_clip=None,
-            distill_weight=1.0,
-            decay_fraction=1.0,
-            reference_weight=0.0,
-            teacher="ema",
-        ),
+            "alpha": 0.5,
+            "teacher": "ema",  # live teachers collapse here through malformed attempts
+        },
+        "sdpo": {"alpha": 0.5, "importance_clip": None},
+        "sdpg": {
+            "clip_high": 0.2,
+            "dual_clip": None,
+            "distill_weight": 1.0,
+            "decay_fraction": 1.0,
+            "reference_weight": 0.0,
+            "teacher": "ema",
+        },
         # F = 2, β = 1, reverse KL, gate 0.15, EMA 0.05: its defaults, which were found here.
-        VPDPG(e_step_learning_rate=1e-4, e_step_optimizer="own"),
-        OPSD(alpha=0.5),
-        SDAR(teacher="ema"),
-        GRPO(),
-        RFT(),
-    ),
+        "vpd-pg": {"e_step_learning_rate": 1e-4, "e_step_optimizer": "own"},
+        "opsd": {"alpha": 0.5},
+        "sdar": {"teacher": "ema"},
+    },
     learning_rates={"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4},
 )
 
@@ -101,50 +104,34 @@ TINY = Preset(
         micro_batch_size=4,
     ),
     template=TeacherTemplate(),
-    algorithms=(
-        VPD(e_step_learning_rate=1e-5, e_step_optimizer="own", teacher="ema"),
-        SDPO(),
-        SDPG(),
-        VPDPG(e_step_learning_rate=1e-5, e_step_optimizer="own"),
-        OPSD(),
-        SDAR(),
-        GRPO(),
-        RFT(),
-    ),
-    learning_rates={},
+    algorithms={
+        "vpd": {"e_step_learning_rate": 1e-5, "e_step_optimizer": "own", "teacher": "ema"},
+        "vpd-pg": {"e_step_learning_rate": 1e-5, "e_step_optimizer": "own"},
+    },
 )
 
 CODE = Preset(
     about="rich feedback (code) with real models: SDPO, arXiv 2601.20802; VPD, arXiv 2605.15113",
     train=TrainConfig(learning_rate=1e-6, micro_batch_size=1),
     template=TeacherTemplate(),
-    algorithms=(
-        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=20),
-        SDPO(alpha=1.0, top_k=20, teacher="ema", ema_rate=0.05),
-        SDPG(),
-        VPDPG(e_step_every=5, beta=0.1, top_k=20),  # the E-step as published for long answers
-        OPSD(top_k=20),
-        SDAR(),
-        GRPO(),
-        RFT(),
-    ),
-    learning_rates={},
+    algorithms={
+        "vpd": {"top_k": 20},
+        "sdpo": {"top_k": 20},
+        "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 20},  # as published for long answers
+        "opsd": {"top_k": 20},
+    },
 )
 
 SCIENCE = Preset(
     about="everything else (science, mathematics, tools) with real models: the same papers",
     train=TrainConfig(learning_rate=1e-5, micro_batch_size=1),
     template=TeacherTemplate(),
-    algorithms=(
-        VPD(e_step_every=5, beta=0.1, alpha=1.0, top_k=100),
-        SDPO(alpha=0.5, top_k=100, tail="bucket", teacher="ema", ema_rate=0.05),
-        SDPG(),
-        VPDPG(e_step_every=5, beta=0.1, top_k=100),
-        OPSD(top_k=100),
-        SDAR(),
-        GRPO(),
-        RFT(),
-    ),
+    algorithms={
+        "vpd": {"top_k": 100},
+        "sdpo": {"alpha": 0.5, "top_k": 100},
+        "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 100},
+        "opsd": {"top_k": 100},
+    },
     learning_rates=dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rft"), 1e-6),
 )
 
@@ -156,14 +143,14 @@ TINY_WIDTH = 256  # models up to this hidden size are taken for tiny ones
 
 
 def preset_for(environment: str, model: str) -> str:
-    """The name of the setting for this environment and model."""
+    """The name of the preset for this environment and model."""
     if is_tiny(model):
         return "laptop" if environment.startswith("vpd/Mini") else "tiny"
     return "code" if environment in CODE_ENVIRONMENTS else "science"
 
 
 def is_tiny(model: str) -> bool:
-    """Whether a model is of the tiny preset, by its name or by its folder's config.json."""
+    """Whether a model is a tiny one, by its name or by its folder's config.json."""
     if model.split("-")[0] == "tiny":
         return True
     folder = Path(model, MODEL) if Path(model, MODEL).is_dir() else Path(model)  # a run has it

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.plugins import unknown
 from vpd_agent.algorithms.base import Algorithm
@@ -21,14 +21,13 @@ from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
 from vpd_agent.rollout.teacher_prompt import PlainPrompt, TeacherTemplate
 from vpd_agent.runs.identity import model_hashes, problem_fingerprints
+from vpd_agent.runs.record import check_format, differences, other_software, same_options, saved
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
 from vpd_agent.runs.trackers import check_trackers, open_trackers
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.options import TrainOptions, open_sandbox
 from vpd_agent.train.presets import PRESETS, TINY_WIDTH, preset_for
 from vpd_agent.train.trainer import Trainer
-
-if TYPE_CHECKING:
-    from vpd_agent.cli.train_flags import TrainOptions
 
 NEVER_CHANGED = {
     "model": "model",
@@ -115,6 +114,8 @@ class _Plan:
             )
         if not options.resume:
             return {}
+        if (options.out / CONFIG).is_file():
+            check_format(options.out)
         begun = _begun(options.out)
         _compare_with_saved(options.out, begun, self.record())
         finished = RunFolder.finished_step(options.out)
@@ -127,8 +128,6 @@ class _Plan:
 
     def record(self) -> dict[str, Any]:
         """What the run's config.json says."""
-        from vpd_agent.cli.config_file import saved
-
         return saved(self.algorithm, self.config, self.template, self.options)
 
     def load(self, name: str, given: Policy | None, **changes: Any) -> Policy:
@@ -150,8 +149,6 @@ def _plan(
     template: TeacherTemplate | None,
     given: dict[str, Any],
 ) -> _Plan:
-    from vpd_agent.cli.train_flags import TrainOptions
-
     if isinstance(env, EnvironmentSpec):
         pairs = tuple(f"{key}={json.dumps(v, default=str)}" for key, v in env.kwargs.items())
         given = {**given, "env": env.id, "feedback": env.feedback, "set": pairs}
@@ -257,8 +254,6 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
 
 def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> tuple[Any, Any]:
     """The environment to train in and that of the evaluation, None without one."""
-    from vpd_agent.cli.flags import open_sandbox
-
     options, config = plan.options, plan.config
     prompts = max(config.prompts_per_step // processes.size, 1)
     with phase("Loading the problems", quiet=options.quiet):
@@ -316,8 +311,6 @@ def _begun(out: Path) -> dict[str, Any]:
 def _compare_with_saved(out: Path, begun: dict[str, Any], record: dict[str, Any]) -> None:
     """Say in what a resumed run differs from the one that was begun. Raises ValueError if it would
     be a run of another model, or in another environment."""
-    from vpd_agent.cli.config_file import differences, other_software, same_options
-
     if not begun:
         return
     changed = differences(begun, record)

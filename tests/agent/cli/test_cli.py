@@ -172,7 +172,7 @@ def test_a_collapsed_run_ends_with_1_and_says_so(tmp_path, model, capsys):
 
 def test_help_names_every_algorithm(capsys):
     assert run("--help") == 0
-    listed = capsys.readouterr().out.split("algorithms:")[1]
+    listed = capsys.readouterr().out.split("algorithms:")[1].split(";")[0]
     assert {word.strip() for word in listed.split(",")} == set(ALGORITHMS)
     assert run() == 2
 
@@ -299,7 +299,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["train", "vpd", *LCB, "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["train", "vpd", "--model", "tiny"], "--env"),
         (["eval", *MINI, "--problems", "0"], "--problems must be at least 1"),
-        (["compare", *MINI, "--algorithms", "vpq"], "choose from"),
+        (["compare", *MINI, "--algorithms", "vpq"], "or module:Class or path/to/file.py:Class"),
     ],
 )  # fmt: skip
 def test_bad_input_is_explained_with_exit_code_2_and_nothing_is_written(
@@ -370,7 +370,7 @@ def test_an_output_folder_in_use_is_left_as_it_is(tmp_path, capsys):
     assert [p.name for p in out.iterdir()] == ["thesis.txt"]
 
 
-def test_tiny_settings_are_not_the_defaults_of_real_models(tmp_path):
+def test_presets_of_tiny_models_are_not_those_of_real_ones(tmp_path):
     tiny_policy().save(tmp_path / "tiny-saved")
     (tmp_path / "real").mkdir()
     (tmp_path / "real/config.json").write_text('{"hidden_size": 4096}')

@@ -6,22 +6,24 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+import tyro
 
 from agent.helpers import small_policy
 from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli.compare import CompareOptions
-from vpd_agent.cli.config_file import as_arguments, differences, flags, read, saved
+from vpd_agent.cli.config_file import read, with_defaults
 from vpd_agent.cli.doctor import DoctorOptions
 from vpd_agent.cli.evaluate import EvalOptions
-from vpd_agent.cli.flags import FlagGroup, parse
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.cli.main import main
-from vpd_agent.cli.train_flags import TrainOptions
+from vpd_agent.cli.train_flags import flag_groups
 from vpd_agent.cli.warmup import WarmupOptions
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
-from vpd_agent.train.config import TrainConfig
+from vpd_agent.runs.record import differences, saved
+from vpd_agent.train.options import TrainOptions
 from vpd_agent.train.presets import PRESETS
 
 CHOICE = ("--env", "vpd/MiniChoice-v0")
@@ -58,9 +60,10 @@ class Everything:
     inner: Inner = Inner()
 
 
-PARTS = {
-    "all": FlagGroup(Everything),
-    "template": FlagGroup(TeacherTemplate, TeacherTemplate(), "template"),
+REQUIRED: Any = tyro.MISSING
+GROUPS = {
+    "all": FlagGroup(Everything, Everything(path=REQUIRED)),
+    "template": FlagGroup(TeacherTemplate, TeacherTemplate(), "template."),
 }
 
 
@@ -74,18 +77,12 @@ def model(tmp_path_factory) -> str:
 def parsed(tmp_path: Path, text: str, *typed: str, name: str = "c.yaml"):
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")
-    return parse("test", [*as_arguments(read(file), PARTS), *typed], **PARTS)
+    return parse("test", typed, **with_defaults(GROUPS, read(file)))
 
 
-def run_parts(algorithm: str, setting: str) -> dict[str, FlagGroup]:
+def run_flags(algorithm: str, preset: str) -> dict[str, FlagGroup]:
     """The flags of vpd train."""
-    chosen = PRESETS[setting]
-    return {
-        "options": FlagGroup(TrainOptions),
-        "algorithm": FlagGroup(ALGORITHMS[algorithm], chosen.algorithm(algorithm)),
-        "config": FlagGroup(TrainConfig, chosen.config(algorithm)),
-        "template": FlagGroup(TeacherTemplate, chosen.template, "template"),
-    }
+    return flag_groups(ALGORITHMS[algorithm], PRESETS[preset])
 
 
 def run(*given: object) -> int:
@@ -191,19 +188,19 @@ def test_bad_json_bytes_and_absent_files_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("setting", PRESETS)
-def test_what_a_run_saves_reads_back_as_the_same_run(tmp_path, name, setting):
-    """Every setting of every algorithm, with no default left where it can be changed."""
-    chosen = PRESETS[setting]
-    options = TrainOptions(env="e:E-v0", model="m", out=Path("o"), preset=setting, threads=2,
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_run_saves_reads_back_as_the_same_run(tmp_path, name, preset):
+    """Every preset of every algorithm, with no default left where it can be changed."""
+    chosen = PRESETS[preset]
+    options = TrainOptions(env="e:E-v0", model="m", out=Path("o"), preset=preset, threads=2,
                            set=("a=1", "b={}"), trackers=("wandb",), train_split=None)  # fmt: skip
     config = saved(chosen.algorithm(name), chosen.config(name), chosen.template, options)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config, indent=2))
-    other = "science" if setting != "science" else "laptop"  # whose defaults are to be overruled
-    parts = run_parts(name, other)
+    other = "science" if preset != "science" else "laptop"  # whose defaults are to be overruled
+    groups = run_flags(name, other)
     entries = [e for e in read(file) if e.key != "algorithm"]
-    again = parse("test", as_arguments(entries, parts), **parts)
+    again = parse("test", [], **with_defaults(groups, entries))
     assert again.algorithm == chosen.algorithm(name)
     assert again.config == chosen.config(name)
     assert again.template == chosen.template
@@ -212,7 +209,7 @@ def test_what_a_run_saves_reads_back_as_the_same_run(tmp_path, name, setting):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_flag_of_a_run_is_explained(name, capsys):
-    assert not unexplained(run_parts(name, "laptop"), capsys)
+    assert not unexplained(run_flags(name, "laptop"), capsys)
 
 
 @pytest.mark.parametrize("kind", [EvalOptions, CompareOptions, WarmupOptions, DoctorOptions])
@@ -220,13 +217,13 @@ def test_every_flag_of_the_other_commands_is_explained(kind, capsys):
     assert not unexplained({"options": FlagGroup(kind)}, capsys)
 
 
-def unexplained(parts: dict[str, FlagGroup], capsys) -> list[str]:
+def unexplained(groups: dict[str, FlagGroup], capsys) -> list[str]:
     """Flags of which --help says no word."""
     with pytest.raises(SystemExit):
-        parse("test", ["--help"], **parts)
+        parse("test", ["--help"], **groups)
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     silent = []
-    for flag in flags(parts):
+    for flag in flag_types(groups):
         shown = "--" + flag.replace("_", "-")
         entry = re.search(rf" {re.escape(shown)}[, ](.*?)\((default|required)", text)
         words = re.sub(r"--\S+|\{.*?\}", "", entry[1])  # without flag and choices
@@ -237,8 +234,8 @@ def unexplained(parts: dict[str, FlagGroup], capsys) -> list[str]:
 
 def test_no_two_flags_of_a_run_have_the_same_name():
     for algorithm in ALGORITHMS:
-        parts = run_parts(algorithm, "laptop").values()
-        names = [name for part in parts for name in flags({"": part})]
+        groups = run_flags(algorithm, "laptop").values()
+        names = [name for group in groups for name in flag_types({"": group})]
         assert len(names) == len(set(names))
 
 
@@ -257,7 +254,7 @@ def test_differences_leave_out_what_harms_nothing():
 
 def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
     (tmp_path / "c.yaml").write_text(
-        f"{QUICK}\nenv: vpd/MiniChoice-v0\nmodel: {model}\nsetting: tiny\nbeta: 0.3\n"
+        f"{QUICK}\nenv: vpd/MiniChoice-v0\nmodel: {model}\npreset: tiny\nbeta: 0.3\n"
         f"max_response_tokens: 4\nmax_prompt_tokens: 300\nfeedback: outcome\n"
         f"template: {{failed: '{{prompt}}! {{feedback}}'}}\n"
     )
@@ -287,7 +284,7 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
         ("learning_rate: fast", "line 1: learning_rate must be a number, got 'fast'."),
         ("resume: true", "unknown key 'resume'. It belongs on the command line."),
         ("algorithm: sdpo", "this is a configuration of 'sdpo', not of 'vpd'"),
-        ("setting: lapto", "Did you mean 'laptop'?"),
+        ("preset: lapto", "Did you mean 'laptop'?"),
         ("engine: vlm", "Did you mean 'vllm'?"),
         ("trackers: [tensorbord]", "Did you mean 'tensorboard'?"),
         ("steps: -1", "steps must be at least 0, got -1"),

@@ -1,0 +1,30 @@
+"""An algorithm of your own: REINFORCE (Williams, 1992) with a group's mean reward as baseline.
+
+    cd examples && vpd train new_algorithm:Reinforce --env vpd/MiniCode-v0 --model tiny --out runs/r
+    vpd compare --algorithms grpo examples/new_algorithm.py:Reinforce --env vpd/MiniCode-v0
+
+A dataclass with `losses(step)`. Its fields are flags of the command line, such as --entropy-bonus.
+"""
+
+from dataclasses import dataclass
+
+from vpd_agent.algorithms import Algorithm, Loss
+
+
+@dataclass(frozen=True)
+class Reinforce(Algorithm):
+    """L = −mean over tokens of (r − r̄) · log π_θ + entropy_bonus · H(π_θ)."""
+
+    entropy_bonus: float = 0.0
+    """Weight of the policy's entropy, which keeps it from settling early."""
+
+    def losses(self, step):
+        return [Loss("policy", self.policy_loss)]
+
+    def policy_loss(self, inputs):
+        batch, student = inputs.batch, inputs.student
+        advantages = (batch.rewards - batch.group_mean)[:, None]  # [B, 1]
+        per_token = advantages * student.logprobs + self.entropy_bonus * student.entropy  # [B, T]
+        loss = -(per_token * batch.loss_mask).sum() / batch.num_tokens
+        entropy = (student.entropy * batch.loss_mask).sum() / batch.num_tokens
+        return loss, {"entropy": entropy.detach()}
