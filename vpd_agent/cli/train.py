@@ -27,7 +27,8 @@ def train(arguments: list[str]) -> int:
 
     from vpd_agent.train.run import RunFinished, make_run
 
-    flags: dict[str, Any] = vars(options) | {"config": config}  # instead of the file that --config names
+    # The configuration stands in for the file that --config names.
+    flags: dict[str, Any] = vars(options) | {"config": config}
     try:
         with make_run(algorithm, template=template, **flags) as trainer:
             reason = trainer.train()
