@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# Shells start what runs in the background with SIGINT ignored, and children inherit it: the programs
-# and commands of the tests would not hear theirs.
+# Shells start what runs in the background with SIGINT ignored, which children inherit: then the
+# programs and commands of the tests would not be stopped by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

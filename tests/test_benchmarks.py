@@ -46,6 +46,7 @@ def text(results):
     return judge.report(results)
 
 
+@pytest.mark.benchmark
 def test_every_contestant_is_measured_or_named_as_missing_with_the_reason(results, text):
     for name in judge.CONTESTANTS:
         measured = all(
@@ -59,6 +60,7 @@ def test_every_contestant_is_measured_or_named_as_missing_with_the_reason(result
     assert "--sdpo PATH" in results["missing"]["SDPO"]
 
 
+@pytest.mark.benchmark
 def test_every_table_has_a_row_for_every_contestant(text):
     tables = [part for part in text.split("###") if "| judge |" in part]
     assert len(tables) == 4  # one test, twenty tests, throughput, verdicts
@@ -67,6 +69,7 @@ def test_every_table_has_a_row_for_every_contestant(text):
             assert f"\n| {name} |" in table
 
 
+@pytest.mark.benchmark
 def test_all_who_run_plain_cpython_get_the_built_in_programs_right(results):
     known = programs.built_in()
     assert {program.passes for program in known} == {True, False}
@@ -76,6 +79,7 @@ def test_all_who_run_plain_cpython_get_the_built_in_programs_right(results):
     assert judge.faults(results) == []
 
 
+@pytest.mark.benchmark
 def test_a_fast_wrong_judge_of_ours_cannot_win(results):
     forged = copy.deepcopy(results)
     turn = forged["latency"]["tiny"]["local"][0]
@@ -83,6 +87,7 @@ def test_a_fast_wrong_judge_of_ours_cannot_win(results):
     assert judge.faults(forged) == ["local gave a wrong verdict on the program 'tiny'"]
 
 
+@pytest.mark.benchmark
 def test_stopping_early_runs_one_test_and_not_stopping_runs_twenty(results):
     tests = {
         task: turns["local"][0]["tests"] / len(turns["local"][0]["verdicts"])
@@ -103,6 +108,7 @@ def test_processor_time_that_was_lost_with_a_killed_process_is_not_guessed():
         assert disturbed.seconds()[0] is None
 
 
+@pytest.mark.benchmark
 def test_memory_and_cold_start_of_each_cage_are_reported(results, text):
     for name in set(judge.OURS) - set(results["missing"]):
         (start,) = results["cold_start"][name]
@@ -112,6 +118,7 @@ def test_memory_and_cold_start_of_each_cage_are_reported(results, text):
         assert f"\n| {name} |" in text.partition("### A warm cage")[2]
 
 
+@pytest.mark.benchmark
 def test_results_report_and_picture_are_written(results, text, tmp_path):
     judge.write(results, text, tmp_path / "new")
     assert json.loads((tmp_path / "new/results.json").read_text())["machine"]["cores"] > 0

@@ -15,6 +15,10 @@ BACKENDS = [
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
     "local",
 ]
+LONG = {  # by file, what it tests on with -m slow only: others make the same claims by default
+    "test_attacks.py": "local",
+    "test_plain_python.py": "bubblewrap",
+}
 REQUIRED = {"local", *filter(None, os.environ.get("VPD_REQUIRE_BACKENDS", "").split(","))}
 
 
@@ -58,3 +62,10 @@ def fresh_box(request):
 def backend(request):
     """The name of each backend, for tests that make their own sandboxes."""
     return request.param
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec and LONG.get(item.path.name, "") == callspec.params.get("box"):
+            item.add_marker(pytest.mark.slow)

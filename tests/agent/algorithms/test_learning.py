@@ -120,13 +120,24 @@ def probability_of_the_wanted(policy: Policy, feedback: str = "") -> float:
 @pytest.mark.parametrize(
     "algorithm",
     [
-        GRPO(),
-        GRPO(scale_advantages=False, normalizer="constant", kl_to_reference=1e-3),
-        GRPO(ratio="sequence", objective="cispo", clip_high=0.28, drop_flat_groups=True),
-        SDAR(),
-        SDPG(distill_weight=1.0, decay_fraction=1.0, teacher="ema"),
+        pytest.param(GRPO(), id="grpo"),
+        pytest.param(
+            GRPO(scale_advantages=False, normalizer="constant", kl_to_reference=1e-3),
+            id="dr. grpo",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            GRPO(ratio="sequence", objective="cispo", clip_high=0.28, drop_flat_groups=True),
+            id="gspo, cispo and dapo",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(SDAR(), id="sdar", marks=pytest.mark.slow),
+        pytest.param(
+            SDPG(distill_weight=1.0, decay_fraction=1.0, teacher="ema"),
+            id="sdpg",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["grpo", "dr. grpo", "gspo, cispo and dapo", "sdar", "sdpg"],
 )
 def test_methods_with_a_reward_raise_it_far_above_chance(warm, algorithm):
     run = Run(make_trainer(warm, algorithm))
@@ -210,6 +221,7 @@ def test_vpd_pg_solves_the_task_and_trusts_a_teacher_that_reads(warm):
     assert run.last("reward") > 0.9
 
 
+@pytest.mark.slow
 def test_vpd_pg_survives_the_cold_start_in_which_sdpo_unlearns_the_task(cold):
     """No teacher that cannot read is trusted; the reward does the work."""
     start = probability_of_the_wanted(cold)

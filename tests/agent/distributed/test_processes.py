@@ -142,7 +142,7 @@ def alone() -> dict[str, dict]:
     return {name: learned(algorithm, Processes()) for name, algorithm in VARIANTS.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def together(request, tmp_path_factory) -> list[dict[str, dict]]:
     folder = tmp_path_factory.mktemp(f"processes{request.param}")
     return in_processes(
@@ -200,6 +200,7 @@ def test_processes_that_sample_for_themselves_agree_on_gate_weights_and_metrics(
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_sharded_model_learns_what_a_whole_one_does(name, alone, sharded):
     for mine in sharded:
@@ -298,6 +299,7 @@ def test_a_sharded_model_samples_what_a_whole_one_does_and_goes_on_learning(tmp_
         torch.testing.assert_close(mine, weights, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_can_be_resumed_whole_and_a_whole_one_sharded(tmp_path):
     """State is written as one process would write it: weights, averages, moments."""
     algorithm = VPD(e_step_every=1, e_step_optimizer="own", teacher="ema")

@@ -67,7 +67,7 @@ MODELS = {
             "laurel_rank": 4,
             "activation_sparsity_pattern": [0.0, 0.0],
         },
-    ),  # fmt: skip
+    ),
     "Qwen3Moe": ("Qwen3MoeForCausalLM", {**EXPERTS, "num_hidden_layers": 2, "head_dim": 8}),
 }
 OWN_NAMES = {"OpenAIGPT"}  # whose configuration has other names for all sizes
