@@ -288,7 +288,7 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
         ("engine: vlm", "Did you mean 'vllm'?"),
         ("trackers: [tensorbord]", "Did you mean 'tensorboard'?"),
         ("steps: -1", "steps must be at least 0, got -1"),
-        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0'?"),
+        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0' or 'vpd/MiniChoice-v0'?"),
         ("", "got nothing"),
         ("- steps", "got ['steps']"),
     ],

@@ -206,7 +206,8 @@ def test_options_of_an_algorithm_from_outside_are_flags_with_their_meaning(folde
 def test_compare_trains_an_algorithm_from_outside_beside_ours(folder, model):
     name = "new_algorithm:Reinforce"
     arguments = ("compare", *CHOICE, "--model", model, "--steps", 1, "--algorithms", name, "rft",
-                 "--out", "c", "--", *SMALL[:6], "--eval-every", 1, "--eval-problems", 2)  # fmt: skip
+                 "--out", "c", "--", *SMALL[:6], "--eval-every", 1,
+                 "--eval-problems", 2)  # fmt: skip
     assert run(*arguments) == 0
     results = json.loads((folder / "c/results.json").read_text())
     assert [each["algorithm"] for each in results["runs"]] == [name, "rft"]
