@@ -1,9 +1,9 @@
-"""An algorithm of one's own: REINFORCE (Williams, 1992) with the mean reward of a group as baseline.
+"""An algorithm of one's own: REINFORCE (Williams, 1992), with a group's mean reward as baseline.
 
     cd examples && vpd train new_algorithm:Reinforce --env vpd/MiniCode-v0 --model tiny --out runs/r
     vpd compare --algorithms grpo examples/new_algorithm.py:Reinforce --env vpd/MiniCode-v0
 
-A dataclass with `losses(step)`. Its fields are flags of the command line, such as --entropy-bonus.
+A dataclass of Algorithm with `losses(step)`. Its fields are flags, here --no-baseline.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,17 @@ from vpd_agent.algorithms import Algorithm, Loss
 
 @dataclass(frozen=True)
 class Reinforce(Algorithm):
-    """L = −mean over tokens of (r − r̄) · log π_θ + entropy_bonus · H(π_θ)."""
+    """L = −mean over tokens of (r − b) · log π_θ."""
 
-    entropy_bonus: float = 0.0
-    """Weight of the policy's entropy, which keeps it from settling early."""
+    baseline: bool = True
+    """Take the mean reward of a problem's rollouts for b; without it, b is 0."""
 
     def losses(self, step):
         return [Loss("policy", self.policy_loss)]
 
     def policy_loss(self, inputs):
         batch, student = inputs.batch, inputs.student
-        advantages = (batch.rewards - batch.group_mean)[:, None]  # [B, 1]
-        per_token = advantages * student.logprobs + self.entropy_bonus * student.entropy  # [B, T]
-        loss = -(per_token * batch.loss_mask).sum() / batch.num_tokens
-        entropy = (student.entropy * batch.loss_mask).sum() / batch.num_tokens
-        return loss, {"entropy": entropy.detach()}
+        advantages = batch.rewards - batch.group_mean if self.baseline else batch.rewards  # [B]
+        weights = batch.loss_mask * batch.sampler_weight / batch.num_tokens  # [B, T]
+        loss = -(weights * advantages[:, None] * student.logprobs).sum()
+        return loss, {"entropy": (weights * student.entropy).sum()}

@@ -797,10 +797,9 @@ def test_the_trainer_names_no_algorithm():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_setting_has_every_algorithm_once(name):
-    setting = PRESETS[name]
-    assert sorted(a.name for a in setting.algorithms) == sorted(ALGORITHMS)
-    assert set(setting.learning_rates) <= set(ALGORITHMS)
+def test_a_preset_names_only_algorithms_that_there_are(name):
+    preset = PRESETS[name]
+    assert {*preset.algorithms, *preset.learning_rates} <= set(ALGORITHMS)
 
 
 @pytest.mark.parametrize(

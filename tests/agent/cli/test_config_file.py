@@ -14,10 +14,10 @@ import tyro
 from agent.helpers import small_policy
 from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli.compare import CompareOptions
-from vpd_agent.cli.config_file import FORMAT, differences, read, saved, with_defaults
+from vpd_agent.cli.config_file import differences, read, saved, with_defaults
 from vpd_agent.cli.doctor import DoctorOptions
 from vpd_agent.cli.evaluate import EvalOptions
-from vpd_agent.cli.flags import RENAMED, FlagGroup, flag_types, parse
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.cli.main import main
 from vpd_agent.cli.train_flags import TrainOptions, flag_groups
 from vpd_agent.cli.warmup import WarmupOptions
