@@ -29,7 +29,7 @@ from rich.table import Table
 import sandbox
 from sandbox.comparison import rule
 from sandbox.judge import AssertTest, Judgment, Test, judge_many
-from vpd_envs.code.environment import StdinTest
+from vpd_envs.code.cases import ProgramCase
 from vpd_envs.code.livecodebench import LiveCodeBench
 
 # What `comparison_needed` says, as rules. A program without it asks for LiveCodeBench's own.
@@ -68,8 +68,10 @@ def livecodebench_layout(path: Path) -> Iterator[Case]:
                 solution["origin"],
                 solution["code"],
                 tuple(
-                    dataclasses.replace(test, rule=compare) if isinstance(test, StdinTest) else test
-                    for test in tests
+                    dataclasses.replace(case, rule=compare)
+                    if isinstance(case, ProgramCase)
+                    else case
+                    for case in tests
                 ),
                 solution["expected_pass"],
             )

@@ -249,7 +249,7 @@ def shapes(prompt, teacher_prompt, response) -> dict[str, int]:
 
 def our_trainer(setting: Setting, algorithm, *, own_feedback: bool = False):
     """A Trainer with nothing switched off but evaluations and files."""
-    from vpd_agent.model.teacher import TeacherTemplate
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
     from vpd_agent.train.config import TrainConfig
     from vpd_agent.train.trainer import Trainer
     from vpd_envs import Problem, Status, TextEnv, Verdict

@@ -1,4 +1,4 @@
-"""An algorithm of one's own: REINFORCE (Williams, 1992), with a group's mean reward as baseline.
+"""An algorithm of your own: REINFORCE (Williams, 1992), with a group's mean reward as baseline.
 
     cd examples && vpd train new_algorithm:Reinforce --env vpd/MiniCode-v0 --model tiny --out runs/r
     vpd compare --algorithms grpo examples/new_algorithm.py:Reinforce --env vpd/MiniCode-v0

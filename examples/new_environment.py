@@ -1,10 +1,13 @@
 """An environment of one's own: words to sort, with feedback on the first one out of order.
 
     python examples/new_environment.py
-    cd examples && vpd show --env new_environment:SortWords-v0
-    cd examples && vpd train sdpo --env new_environment:SortWords-v0 --model tiny --out runs/sort
+    vpd show --env examples/new_environment.py:SortWords --problem "pear fig kiwi"
+    vpd train sdpo --env examples/new_environment.py:SortWords --model tiny --out runs/sort
 
-A subclass of TextEnv says how an answer is judged; gym.register makes it known by name.
+From the folder of this file, or where it is installed, it is `--env new_environment:SortWords`.
+A subclass of TextEnv says how an answer is judged; the arguments of its constructor are the options
+that `--set` takes, which `vpd envs examples/new_environment.py:SortWords` lists. gym.register is
+needed only for a name to give to gym.make.
 """
 
 import itertools
@@ -17,8 +20,13 @@ WORDS = {"train": ["fig", "pear", "kiwi", "lime"], "test": ["oak", "elm", "ash",
 
 
 class SortWords(TextEnv):
-    def __init__(self, split="train", **options):
-        orders = [" ".join(words) for words in itertools.permutations(WORDS[split], 3)]
+    """Words to be put in alphabetical order.
+
+    length: words of a problem, at most 4.
+    """
+
+    def __init__(self, split="train", length=3, **options):
+        orders = [" ".join(words) for words in itertools.permutations(WORDS[split], length)]
         ask = "Put these words in alphabetical order, separated by spaces: "
         super().__init__([Problem(o, ask + o, sorted(o.split())) for o in orders], **options)
 

@@ -2,6 +2,9 @@
 
 from sandbox.core import (
     MIB,
+    Backend,
+    Cage,
+    CageFailure,
     Call,
     Cancelled,
     Execution,
@@ -10,14 +13,16 @@ from sandbox.core import (
     Limits,
     Sandbox,
     SandboxError,
-    backends,
+    cancellation,
     cancelled_by,
-    make,
-    shared,
 )
+from sandbox.factory import backends, make, shared
 
 __all__ = [
     "MIB",
+    "Backend",
+    "Cage",
+    "CageFailure",
     "Call",
     "Cancelled",
     "Execution",
@@ -27,6 +32,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "backends",
+    "cancellation",
     "cancelled_by",
     "make",
     "shared",

@@ -47,7 +47,7 @@ def unfit(tests: str, reason: str) -> ValueError:
 
 @lru_cache(maxsize=1024)
 def functions_of(tests: str) -> tuple[str, ...] | None:
-    """The names to take from the program if nobody says them. None: all that are not builtin.
+    """The names to take from the program if `functions` is not given. None: all but builtins.
 
     Tests that use no other name must be about a function that is named like a builtin.
 
@@ -133,7 +133,8 @@ def _reasons_against(tree: ast.Module) -> Iterator[str]:
     modules, patches = _imported(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
-            targets = [node.target] if not hasattr(node, "targets") else node.targets
+            has_one = isinstance(node, ast.AugAssign | ast.AnnAssign)
+            targets = [node.target] if has_one else node.targets
             for target in targets:
                 if _is_of_module(target, modules):
                     yield f"{ast.unparse(target)} is changed in the tests' process alone"

@@ -27,17 +27,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from sandbox.cage import (
-    PACKAGES,
-    Cage,
-    CageFailure,
-    Capacity,
-    ProcessLink,
-    environment,
-    new_uid,
-    python_command,
-)
-from sandbox.core import MIB, SandboxError
+from sandbox.boot import PACKAGES, environment, new_uid, python_command
+from sandbox.cage import Capacity, RunnerCage
+from sandbox.core import MIB, CageFailure, SandboxError
+from sandbox.link import ProcessLink
 from sandbox.local import find_packages, interpreter
 
 CAP_SYS_ADMIN = 21
@@ -45,7 +38,8 @@ IMPORTABLE = "/packages"
 
 
 class Bubblewrap:
-    """
+    """Starts processes in namespaces of their own, each of which is a cage.
+
     Args:
         tmp_bytes: how much all files of a job may take together.
         packages: what programs may import besides the standard library. One that is not installed
@@ -75,11 +69,11 @@ class Bubblewrap:
         self._packages = find_packages(packages)
         self._as_root = new_uid() is not None and _may_administer()
 
-    def start(self) -> Cage:
+    def start(self) -> RunnerCage:
         link = _in_lasting_thread(lambda: ProcessLink(self._arguments(), environment("/tmp")))
         job_uid = new_uid() if self._as_root else None
         try:
-            return Cage(
+            return RunnerCage(
                 link,
                 writable="/tmp",
                 job_uid=job_uid,
@@ -114,7 +108,7 @@ class Bubblewrap:
 
 
 def _may_administer() -> bool:
-    """Root of a container often may not; it is then treated as an ordinary user."""
+    """Whether we may mount and the like. Root of a container often may not."""
     status = Path("/proc/self/status").read_text()
     capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
     return bool(capabilities >> CAP_SYS_ADMIN & 1)
@@ -149,7 +143,7 @@ _requests_lock = threading.Lock()
 
 
 def _in_lasting_thread(start: Callable[[], ProcessLink]) -> ProcessLink:
-    """bwrap dies with the *thread* that started it, so that must be one that never ends."""
+    """Call `start` in a thread that never ends: bwrap dies with the *thread* that started it."""
     global _requests
     with _requests_lock:
         if _requests is None:

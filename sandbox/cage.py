@@ -1,99 +1,43 @@
-"""One cage as the host sees it: a `Link` to a runner, and frames that go over it.
+"""A cage as the host sees it: a `Link` to a runner, and frames that go over it.
 
-What backends differ in is only how a runner is started, reached and killed: they make Links. The
+Our backends differ only in how a runner is started, reached and killed: they make Links. The
 frames are described in runner.py, which is sent over the link when a cage starts; so images and
 cages need nothing but a Python interpreter.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import logging
 import math
-import os
-import random
 import re
-import select
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sandbox import seccomp
-from sandbox.core import Call, Cancelled, Execution, ExecutionStatus, Job, SandboxError
-from sandbox.runner import CPUS, MOST_STRETCH, USER
+from sandbox.boot import PACKAGES
+from sandbox.core import (
+    CageFailure,
+    Call,
+    Cancelled,
+    Execution,
+    ExecutionStatus,
+    IdleCageFailure,
+    Job,
+    SandboxError,
+)
+from sandbox.link import CANCEL_LOOK_SECONDS, START_SECONDS, Link, receive_exactly
+from sandbox.runner import MOST_STRETCH
 
-log = logging.getLogger("sandbox")
-
-START_SECONDS = 60.0  # a cage that is not ready by then has failed
 MOST_CONTAINERS = 4_000_000  # lists and objects in a value: in memory they are 30 times as large
 LARGEST_FRAME_BYTES = 1 << 30
-CANCEL_LOOK_SECONDS = 0.05  # how often somebody who may be cancelled looks whether that is so
-PACKAGES = ("numpy", "sortedcontainers")  # what programs may import besides the standard library
-MOST_DIGITS = 50_000  # of an integer that is read or printed, as LiveCodeBench allows
-SMALL_UIDS = range(20_000, 60_000)  # rootless containers have no more than 65,536
-
-# The command of every cage: `python -c BOOT DIRECTORY`. It takes the runner from standard input,
-# puts it where `python solution.py` imports it as sitecustomize, and becomes that. Standard input
-# and output are then descriptors 3 and 4, and the standard streams are of the kinds that jobs have.
-BOOT = """
-import os, resource, sys
-def take(size):
-    data = b""
-    while len(data) < size:
-        part = os.read(0, size - len(data))
-        if not part:
-            sys.exit("the host hung up")
-        data += part
-    return data
-boot, job = (os.path.join(sys.argv[1], name) for name in ("boot", "job"))
-os.mkdir(boot)
-os.mkdir(job)
-with open(os.path.join(boot, "sitecustomize.py"), "wb") as file:
-    file.write(take(int.from_bytes(take(4), "big")))
-os.dup2(0, 3)
-os.dup2(1, 4)
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-os.dup2(2, 1)
-os.closerange(5, 64)
-os.chdir(job)
-hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-if hard < 0 or hard > 8 << 20:
-    resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, hard))  # what threads get by default
-os.environ["PYTHONPATH"] = boot
-os.environ["PYTHONNOUSERSITE"] = "1"
-os.execv(sys.executable, [sys.executable, "solution.py"])
-"""
 
 RUNNER_SOURCE = Path(__file__).with_name("runner.py").read_bytes()
-
-
-def environment(home: str) -> dict[str, str]:
-    """All variables that a job sees, the same in every cage but for `home`.
-
-    Hashes are not randomized: verdicts should repeat.
-    """
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": home,
-        "USER": USER,
-        "LOGNAME": USER,
-        "TMPDIR": home,
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONINTMAXSTRDIGITS": str(MOST_DIGITS),
-        "PYTHON_CPU_COUNT": str(CPUS),  # for interpreters that a job starts
-        "MALLOC_ARENA_MAX": "1",  # glibc reserves 64 MiB of address space per thread otherwise
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
 
 
 @dataclass(frozen=True)
@@ -121,41 +65,7 @@ class Capacity:
                 )
 
 
-class CageFailure(Exception):
-    """This cage is of no more use. The pool replaces it and tries the job again."""
-
-
-class CageWornOut(CageFailure):
-    """It failed between two jobs, so the new one has nothing to do with it."""
-
-
-class Link(Protocol):
-    """A started runner. Each call ends by `deadline` (time.monotonic) or raises OSError."""
-
-    def send(self, data: bytes, deadline: float) -> None: ...
-
-    def receive(self, size: int, deadline: float) -> bytes:
-        """Between 1 and `size` bytes, or b"" if the runner is gone."""
-        ...
-
-    def wait(self, seconds: float) -> bool:
-        """Whether there is something to receive, or the end, after so long at most."""
-        ...
-
-    def kill(self) -> None:
-        """End the runner and all its jobs, and remove what they left. Idempotent."""
-        ...
-
-    def forget(self) -> None:
-        """Close our ends and nothing else: in a forked child the cage belongs to the parent."""
-        ...
-
-    def last_words(self) -> str:
-        """The end of what the runner wrote to its standard error."""
-        ...
-
-
-class Cage:
+class RunnerCage:
     """A warm runner. Runs one job at a time."""
 
     def __init__(
@@ -211,27 +121,28 @@ class Cage:
             CageFailure: the cage, not the program, failed.
             Cancelled: as asked.
         """
-        limits = job.limits
+        wall_seconds = job.limits.wall_seconds
+        assert wall_seconds is not None  # `Limits` has filled it in
         code = job.code.encode("utf-8", "surrogatepass")
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
         self._capacity.check(job, len(code) + len(stdin))
         self._check_modules(job)
         self.jobs += 1
-        frame = _frame(vars(limits), code, stdin, _call_bytes(job.call))
-        deadline = time.monotonic() + limits.wall_seconds + self._grace_seconds
+        frame = _frame(vars(job.limits), code, stdin, _call_bytes(job.call))
+        deadline = time.monotonic() + wall_seconds + self._grace_seconds
         # It may still be cleaning up after the last job. Where it cannot, it is gone instead.
         try:
             self._send(frame, deadline)
             self._await_ready(deadline)
         except CageFailure as failure:
-            raise (failure if self._is_ready else CageWornOut(str(failure))) from failure
+            raise (failure if self._is_ready else IdleCageFailure(str(failure))) from failure
         self._is_ready = False
-        result, blobs = self._result(limits.wall_seconds, cancelled)
+        result, blobs = self._result(wall_seconds, cancelled)
         try:
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
             err = err.replace(self._program, b"solution.py")
-            return self._explained(_execution(job, result, out, err, value))
+            return self._with_hint(_execution(job, result, out, err, value))
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
 
@@ -279,8 +190,8 @@ class Cage:
                     "for Docker, `vpd sandbox build`), or drop the job: this is no verdict."
                 )
 
-    def _explained(self, execution: Execution) -> Execution:
-        """Says of a module that no cage has that it is not the program's mistake to hope for it."""
+    def _with_hint(self, execution: Execution) -> Execution:
+        """Adds to a ModuleNotFoundError which modules programs can import."""
         last_line = execution.stderr.rstrip().rpartition("\n")[2]
         found = re.match(r"ModuleNotFoundError: No module named '(\w+)[.\w]*'", last_line)
         if not found or found[1] in (*self._modules, *sys.stdlib_module_names):
@@ -301,8 +212,8 @@ class Cage:
     def kill(self) -> None:
         self.link.kill()
 
-    def forget(self) -> None:
-        self.link.forget()
+    def detach(self) -> None:
+        self.link.detach()
 
     def _send(self, data: bytes, deadline: float) -> None:
         try:
@@ -324,22 +235,16 @@ class Cage:
     def _receive(self, size: int, deadline: float) -> bytes:
         if not 0 <= size <= LARGEST_FRAME_BYTES:
             raise CageFailure(f"it announced {size} bytes")
-        data = bytearray()
-        while len(data) < size:
-            try:
-                part = self.link.receive(min(size - len(data), 1 << 20), deadline)
-            except OSError as error:
-                raise self._failure(error) from error
-            if not part:
-                raise self._failure(None)
-            data += part
-        return bytes(data)
+        try:
+            return receive_exactly(self.link, size, deadline)
+        except (OSError, EOFError) as error:
+            raise self._failure(error) from error
 
-    def _failure(self, error: OSError | None) -> CageFailure:
+    def _failure(self, error: OSError | EOFError) -> CageFailure:
         if isinstance(error, TimeoutError):
             return CageFailure("it did not answer in time")
-        words = self.link.last_words().strip()
-        return CageFailure("it ended" + (f", saying: {words}" if words else " without a word"))
+        said = self.link.stderr_tail().strip()
+        return CageFailure("it ended" + (f", saying: {said}" if said else " without a word"))
 
 
 def _imports(name: str, code: str) -> bool:
@@ -426,105 +331,3 @@ def _infinity(constant: str) -> float:
     if constant == "NaN":
         raise ValueError("NaN is not JSON")
     return float(constant)
-
-
-class ProcessLink:
-    """A runner that is a process of ours, on the other end of a socket pair."""
-
-    def __init__(
-        self,
-        command: list[str],
-        environment: dict[str, str],
-        *,
-        before_kill: Callable[[int], None] = lambda pid: None,
-        after_kill: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._before_kill = before_kill
-        self._after_kill = after_kill
-        self._lock, self._killed = threading.Lock(), False
-        self._socket, theirs = socket.socketpair()
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=theirs,
-                stdout=theirs,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
-        except BaseException:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-
-    def send(self, data: bytes, deadline: float) -> None:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        self._socket.sendall(data)
-
-    def receive(self, size: int, deadline: float) -> bytes:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        return self._socket.recv(size)
-
-    def wait(self, seconds: float) -> bool:
-        return readable(self._socket, seconds)
-
-    def kill(self) -> None:
-        with self._lock:
-            if not self._killed:
-                self._killed = True
-                self._before_kill(self.process.pid)
-                self.process.kill()
-                try:
-                    self.process.wait(timeout=30)
-                    self._after_kill()
-                except (subprocess.TimeoutExpired, OSError) as error:
-                    log.warning("A cage left something behind: %s", error)
-                self.forget()
-
-    def forget(self) -> None:
-        self._socket.close()
-        self.process.stderr.close()
-
-    def last_words(self) -> str:
-        words = b""
-        with contextlib.suppress(OSError, ValueError):  # closed meanwhile, by another thread
-            while len(words) < 4000 and select.select([self.process.stderr], [], [], 0.2)[0]:
-                part = os.read(self.process.stderr.fileno(), 4000)
-                if not part:
-                    break
-                words += part
-        return words.decode("utf-8", "replace")
-
-
-def readable(connection: socket.socket, seconds: float) -> bool:
-    """Whether there is something to receive, or the end, after so long at most."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-
-
-def python_command(executable: str, writable: str) -> list[str]:
-    return [executable, "-c", BOOT, writable]
-
-
-def new_uid() -> int | None:
-    """A user of its own for the jobs of one cage, so that RLIMIT_NPROC counts only theirs.
-
-    None if we may not become another user: we are not root, or root of a container that has one.
-    """
-    if os.geteuid() == 0:
-        for users in (range(1 << 29, 1 << 30), SMALL_UIDS):
-            if _exists(users[0]) and _exists(users[-1]):
-                return random.SystemRandom().choice(users)
-    return None
-
-
-def _exists(uid: int) -> bool:
-    """Whether our user namespace has that user."""
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        first, _, count = map(int, line.split())
-        if first <= uid < first + count:
-            return True
-    return False

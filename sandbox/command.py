@@ -16,24 +16,18 @@ import math
 import os
 import re
 import select
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 import tokenize
 import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import sandbox
+from sandbox.build import build_image
 from sandbox.core import (
-    BACKENDS,
     MIB,
     WALL_FACTOR,
     Call,
@@ -45,7 +39,9 @@ from sandbox.core import (
     SandboxError,
 )
 from sandbox.docker import IMAGE
-from sandbox.runner import send_signal, stat_fields
+from sandbox.factory import BACKENDS, NAMES, check_name
+from sandbox.plugins import FORM
+from sandbox.signals import Stopped, StopSignals
 
 BAD_INPUT, NO_VERDICT = 2, 125  # 125 is what timeout(1) and docker(1) return for their own failures
 EXIT_CODES = {  # of statuses for which the program itself has none, as a shell knows them
@@ -55,7 +51,6 @@ EXIT_CODES = {  # of statuses for which the program itself has none, as a shell 
 }
 LARGEST_INPUT_BYTES = 1 << 30
 SILENCE_SECONDS = 2.0  # of standard input, before we say that we wait for it
-END_SECONDS = 20.0  # for an interrupted build to clean up after itself
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 RUN_HELP = """\
@@ -98,7 +93,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "vpd sandbox") -> in
         return BAD_INPUT
     name = f"{prog} {options.command}"
     try:
-        with _Signals() as signals, _warnings_said_by(name):
+        with StopSignals() as signals, _warnings_said_by(name):
             return options.function(options, signals)
     except ValueError as error:
         _say(f"{name}: {error}")
@@ -106,7 +101,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "vpd sandbox") -> in
     except SandboxError as error:
         _say(f"{name}: {error}")
         return NO_VERDICT
-    except _Stopped as stopped:
+    except Stopped as stopped:
         _say(f"{name}: {'interrupted' if stopped.signal == signal.SIGINT else 'terminated'}")
         return 128 + stopped.signal
     except Exception:  # a bug, and Python's own exit code for it would look like a program's
@@ -146,10 +141,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--sandbox",
-        type=_backend,
+        type=_sandbox_name,
         default="auto",
         metavar="NAME",
-        help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here",
+        help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here; or "
+        f"your own, {FORM}",
     )
     command.add_argument("--backend", action=_Renamed, nargs="?", help=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -204,13 +200,12 @@ class _Renamed(argparse.Action):
         parser.error(f"{self.option_strings[0]} is called --sandbox, as in every other command")
 
 
-def _backend(text: str) -> str:
-    if text not in ("auto", *BACKENDS):
-        raise argparse.ArgumentTypeError(
-            f"there is no sandbox {text!r}; choose one of auto, {', '.join(BACKENDS)} "
-            "(vpd doctor tells which work here)"
-        )
-    return text
+def _sandbox_name(text: str) -> str:
+    try:
+        return check_name(text)
+    except ValueError as error:
+        message = str(error).rstrip(".")
+        raise argparse.ArgumentTypeError(f"{message} (vpd doctor tells which work here)") from error
 
 
 def _positive(text: str) -> float:
@@ -260,7 +255,7 @@ def _image_name(text: str) -> str:
 # --- vpd sandbox run ----------------------------------------------------------------------------
 
 
-def _run(options: argparse.Namespace, signals: _Signals) -> int:
+def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     job = _job(options)
     with contextlib.ExitStack() as stack:
         with signals.held():
@@ -278,10 +273,10 @@ def _run(options: argparse.Namespace, signals: _Signals) -> int:
 def exit_code(execution: Execution) -> int:
     """What a shell gets to see of an execution; RUN_EPILOGUE has the table."""
     if execution.status is ExecutionStatus.CRASH:
-        return 128 + execution.signal
+        return 128 + (execution.signal or 0)
     if execution.status is ExecutionStatus.ERROR:
         return execution.exit_code or 1  # a call without a value fails, even if exit code 0 came
-    return EXIT_CODES.get(execution.status, execution.exit_code)
+    return EXIT_CODES.get(execution.status, execution.exit_code or 0)
 
 
 def summary(execution: Execution, limits: Limits) -> str:
@@ -385,17 +380,17 @@ def _read_standard_input() -> bytes:
 def _open(name: str, job: Job) -> Sandbox:
     try:
         box = sandbox.make(name, cages=1)
-        options = _room(box.name, job)
+        options = _larger_cage(box.name, job) if name in NAMES else {}
         if options:
             box.close()
             box = sandbox.make(box.name, cages=1, **options)
     except SandboxError as error:
-        raise SandboxError(f"{error} vpd doctor tells how to mend it.") from error
+        raise SandboxError(f"{error} vpd doctor tells how to fix it.") from error
     return box
 
 
-def _room(name: str, job: Job) -> dict[str, int]:
-    """Cages have room for the default limits. A job that asks for more gets one made to measure."""
+def _larger_cage(name: str, job: Job) -> dict[str, int]:
+    """Options for a cage that is large enough for the job; none where the usual one is."""
     limits, default = job.limits, Limits()
     files_bytes = limits.file_bytes + len(job.stdin) + len(job.code)
     if (
@@ -462,78 +457,9 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-# --- vpd sandbox build --------------------------------------------------------------------------
-
-
-def _build(options: argparse.Namespace, _: _Signals) -> int:
-    docker = shutil.which("docker")
-    if docker is None:
-        raise SandboxError(
-            "Building needs the program docker, which is not installed. "
-            "vpd doctor tells how to install it."
-        )
-    try:
-        engine = subprocess.run(
-            [docker, "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SandboxError("The Docker engine does not answer. Restart it.") from error
-    if engine.returncode != 0:
-        reason = engine.stderr.decode(errors="replace").strip()
-        raise SandboxError(
-            f"Building needs a Docker engine, but: {reason} vpd doctor tells how to mend it."
-        )
-    _say(f"Building {options.name}.")
-    script = Path(__file__).with_name("image") / "build"
-    if _run_script(["sh", str(script), options.name]) != 0:
-        raise SandboxError(
-            f"The image {options.name} could not be built; the reason is above. "
-            "A network, or root and debootstrap, may be what is missing."
-        )
-    _say(f"The image {options.name} is ready.")
+def _build(options: argparse.Namespace, _: StopSignals) -> int:
+    build_image(options.name)
     return 0
-
-
-def _run_script(command: list[str]) -> int:
-    """Run it as a session of its own, so that all its processes can be ended when we are.
-
-    Its temporary files are in a folder of ours, since a killed shell script removes nothing.
-    """
-    with tempfile.TemporaryDirectory(prefix="vpd-sandbox-build-") as folder:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            env={**os.environ, "TMPDIR": folder},
-            start_new_session=True,
-        )
-        try:
-            return process.wait()
-        finally:
-            _end_session(process)
-
-
-def _end_session(leader: subprocess.Popen) -> None:
-    """Let every process of the session clean up (debootstrap unmounts), then kill what is left."""
-    deadline = time.monotonic() + END_SECONDS
-    send_signal(
-        signal.SIGTERM, _members(leader.pid)
-    )  # once: a second one could stop the cleaning up
-    while (members := _members(leader.pid)) and time.monotonic() < deadline + END_SECONDS:
-        if time.monotonic() > deadline:
-            send_signal(signal.SIGKILL, members)
-        time.sleep(0.1)
-    leader.poll()
-
-
-def _members(session: int) -> list[int]:
-    """Its processes that are alive."""
-    found = []
-    for path in Path("/proc").iterdir():
-        fields = stat_fields(path.name) if path.name.isdigit() else []
-        if fields and fields[0] != b"Z" and int(fields[3]) == session:
-            found.append(int(path.name))
-    return found
 
 
 # --- what both share ----------------------------------------------------------------------------
@@ -541,51 +467,6 @@ def _members(session: int) -> list[int]:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-class _Stopped(BaseException):
-    def __init__(self, number: int) -> None:
-        self.signal = number
-
-
-class _Signals:
-    """Ctrl-C, `kill` and a closed terminal unwind the stack, so that nothing is left behind."""
-
-    def __enter__(self) -> _Signals:
-        self._holding = False
-        self._waiting: int | None = None
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Let a first signal wait for the end of a block that cannot be undone half-way."""
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
-            if self._waiting is not None:
-                self._stop(self._waiting)
-
-    def _handle(self, number: int, _: object) -> None:
-        if self._holding and self._waiting is None:
-            self._waiting = number
-        else:
-            self._stop(number)
-
-    def _stop(self, number: int) -> NoReturn:
-        for other in self._before:  # another one must not stop the cleaning up
-            signal.signal(other, signal.SIG_IGN)
-        raise _Stopped(number)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""When what a program gave counts as what was expected. Pure functions of any texts.
+"""Rules that say whether an output is as expected. They are pure functions of any texts.
 
 A rule is called with `(output, expected, input)` and says True or False. The rules here never raise
 and take time and memory linear in the texts (times a logarithm for `Unordered` and `Json`),
@@ -15,7 +15,6 @@ answers (see `Checker`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections import Counter
@@ -23,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Protocol
+
+from sandbox.plugins import unknown
 
 
 class Rule(Protocol):
@@ -52,15 +53,13 @@ def rule(name: str | Rule, **options: Any) -> Rule:
             )
         return name if isinstance(name, OWN_RULES) else Checker(name)
     if name not in RULES:
-        close = difflib.get_close_matches(name, RULES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown rule {name!r}. Choose one of: {', '.join(RULES)}.{hint}")
+        raise ValueError(unknown("rule", name, RULES))
     ignore_case = options.pop("ignore_case", False)
     known = [field.name for field in dataclasses.fields(RULES[name])]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
+    wrong = sorted(options.keys() - set(known))
+    if wrong:
         raise ValueError(
-            f"The rule {name!r} has no option {unknown[0]!r}. "
+            f"The rule {name!r} has no option {wrong[0]!r}. "
             f"Its options: {', '.join([*known, 'ignore_case'])}."
         )
     chosen = RULES[name](**options)
@@ -129,7 +128,7 @@ class Floats:
         _check_tolerances(self)
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        absolute, relative = _decimal(str(self.absolute)), _decimal(str(self.relative))
+        absolute, relative = Decimal(str(self.absolute)), Decimal(str(self.relative))
 
         def same(token: str, wanted: str) -> bool:
             if token == wanted:
@@ -208,7 +207,7 @@ class Json:
 
 @dataclass(frozen=True)
 class IgnoreCase:
-    """Another rule of this module, without the difference of upper and lower case: Yes is YES."""
+    """Another rule of this module, with upper and lower case taken as equal: Yes is YES."""
 
     rule: Rule | str
 
@@ -218,7 +217,7 @@ class IgnoreCase:
             raise ValueError(f"The checker {self.rule.name} has to ignore case by itself.")
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        return self.rule(output.casefold(), expected.casefold(), input)
+        return rule(self.rule)(output.casefold(), expected.casefold(), input)
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ class Checker:
         except Exception as error:
             raise CheckerError(
                 f"The checker {self.name} raised {type(error).__name__} ({error}) on the output "
-                f"{output[:100]!r}. It must return True or False for any text: mend it there."
+                f"{output[:100]!r}. It must return True or False for any text: fix it there."
             ) from error
         if not isinstance(same, bool):
             raise CheckerError(f"The checker {self.name} must return True or False, got {same!r}.")
@@ -273,7 +272,7 @@ def same_value(value: Any, expected: Any, *, absolute: float = 0.0, relative: fl
     agree within the tolerances of `Floats`. Works without recursion, so any depth is fine.
     """
     tolerant = bool(absolute or relative)
-    tolerances = _decimal(str(absolute)), _decimal(str(relative))
+    tolerances = Decimal(str(absolute)), Decimal(str(relative))
     pairs = [(value, expected)]
     while pairs:
         a, b = pairs.pop()
@@ -331,8 +330,8 @@ def _decimal(text: str) -> Decimal | None:
         return None
 
 
-def _number(value: float | Decimal) -> Decimal | None:
-    return _decimal(str(int(value) if isinstance(value, bool) else value))
+def _number(value: float | Decimal) -> Decimal:
+    return Decimal(str(int(value) if isinstance(value, bool) else value), CONTEXT)
 
 
 def _equal_decimals(token: str, wanted: str) -> bool:
@@ -373,7 +372,7 @@ INT_DIGITS = 640
 
 
 def _containers(text: str) -> int:
-    """How many lists and objects a JSON text has, if its strings have no brackets; else, more."""
+    """How many lists and objects a JSON text has at most: brackets in its strings count, too."""
     return text.count("[") + text.count("{")
 
 

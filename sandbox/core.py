@@ -3,26 +3,24 @@
 A sandbox runs one untrusted Python program and reports what happened. It never judges: expected
 outputs do not enter it, so nothing inside a cage can be read, forged or patched into a right
 answer.
+
+Three words: a *cage* is a place where one program runs at a time, such as a container; a *backend*
+starts cages of one kind; a *sandbox* runs jobs from many threads. `sandbox.make` makes a sandbox of
+a backend's cages, or takes a class that is a sandbox itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import math
-import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 MIB = 1 << 20
-ATTEMPTS = 3  # of one job, each in a fresh cage but the first
-JOBS_PER_CAGE = 2000  # then it is replaced: no runner lives long enough to wear out
 
 LARGEST_LIMITS = {
     "wall_seconds": 1_000_000,
@@ -34,8 +32,6 @@ LARGEST_LIMITS = {
     "open_files": 1 << 20,  # the kernel's
 }
 
-log = logging.getLogger("sandbox")
-
 
 class SandboxError(RuntimeError):
     """The infrastructure failed (cage, daemon, disk): nothing is known about the program.
@@ -46,6 +42,14 @@ class SandboxError(RuntimeError):
 
 class Cancelled(Exception):
     """The job is no longer wanted (see `cancelled_by`): it was stopped, or never begun."""
+
+
+class CageFailure(Exception):
+    """A cage, not its program, failed. It is killed, and its job is tried again in another."""
+
+
+class IdleCageFailure(CageFailure):
+    """It failed between two jobs. The new job has nothing to do with it and loses no attempt."""
 
 
 class ExecutionStatus(StrEnum):
@@ -96,8 +100,7 @@ class Limits:
         for name, value in vars(self).items():
             if value is None and name in ("wall_seconds", "cpu_seconds"):
                 continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 < value < math.inf:
+            if not _is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
             if value > LARGEST_LIMITS[name]:
                 most = LARGEST_LIMITS[name]
@@ -113,6 +116,10 @@ class Limits:
             wall = min(wall, LARGEST_LIMITS["wall_seconds"])
         object.__setattr__(self, "wall_seconds", wall)
         object.__setattr__(self, "cpu_seconds", wall if cpu is None else cpu)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -208,11 +215,20 @@ def cancellation() -> threading.Event | None:
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Runs jobs. `run` is safe to call from many threads; it blocks until a cage is free."""
+    """Runs jobs. `run` is safe to call from many threads; it blocks until a cage is free.
 
-    name: str  # "docker", "bubblewrap" or "local"
+    A class of your own that has this, such as a judge on another machine, is a sandbox for
+    `sandbox.make("module:Class")`. It is made as `Class(**options)`, and with `cages=...` where
+    the caller chose a number. In a forked child it must open its own connections.
+    """
+
+    name: str  # "docker", "bubblewrap", "local", or your own
     cages: int  # how many jobs run side by side
-    python_version: str  # of the interpreter that runs the programs, such as "3.13"
+
+    @property
+    def python_version(self) -> str:
+        """Of the interpreter that runs the programs, such as "3.13"."""
+        ...
 
     def run(self, job: Job) -> Execution:
         """Run one job.
@@ -220,6 +236,7 @@ class Sandbox(Protocol):
         Raises:
             SandboxError: the infrastructure failed, after its retries.
             Cancelled: see `cancelled_by`.
+            ValueError: the job cannot be run as it is; a mistake of the caller.
         """
         ...
 
@@ -228,118 +245,43 @@ class Sandbox(Protocol):
         ...
 
 
-# The strongest first; that is the order in which "auto" tries them.
-BACKENDS = {
-    "docker": "sandbox.docker:Docker",
-    "bubblewrap": "sandbox.bubblewrap:Bubblewrap",
-    "local": "sandbox.local:Local",
-}
+class Cage(Protocol):
+    """Where programs run, one at a time. `sandbox.cage.RunnerCage` is one."""
+
+    jobs: int  # that it was given so far
+    python_version: str  # of its interpreter, such as "3.13.5"
+
+    def run(self, job: Job, cancelled: threading.Event | None = None) -> Execution:
+        """Run one job, or stop it once `cancelled` is set.
+
+        Raises:
+            CageFailure: the cage, not the program, failed. The job is tried again in another.
+            Cancelled, SandboxError, ValueError: see `Sandbox.run`. The cage goes on.
+        """
+        ...
+
+    def kill(self) -> None:
+        """End the cage and all its jobs, and remove what they left. Idempotent."""
+        ...
+
+    def detach(self) -> None:
+        """In a forked child: close our ends of its connections. The cage is the parent's."""
+        ...
 
 
-def make(
-    name: str = "auto",
-    *,
-    cages: int | None = None,
-    attempts: int = ATTEMPTS,
-    jobs_per_cage: int = JOBS_PER_CAGE,
-    **options: Any,
-) -> Sandbox:
-    """Make a sandbox and run a tiny job in it, so that what is returned is known to work.
+class Backend(Protocol):
+    """Starts cages of one kind.
 
-    Args:
-        name: "docker", "bubblewrap", "local", or "auto" for the strongest of these that works.
-        cages: how many jobs may run side by side; by default, one per usable CPU.
-        attempts: how many cages may fail on a job before it ends in a SandboxError.
-        jobs_per_cage: then a cage is replaced by a fresh one.
-        **options: of the backend (see its class); not with "auto".
-
-    Raises:
-        ValueError: an unknown name.
-        SandboxError: the named backend does not work here.
+    A class of your own that has this is a backend for `sandbox.make("module:Class")`: it is made as
+    `Class(**options)`, and its cages get the retries, the recycling and the orderly end of ours.
     """
-    if cages is None:
-        cages = len(os.sched_getaffinity(0))
-    if name == "auto":
-        if options:
-            raise ValueError(f"Options {sorted(options)} need a named sandbox, not 'auto'.")
-        return _make_strongest(cages, attempts, jobs_per_cage)
-    if name not in BACKENDS:
-        raise ValueError(f"Unknown sandbox {name!r}. Choose one of: auto, {', '.join(BACKENDS)}.")
-    return _make_working(name, cages, attempts, jobs_per_cage, options)
 
+    name: str  # "docker", "bubblewrap", "local", or your own
 
-def _make_strongest(cages: int, attempts: int, jobs_per_cage: int) -> Sandbox:
-    reasons = {}
-    for name in BACKENDS:
-        try:
-            sandbox = _make_working(name, cages, attempts, jobs_per_cage, {})
-        except SandboxError as error:
-            reasons[name] = str(error)
-            continue
-        log.info("Sandbox: %s, %d cages.", name, cages)
-        log.debug("Stronger ones that do not work: %s", reasons)
-        if name == "local":
-            warnings.warn(
-                "The local sandbox protects neither files nor other processes of this user from "
-                "the programs. Use bubblewrap or Docker for untrusted ones; "
-                "`vpd doctor` tells what each of them lacks here.",
-                stacklevel=3,
-            )
-        return sandbox
-    raise SandboxError("No sandbox works here. " + " ".join(reasons.values()))
+    def start(self) -> Cage:
+        """A cage that is ready for jobs. Called from many threads.
 
-
-def _make_working(
-    name: str, cages: int, attempts: int, jobs_per_cage: int, options: dict[str, Any]
-) -> Sandbox:
-    from sandbox.pool import Pool
-
-    module, _, attribute = BACKENDS[name].partition(":")
-    backend = getattr(importlib.import_module(module), attribute)(**options)
-    pool = Pool(name, backend.start, cages, attempts=attempts, jobs_per_cage=jobs_per_cage)
-    try:
-        probe = pool.run(Job(code="print(6 * 7)", limits=Limits(memory_bytes=32 * MIB)))
-        if probe.stdout != "42\n":
-            raise SandboxError(
-                f"A {name} sandbox was expected to print 42, but: {probe}. Choose another sandbox."
-            )
-    except BaseException:
-        pool.close()
-        raise
-    return pool
-
-
-def backends() -> dict[str, str | None]:
-    """For each backend: None if it works here, else the reason why it does not."""
-    reasons: dict[str, str | None] = {}
-    for name in BACKENDS:
-        try:
-            make(name, cages=1).close()
-            reasons[name] = None
-        except SandboxError as error:
-            reasons[name] = str(error)
-    return reasons
-
-
-_shared: dict[tuple[str, int | None], Sandbox] = {}
-_shared_lock = threading.Lock()
-
-
-def shared(name: str = "auto", cages: int | None = None) -> Sandbox:
-    """The one sandbox of this process with that name and number of cages, closed at exit.
-
-    In a forked child it has cages of its own (see `Pool`).
-    """
-    with _shared_lock:
-        sandbox = _shared.get((name, cages))
-        if sandbox is None or sandbox.closed:
-            sandbox = _shared[name, cages] = make(name, cages=cages)
-        return sandbox
-
-
-def _unlock_after_fork() -> None:
-    global _shared_lock
-    _shared_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock_after_fork)
+        Raises:
+            CageFailure, OSError: it did not start; this is tried again.
+        """
+        ...

@@ -23,18 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sandbox.cage import (
-    PACKAGES,
-    SMALL_UIDS,
-    Cage,
-    CageFailure,
-    Capacity,
-    environment,
-    python_command,
-    readable,
-)
-from sandbox.core import MIB, SandboxError
+from sandbox.boot import PACKAGES, SMALL_UIDS, environment, python_command
+from sandbox.cage import Capacity, RunnerCage
+from sandbox.core import MIB, CageFailure, SandboxError
 from sandbox.installation import pip_install
+from sandbox.link import readable
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
@@ -42,13 +35,14 @@ LABEL = "vpd-sandbox.owner"  # of the process whose cage it is; see _owner
 RECIPE_LABEL = "vpd-sandbox.recipe"  # of an image: what image/build made it from
 MOST_INODES = 1 << 16  # of a container, in each place that a job can write; the runner allows fewer
 SHARED_MEMORY_BYTES = 64 * MIB
-ENGINE_SECONDS = 60.0  # for any one answer of the engine
+ENGINE_SECONDS = 60  # for any one answer of the engine
 
 log = logging.getLogger("sandbox")
 
 
 class Docker:
-    """
+    """Starts containers, each of which is a cage.
+
     Args:
         hosts: addresses of engines, in the form of DOCKER_HOST. None: what DOCKER_HOST lists,
             separated by commas or spaces, else the engine of this machine.
@@ -88,7 +82,7 @@ class Docker:
         failures = []
         for host in self._hosts:
             try:
-                self._look_over(host)
+                self._prepare_engine(host)
             except SandboxError as error:
                 failures.append(str(error))
         if len(failures) == len(self._hosts):
@@ -96,7 +90,7 @@ class Docker:
         for failure in failures:
             log.warning("Going on without one engine: %s", failure)
 
-    def _look_over(self, host: str) -> None:
+    def _prepare_engine(self, host: str) -> None:
         api = _connect(host)
         from docker.errors import DockerException
 
@@ -108,8 +102,8 @@ class Docker:
         finally:
             api.close()
 
-    def start(self) -> Cage:
-        """On the next engine that can."""
+    def start(self) -> RunnerCage:
+        """A new container, on the next engine that can start one."""
         failures = []
         for _ in self._hosts:
             host = self._hosts[next(self._next_host)]
@@ -121,7 +115,7 @@ class Docker:
                     log.warning("No cage on %s: %s", host, failure)
         raise CageFailure("; ".join(dict.fromkeys(failures)))
 
-    def _start_on(self, host: str) -> Cage:
+    def _start_on(self, host: str) -> RunnerCage:
         api = _connect(host)  # one per cage: closed with it, and shared with no thread or fork
         from docker.errors import DockerException
 
@@ -136,7 +130,7 @@ class Docker:
             _remove(api, name)
             api.close()
             raise
-        return Cage(
+        return RunnerCage(
             link,
             writable="/tmp",
             shared_memory="/dev/shm",
@@ -199,7 +193,7 @@ class Docker:
             )
 
     def _remove_leftovers(self, api: Any) -> None:
-        """Containers of processes of this machine that are gone. They end by themselves, mostly."""
+        """Remove containers whose process, one of this machine, is gone. Most end by themselves."""
         for container in api.containers(all=True, filters={"label": LABEL}):
             owner, _, pid = container["Labels"][LABEL].rpartition(":")
             if owner == _owner() and not Path("/proc", pid).exists():
@@ -207,7 +201,7 @@ class Docker:
 
 
 def addresses(given: Sequence[str] | None = None) -> list[str]:
-    """Of the engines: those given, else those of DOCKER_HOST, else this machine's own.
+    """The addresses of the engines: those given, else those of DOCKER_HOST, else this machine's.
 
     Raises:
         ValueError: no address, or a text instead of several.
@@ -220,15 +214,14 @@ def addresses(given: Sequence[str] | None = None) -> list[str]:
 
 
 def recipe() -> str:
-    """What image/build labels the image with that it makes now: a hash of itself and of what it
-    builds from."""
+    """The label that image/build gives to an image: a hash of that script and of the Dockerfile."""
     folder = Path(__file__).with_name("image")
     sources = (folder / "Dockerfile").read_bytes() + (folder / "build").read_bytes()
     return hashlib.sha256(sources).hexdigest()[:16]
 
 
 def _owner() -> str:
-    """This machine and process namespace: only here do process numbers mean what they do to us."""
+    """This machine and process namespace. Elsewhere the same process number is another process."""
     return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
 
 
@@ -236,6 +229,7 @@ def _connect(host: str) -> Any:
     try:
         import docker
         from docker.errors import DockerException
+        from docker.utils import kwargs_from_env
     except ImportError as error:
         raise SandboxError(
             f"The package docker is not installed ({error}). "
@@ -243,7 +237,7 @@ def _connect(host: str) -> Any:
         ) from error
 
     try:
-        settings = docker.utils.kwargs_from_env(environment={**os.environ, "DOCKER_HOST": host})
+        settings = kwargs_from_env(environment={**os.environ, "DOCKER_HOST": host})
         api = docker.APIClient(version="auto", timeout=ENGINE_SECONDS, **settings)
         api.ping()
     except (DockerException, OSError) as error:
@@ -274,7 +268,7 @@ class ContainerLink:
     def __init__(self, api: Any, container: str) -> None:
         self.container = container
         self._api = api
-        self._words = bytearray()  # what came on standard error
+        self._stderr = bytearray()  # what came on standard error
         self._left = 0  # of the current piece of standard output
         self._killed = False
         try:
@@ -300,8 +294,8 @@ class ContainerLink:
             if header[0] == 1:
                 self._left = length
             else:
-                self._words += self._exactly(length, deadline)
-                del self._words[:-4000]
+                self._stderr += self._exactly(length, deadline)
+                del self._stderr[:-4000]
         self._limit_to(deadline)
         part = self._socket.recv(min(size, self._left))
         self._left -= len(part)
@@ -321,9 +315,9 @@ class ContainerLink:
             except (DockerException, OSError) as error:  # it is removed later, as a leftover
                 log.warning("Docker could not remove %s: %s", self.container, error)
             finally:
-                self.forget()
+                self.detach()
 
-    def forget(self) -> None:
+    def detach(self) -> None:
         response = getattr(self._attached, "_response", None)
         if response is not None:
             response.close()  # first, since it would flush what it reads from
@@ -331,8 +325,8 @@ class ContainerLink:
         self._socket.close()
         self._api.close()
 
-    def last_words(self) -> str:
-        return self._words.decode("utf-8", "replace")
+    def stderr_tail(self) -> str:
+        return self._stderr.decode("utf-8", "replace")
 
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()

@@ -124,7 +124,7 @@ def prepared(tests):
     """
     try:
         tree = ast.parse(tests, "tests.py")
-        imports = [
+        imports: list[ast.stmt] = [
             node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
         ]
         exec(compile(ast.Module(imports, []), "tests.py", "exec", dont_inherit=True), {})
@@ -161,7 +161,7 @@ def run(code, tests, names):
         if is_of_program(error):
             raise
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == "tests.py"]
+        lines = [each.lineno for each in frames if each.lineno and each.filename == "tests.py"]
         return {
             "passed": False,
             "error": short("".join(traceback.format_exception_only(type(error), error)).strip()),
@@ -230,7 +230,7 @@ class Names(dict):
             # In one process, the tests could use what the program imported.
             if name not in (*LIBRARY, *SHORT_NAMES):
                 raise KeyError(name)
-            value = __import__(SHORT_NAMES.get(name, name))
+            value = __import__(SHORT_NAMES.get(name, name))  # type: ignore
         elif type(value) is not Mirrored and id(value) not in self.examiner.labels:
             return value
         self[name] = value
@@ -350,6 +350,10 @@ class Peer:
         return self.ask("special", owner, name, this, arguments, keywords)
 
     # What is no data ------------------------------------------------------------------------------
+
+    def common(self, value):
+        """The entry of what both sides have, or None."""
+        raise NotImplementedError
 
     def described(self, value, node):
         """The entry of what is no plain data."""
@@ -545,7 +549,8 @@ class Examiner(Peer):
             known = (each.value for each in kept if (each.owner, each.name) == values)
             value = next(known, value)
             kept = [each for each in kept if each.value is not value]
-            kept.append(Lent(*values, value))
+            owner, name = values
+            kept.append(Lent(owner, name, value))
         self.lent = kept
         return value
 
@@ -857,7 +862,7 @@ def signature_of(mirror):
         value, is_empty = part
         return inspect.Signature.empty if is_empty else value
 
-    parts, returned = PEER.ask("signature", mirror)
+    parts, returned = PEER.ask("signature", mirror)  # type: ignore
     parameters = [
         inspect.Parameter(
             name,
@@ -1065,7 +1070,7 @@ def mirror_of_class(peer, value, number, texts, bases, special, disabled, member
     if data is not None:
         special.update(name for base in data.__mro__[:-1] for name in vars(base) if name in SPECIAL)
     owner = []
-    names = dict(zip(CLASS_TEXTS[1:], texts[1:]))
+    names: dict[str, object] = dict(zip(CLASS_TEXTS[1:], texts[1:]))
     names.update((name, Member(name, owner)) for name in members if name not in NEVER_ASKED)
     names.update((name, special_method(name, owner)) for name in special)
     names.update((name, None) for name in disabled if name in SPECIAL)
@@ -1135,7 +1140,8 @@ def unpacked_member(kind, value, *more):
     if kind == "value":
         return value
     if kind == "property":
-        return property(*(each and unpacked_member("function", each) for each in (value, *more)))
+        functions = (each and unpacked_member("function", each) for each in (value, *more))
+        return property(*functions)  # type: ignore
 
     def method(*arguments, **keywords):
         return value(*arguments, **keywords)
@@ -1241,7 +1247,7 @@ class Repr(reprlib.Repr):
 
 
 MISSING = object()
-PEER = None
+PEER: "Peer"  # see become
 REPR = Repr()
 REPR.maxstring = REPR.maxother = 200
 REPR.maxlist = REPR.maxtuple = REPR.maxset = REPR.maxfrozenset = REPR.maxdict = 20

@@ -32,8 +32,7 @@ def install_hint(*extras: str) -> str:
 
 
 def pip_install(*words: str) -> str:
-    """`pip install` with these words, as it is typed for the Python that runs: with its own pip,
-    or with uv where it has none."""
+    """The command `pip install ...` for the Python that runs us, by its own pip or else by uv."""
     if sys.prefix == sys.base_prefix and externally_managed():
         words = ("--break-system-packages", *words)  # as this project must have been installed
     if util.find_spec("pip") is None and shutil.which("uv"):
@@ -45,12 +44,12 @@ def pip_install(*words: str) -> str:
 
 
 def externally_managed() -> bool:
-    """Whether the interpreter's packages are a distribution's business (PEP 668)."""
+    """Whether a distribution manages the packages of this interpreter (PEP 668)."""
     return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
 
 
 def requirements() -> list[str]:
-    """What this project needs, with its extras, as its metadata has it; empty if not installed."""
+    """The requirements in this project's metadata, with its extras; empty if not installed."""
     try:
         return list(metadata.requires(DISTRIBUTION) or ())
     except metadata.PackageNotFoundError:

@@ -83,7 +83,7 @@ class StdinTest:
         if isinstance(self.rule, Checker):  # nothing else looks at it
             stdin = self.stdin
             stdin = stdin if isinstance(stdin, str) else stdin.decode("utf-8", "replace")
-        return self.rule(execution.stdout, self.expected, stdin)
+        return rule(self.rule)(execution.stdout, self.expected, stdin)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class CallTest:
 
     def passes(self, execution: Execution) -> bool:
         arguments = json.dumps(self.call.arguments) if isinstance(self.rule, Checker) else ""
-        return self.rule(execution.value, self.expected, arguments)
+        assert execution.value is not None
+        return rule(self.rule)(execution.value, self.expected, arguments)
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class AssertTest:
         )
 
     def passes(self, execution: Execution) -> bool:
+        assert execution.value is not None
         report = json.loads(execution.value)
         if "unfit" in report:
             raise unfit(self.tests, report["unfit"])
@@ -381,7 +383,7 @@ def _run(
             failure = error
             break
         outcome = _outcome(test, execution)
-        results.append(Result(number, outcome, _kept(execution, outcome)))
+        results.append(Result(number, outcome, _shortened(execution, outcome)))
         if stop_at_first_failure and outcome is not Outcome.PASSED:
             break
     return _Part(tuple(results), failure)
@@ -393,8 +395,8 @@ def _outcome(test: Test, execution: Execution) -> Outcome:
     return Outcome(execution.status.value)
 
 
-def _kept(execution: Execution, outcome: Outcome) -> Execution:
-    """Nobody looks at 100 right outputs of 16 MB, nor at as much noise on stderr."""
+def _shortened(execution: Execution, outcome: Outcome) -> Execution:
+    """The execution, with its outputs cut if the test passed: they may be long and many."""
     longest = max(len(execution.stdout), len(execution.stderr))
     if outcome is not Outcome.PASSED or longest <= KEPT_CHARACTERS:
         return execution

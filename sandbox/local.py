@@ -1,4 +1,4 @@
-"""Cages without a cage: rlimited processes. For trusted programs, or where nothing better works.
+"""Cages that are mere processes with limits. For trusted programs, or where nothing better works.
 
 What it covers: CPU and wall time, memory, output, file size, open files, and (exactly as root,
 else roughly) the number of processes; leftover processes and files of a job are removed; no
@@ -31,7 +31,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sandbox.cage import PACKAGES, Cage, ProcessLink, environment, new_uid, python_command
+from sandbox.boot import PACKAGES, environment, new_uid, python_command
+from sandbox.cage import RunnerCage
+from sandbox.link import ProcessLink
 from sandbox.runner import (
     descendants,
     empty,
@@ -50,7 +52,8 @@ log = logging.getLogger("sandbox")
 
 
 class Local:
-    """
+    """Starts processes with limits, each of which is a cage.
+
     Args:
         packages: what programs may import besides the standard library. One that is not installed
             here makes the programs that import it end in a SandboxError.
@@ -63,7 +66,7 @@ class Local:
         self._packages = find_packages(packages)
         remove_leftovers()
 
-    def start(self) -> Cage:
+    def start(self) -> RunnerCage:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place()))
         lock = os.open(directory, os.O_RDONLY)  # held as long as we live: see remove_leftovers
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,7 +108,7 @@ class Local:
         except BaseException:
             clean_up()
             raise
-        return Cage(
+        return RunnerCage(
             link,
             writable=str(writable),
             job_uid=job_uid,
@@ -117,7 +120,7 @@ class Local:
 
 
 def find_packages(names: Sequence[str]) -> list[Path]:
-    """What must be on the path for these packages to be importable, of those that are installed.
+    """The folders that make these packages importable, of those that are installed.
 
     A package that is a directory `name` may have its libraries beside it, in `name.libs`.
     """
@@ -131,7 +134,7 @@ def find_packages(names: Sequence[str]) -> list[Path]:
 
 
 def interpreter() -> str:
-    """The interpreter itself, not a virtual environment's link to it."""
+    """The path of the interpreter itself, not of a virtual environment's link to it."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
@@ -141,7 +144,7 @@ def anyone_can_reach(path: Path) -> bool:
 
 
 def place() -> Path:
-    """Where the directories of cages are. The jobs of root must get there, too."""
+    """The folder for the directories of cages. Jobs of root are another user and must reach it."""
     usual = Path(tempfile.gettempdir())
     return usual if os.geteuid() != 0 or anyone_can_reach(usual) else Path("/tmp")
 
@@ -167,7 +170,7 @@ def is_alive(fields: list[bytes]) -> bool:
 
 
 def processes_of(uid: int | None) -> Iterator[int]:
-    """The newest first: one that forks and ends all the time is among them."""
+    """A user's processes, the newest first: one that forks and ends all the time is among them."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     for pid in sorted(pids, reverse=True) if uid is not None else ():
         with contextlib.suppress(OSError):
@@ -181,7 +184,7 @@ def remove(directory: Path) -> None:
 
 
 def remove_leftovers() -> None:
-    """Directories of processes that were killed: nobody holds their locks any more."""
+    """Remove directories of processes that were killed: nobody holds their locks any more."""
     for directory in place().glob(PREFIX + "*"):
         try:
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -5,7 +5,6 @@ Environments, feedback sources, algorithms, engines and sandboxes are all found 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -18,15 +17,18 @@ FORM = "module:Class or path/to/file.py:Class"
 
 
 def unknown(what: str, name: str, known: Collection[str], *, also: str = "") -> str:
-    """What to say of a name that is not known: the closest ones, all there are, and `also`, another
-    form that a name may have."""
+    """What to say of a name that is not known: the closest ones, all there are (of many, the first
+    30), and `also`, another form that a name may have."""
     hint = did_you_mean(name, known)
-    there = f" There are {', '.join(known)}" if known else " There are none"
+    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
+    there = f" There are {', '.join([*known][:30])}{more}" if known else " There are none"
     return f"Unknown {what} {name!r}.{hint}{there}{f'; or {also}' if also else ''}."
 
 
 def did_you_mean(name: str, known: Collection[str], n: int = 2) -> str:
     """ " Did you mean 'x' or 'y'?" with the n closest of those known; empty if none is close."""
+    import difflib  # only now, so that `import sandbox` is quick
+
     close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
@@ -47,7 +49,7 @@ def load(what: str, name: str, known: Mapping[str, Any] | None = None) -> Any:
     if not is_import(target):
         raise ValueError(unknown(what, name, known, also=f"{FORM}, your own"))
     place, _, attribute = target.rpartition(":")
-    module = _module(what, place)
+    module = module_at(what, place)
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -64,7 +66,8 @@ def is_import(name: str) -> bool:
     return place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
 
 
-def _module(what: str, place: str) -> ModuleType:
+def module_at(what: str, place: str) -> ModuleType:
+    """The module of that name, or in that file. Raises ValueError if there is none."""
     return _module_of_file(what, Path(place)) if place.endswith(".py") else _named(what, place)
 
 

@@ -44,7 +44,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 
-CONTROL_IN, CONTROL_OUT = 3, 4  # where `cage.BOOT` put the control channel
+CONTROL_IN, CONTROL_OUT = 3, 4  # where `boot.BOOT` put the control channel
 CALL_RECURSION_LIMIT = 50_000  # as LiveCodeBench's harness sets it; plain programs have CPython's
 CALL_MODULE = "solution"  # what `__name__` is in call jobs, so that no `__main__` block runs
 VALUE_FD = 3  # where a call job finds the pipe for its value; the control channel is closed there
@@ -240,7 +240,7 @@ def look_plain():
     """Give jobs what a plain user finds on a plain, small machine, in every cage alike."""
     os.cpu_count = lambda: CPUS
     if hasattr(os, "process_cpu_count"):
-        os.process_cpu_count = os.cpu_count
+        os.process_cpu_count = os.cpu_count  # type: ignore
     os.sched_getaffinity = partial(few_cpus, os.sched_getaffinity)
     os.sched_setaffinity = partial(use_cpus, os.sched_setaffinity)
     os.getlogin = lambda: USER
@@ -284,7 +284,7 @@ def set_limit_as_far_as_allowed(which, limits):
         setrlimit(which, limits)
     except ValueError:
         most = resource.getrlimit(which)[1]
-        setrlimit(which, tuple(least(limit, most) for limit in limits))
+        setrlimit(which, tuple(least(limit, most) for limit in limits))  # type: ignore
 
 
 def least(limit, most):
@@ -531,7 +531,7 @@ def finish_quickly(modules):
     modules, which may know other ways to end.
     """
     error = getattr(sys, "last_value", None)  # of the exception that ended the program
-    if isinstance(error, KeyboardInterrupt) or len(threading._active) > 1:
+    if isinstance(error, KeyboardInterrupt) or len(threading._active) > 1:  # type: ignore
         return
     if len(sys.modules) != modules:
         return
@@ -554,7 +554,7 @@ def run_call(job, prelude):
     exit_code = 1
     try:
         exit_code = call(job, prelude)
-        threading._shutdown()
+        threading._shutdown()  # type: ignore
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
@@ -707,7 +707,7 @@ class Capture:
         return min(self.total, self.limit)
 
     def send_and_close(self):
-        if self.size:
+        if self.size and self.buffer is not None:
             write_all(CONTROL_OUT, self.buffer.view[: self.size])
         if self.buffer is not None:
             self.buffer.close()
@@ -873,6 +873,7 @@ class Watch:
                 return
 
     def result(self):
+        assert self.status is not None
         code = os.waitstatus_to_exitcode(self.status)
         reason = self.reason
         if reason is None:
@@ -1124,8 +1125,9 @@ def shared_memory():
     """Of the whole machine, in bytes, with the pages that a mapping keeps and no process shows."""
     try:
         with open("/proc/meminfo", "rb") as file:
-            return int(re.search(rb"^Shmem: +(\d+) kB", file.read(), re.MULTILINE)[1]) << 10
-    except (OSError, TypeError):
+            found = re.search(rb"^Shmem: +(\d+) kB", file.read(), re.MULTILINE)
+            return int(found[1]) << 10 if found else 0
+    except OSError:
         return 0
 
 
@@ -1429,7 +1431,7 @@ class CpuClock:
             count = int.from_bytes(os.read(self.file, 8), sys.byteorder)
         else:
             text = os.pread(self.file, CHUNK_BYTES, 0)
-            count = int(re.search(self.pattern, text, re.MULTILINE)[1])
+            count = int(re.search(self.pattern, text, re.MULTILINE)[1])  # type: ignore
         return count * self.unit - time.process_time()  # without us
 
 

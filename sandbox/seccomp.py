@@ -1,4 +1,4 @@
-"""A system call filter. The runner puts it on itself, and so on its jobs, in every cage.
+"""A filter of system calls. In every cage the runner installs it for itself and so for its jobs.
 
 Namespaces hide the host; this takes away the kernel's lesser doors: tracing and reading other
 processes, or slowing them, new namespaces, mounts, kernel keyrings, BPF, io_uring, and memory that

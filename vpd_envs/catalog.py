@@ -6,18 +6,17 @@ by the id that a person typed, one of their own too.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import json
-import sys
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import gymnasium as gym
 
+from sandbox.plugins import FORM, load, module_at, unknown
 from vpd_envs.answers.options import check_options
+from vpd_envs.text_env import TextEnv
 
 
 @dataclass(frozen=True)
@@ -143,24 +142,43 @@ def register() -> None:
 
 
 def known_name(env_id: str) -> str:
-    """The registered name of an id, which may be `module:Name-v0`: then the module is imported.
+    """The registered name of an environment, which is registered if it has to be.
 
-    Raises ValueError for an id that is not registered, with close matches.
+    env_id: a registered name; or one's own as `module:Class` (a subclass of TextEnv) or
+        `module:Name-v0` (a name that the module registers), where `module` may also be
+        `path/to/file.py`. The module is imported.
+
+    Raises ValueError, with close matches, for an unknown name, module or class.
     """
-    module, colon, name = env_id.rpartition(":")
+    place, colon, name = env_id.rpartition(":")
     if colon:
-        import_from_here(module)
-    if name not in gym.registry:
-        known = sorted(id_ for id_ in gym.registry if id_.startswith("vpd/"))
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
+        module_at("environment", place)
+    if name in gym.registry:
+        return name
+    if colon and name.isidentifier():
+        return _registered(env_id)
+    known = sorted(id_ for id_ in gym.registry if id_.startswith("vpd/"))
+    raise ValueError(unknown("environment", env_id, known, also=f"{FORM}, your own"))
+
+
+def _registered(env_id: str) -> str:
+    """Register a class by its module and name."""
+    kind = load("environment", env_id)
+    if not isinstance(kind, type) or TextEnv not in kind.__mro__:
         raise ValueError(
-            f"Unknown environment {env_id!r}. {hint}Here are {', '.join(known)}; your own are "
-            f"named 'module:Name-v0'."
+            f"The environment {env_id!r} must be a subclass of vpd_envs.TextEnv; it is "
+            f"{kind!r:.80}."
         )
+    name = re.sub(r"[^\w.:-]", "-", f"{kind.__module__}:{kind.__qualname__}")
+    if name not in gym.registry:
+        gym.register(name, entry_point=kind, vector_entry_point=kind.vector)
     return name
 
 
+@overload
+def make(env_id: str, num_envs: None = None, **options: Any) -> gym.Env: ...
+@overload
+def make(env_id: str, num_envs: int, **options: Any) -> gym.vector.VectorEnv: ...
 def make(
     env_id: str, num_envs: int | None = None, **options: Any
 ) -> gym.Env | gym.vector.VectorEnv:
@@ -171,11 +189,12 @@ def make(
     """
     name = known_name(env_id)
     check_options(name, options)
+    spec = gym.spec(name)
     try:
         if num_envs is None:
-            return gym.make(name, **options)
+            return gym.make(spec, **options)
         return gym.make_vec(
-            name, num_envs=num_envs, vectorization_mode="vector_entry_point", **options
+            spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **options
         )
     except TypeError as error:
         raise ValueError(f"Environment {name} does not take these options: {error}") from error
@@ -199,19 +218,3 @@ def parsed_options(settings: Iterable[str], **flags: Any) -> dict[str, Any]:
         except ValueError:
             options[key] = value
     return options | {key: value for key, value in flags.items() if value is not None}
-
-
-def import_from_here(module: str) -> None:
-    """Import a person's own module, from the current folder too. Raises ValueError if it is not
-    there."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
-            raise
-        raise ValueError(
-            f"There is no module {module!r} to import the environment from: neither installed nor "
-            f"in the current folder {Path.cwd()}."
-        ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sandbox import SandboxError
+from sandbox.plugins import FORM
 from vpd_envs.answers.options import REQUIRED, about, options_of
 from vpd_envs.answers.thinking import PREFIX
 from vpd_envs.catalog import CATALOG, Entry, known_name, make, parsed_options
@@ -51,21 +52,21 @@ def envs(arguments: list[str]) -> int:
         "vpd envs", description="The environments of the suite, or the options of one."
     )
     parser.add_argument(
-        "env", nargs="?", metavar="ID", help="such as vpd/Math-v0; your own as module:Name-v0"
+        "env", nargs="?", metavar="ID", help=f"such as vpd/Math-v0; your own: {FORM}"
     )
     parser.add_argument("--json", action="store_true", help="as a JSON list")
     options = parser.parse_args(arguments)
     if options.env is not None:
-        print_options(known_name(options.env), options.json)
+        _print_options(known_name(options.env), options.json)
     elif options.json:
         print(json.dumps([asdict(entry) for entry in CATALOG], indent=1))
     else:
         for entry in CATALOG:
-            print_entry(entry)
+            _print_entry(entry)
     return 0
 
 
-def print_entry(entry: Entry) -> None:
+def _print_entry(entry: Entry) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -74,7 +75,7 @@ def print_entry(entry: Entry) -> None:
     print(f"    judge: {entry.judge}; data: {entry.data}; problems: {entry.size}")
 
 
-def print_options(name: str, as_json: bool) -> None:
+def _print_options(name: str, as_json: bool) -> None:
     """What `--set` takes for an environment, each option with its default and its meaning."""
     options = options_of(name)
     if as_json:
@@ -83,7 +84,7 @@ def print_options(name: str, as_json: bool) -> None:
         return
     entry = next((entry for entry in CATALOG if entry.id == name), None)
     if entry is not None:
-        print_entry(entry)
+        _print_entry(entry)
     else:
         print(f"{name}  {about(name)}".strip())
     for option in options:
@@ -98,14 +99,14 @@ def show(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "vpd show", description="Print one problem of an environment and, with --answer, judge it."
     )
-    add_environment(parser)
+    _add_environment(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--problem", metavar="ID", help="which one (default: the first)")
     which.add_argument("--seed", type=int, help="one drawn at random")
     which.add_argument("--ids", action="store_true", help="print the ids of all problems instead")
     parser.add_argument("--answer", metavar="FILE", help="an answer to judge; - is standard input")
     options = parser.parse_args(arguments)
-    with opened(options) as env:
+    with _opened(options) as env:
         if options.ids:
             print("\n".join(env.problem_ids))
             return 0
@@ -114,7 +115,7 @@ def show(arguments: list[str]) -> int:
         answer = None
         if options.answer is not None:
             answer = sys.stdin.read() if options.answer == "-" else Path(options.answer).read_text()
-        print_problem(options.env, env, info["problem_id"], answer)
+        _print_problem(options.env, env, info["problem_id"], answer)
     return 0
 
 
@@ -126,24 +127,24 @@ def judge(arguments: list[str]) -> int:
         epilog=JUDGE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_environment(parser)
+    _add_environment(parser)
     parser.add_argument("--answers", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, help="verdicts (default: standard output)")
     options = parser.parse_args(arguments)
-    with opened(options) as env:
+    with _opened(options) as env:
         with told_if_slow("Starting the sandbox"):
             getattr(env, "sandbox", None)  # where none works, say so before any answer is read
         with told_if_slow("Reading the answers"):
-            answers = Answers(options.answers, env)
-        tally = Tally(answers)
+            answers = _Answers(options.answers, env)
+        tally = _Tally(answers)
         started = time.perf_counter()
         try:
             with LateProgress("judging", answers.total, True) as progress:
                 if options.out is None:
-                    write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally, progress)
+                    _write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally, progress)
                 else:
-                    record = judged_by(options.env, env, given_options(options))
-                    judge_into(options.out, record, env, answers, tally, progress)
+                    record = judged_by(options.env, env, _given_options(options))
+                    _judge_into(options.out, record, env, answers, tally, progress)
         finally:
             tally.print(time.perf_counter() - started)
     return 1 if tally.errors or tally.disagreements else 0
@@ -152,10 +153,14 @@ def judge(arguments: list[str]) -> int:
 # --- options ------------------------------------------------------------------------------------
 
 
-def add_environment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--env", required=True, metavar="ID", help="such as vpd/Math-v0")
+def _add_environment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--env", required=True, metavar="ID", help=f"such as vpd/Math-v0; your own: {FORM}"
+    )
     parser.add_argument("--data", help="data file or folder, for environments that read one")
-    parser.add_argument("--sandbox", help="docker, bubblewrap or local (default: the strongest)")
+    parser.add_argument(
+        "--sandbox", help="docker, bubblewrap or local (default: the strongest), or module:Class"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -167,24 +172,24 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def opened(options: argparse.Namespace) -> Iterator[TextEnv]:
+def _opened(options: argparse.Namespace) -> Iterator[TextEnv]:
     """The environment of the options; closed at the end."""
     with told_if_slow("Loading the problems"):
-        made = make(options.env, **given_options(options)).unwrapped
+        made = make(options.env, **_given_options(options)).unwrapped
     with closing(made) as env:
         if not isinstance(env, TextEnv):
             raise ValueError(f"{options.env} is no environment of texts (vpd_envs.TextEnv).")
         yield env
 
 
-def given_options(options: argparse.Namespace) -> dict[str, Any]:
+def _given_options(options: argparse.Namespace) -> dict[str, Any]:
     return parsed_options(options.set, data=options.data, sandbox=options.sandbox)
 
 
 # --- vpd judge ----------------------------------------------------------------------------------
 
 
-class Answers:
+class _Answers:
     """The answers of a file, in its order. All lines are checked before the first is judged.
 
     Raises ValueError, which names the line, for one that is no answer or of an unknown problem.
@@ -226,10 +231,10 @@ class Answers:
                 raise ValueError(f"{place}: {error}") from error
 
 
-class Tally:
+class _Tally:
     """What came of the answers so far; verdicts are added in the order of the answers."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: _Answers) -> None:
         self._expected = answers.expected()
         self.agree = 0
         self.disagreements = 0
@@ -275,12 +280,12 @@ class Tally:
         print("\n".join([head, *lines]), file=sys.stderr)
 
 
-def judge_into(
+def _judge_into(
     out: Path,
     record: dict[str, Any],
     env: TextEnv,
-    answers: Answers,
-    tally: Tally,
+    answers: _Answers,
+    tally: _Tally,
     progress: LateProgress,
 ) -> None:
     """Verdicts into a file. What it has already is kept; a line that is cut off is not.
@@ -289,37 +294,37 @@ def judge_into(
         the first verdict is; a file whose verdicts have another one, or none, is refused.
     """
     if out.exists() and out.stat().st_size:
-        check_record(out, record)
-        kept = checked_verdicts(out, answers)
-        if any(row["reward"] is None for row in read_verdicts(out, kept)):
-            repair(out, kept, env, answers, progress)
+        _check_record(out, record)
+        kept = _checked_verdicts(out, answers)
+        if any(row["reward"] is None for row in _read_verdicts(out, kept)):
+            _repair(out, kept, env, answers, progress)
         with out.open("r+b") as file:
-            file.truncate(end_of_line(file, kept))
-        for row in read_verdicts(out, kept):
+            file.truncate(_end_of_line(file, kept))
+        for row in _read_verdicts(out, kept):
             tally.add(row)
     else:
         kept = 0
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_record(out, record)
+        _write_record(out, record)
     with out.open("ab") as file:
         rest = itertools.islice(answers.attempts(), kept, None)
-        write_verdicts(file, env, rest, tally, progress)
+        _write_verdicts(file, env, rest, tally, progress)
 
 
-def record_of(out: Path) -> Path:
+def _record_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.judge.json")
 
 
-def write_record(out: Path, record: dict[str, Any]) -> None:
-    path = record_of(out)
+def _write_record(out: Path, record: dict[str, Any]) -> None:
+    path = _record_of(out)
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     new.replace(path)
 
 
-def check_record(out: Path, record: dict[str, Any]) -> None:
+def _check_record(out: Path, record: dict[str, Any]) -> None:
     """Raises ValueError unless the verdicts of a file were made as these would be."""
-    path = record_of(out)
+    path = _record_of(out)
     instead = "Pass another --out, or remove the file."
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -332,11 +337,11 @@ def check_record(out: Path, record: dict[str, Any]) -> None:
         raise ValueError(f"{out} has the verdicts of another judge: {differing}. {instead}")
 
 
-def write_verdicts(
+def _write_verdicts(
     file: BinaryIO,
     env: TextEnv,
     answers: Iterable[tuple[Problem, str]],
-    tally: Tally,
+    tally: _Tally,
     progress: LateProgress,
 ) -> None:
     taken: deque[tuple[Problem, str]] = deque()  # whose verdicts are still to come, in their order
@@ -347,7 +352,7 @@ def write_verdicts(
             yield attempt
 
     for verdict in env.judge_many(noted()):
-        row = verdict_row(*taken.popleft(), verdict)
+        row = _verdict_row(*taken.popleft(), verdict)
         file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         file.flush()
         tally.add(row)
@@ -355,7 +360,7 @@ def write_verdicts(
         progress.show(tally.statuses.total() + tally.errors)
 
 
-def verdict_row(problem: Problem, answer: str, verdict: Verdict | SandboxError) -> dict[str, Any]:
+def _verdict_row(problem: Problem, answer: str, verdict: Verdict | SandboxError) -> dict[str, Any]:
     row: dict[str, Any] = {"problem_id": problem.id, "answer_hash": text_hash(answer)}
     if isinstance(verdict, Verdict):
         status = verdict.status.value
@@ -363,7 +368,7 @@ def verdict_row(problem: Problem, answer: str, verdict: Verdict | SandboxError) 
     return row | {"reward": None, "status": None, "feedback": None, "error": str(verdict)}
 
 
-def checked_verdicts(out: Path, answers: Answers) -> int:
+def _checked_verdicts(out: Path, answers: _Answers) -> int:
     """How many whole verdicts a file has. Raises ValueError if they are on other answers."""
     count = 0
     instead = "Pass another --out, or remove the file."
@@ -394,30 +399,30 @@ def checked_verdicts(out: Path, answers: Answers) -> int:
     return count
 
 
-def read_verdicts(out: Path, count: int) -> Iterator[dict[str, Any]]:
+def _read_verdicts(out: Path, count: int) -> Iterator[dict[str, Any]]:
     with out.open("rb") as file:
         for line in itertools.islice(file, count):
             yield json.loads(line)
 
 
-def end_of_line(file: BinaryIO, count: int) -> int:
+def _end_of_line(file: BinaryIO, count: int) -> int:
     return sum(len(line) for line in itertools.islice(file, count))
 
 
-def repair(out: Path, kept: int, env: TextEnv, answers: Answers, progress: LateProgress) -> None:
+def _repair(out: Path, kept: int, env: TextEnv, answers: _Answers, progress: LateProgress) -> None:
     """Judge again what could not be judged; the file is replaced at once, when all is done."""
     new = out.with_name(f"{out.name}.new")
 
     def failed() -> Iterator[tuple[Problem, str]]:
-        pairs = zip(answers.attempts(), read_verdicts(out, kept), strict=False)
+        pairs = zip(answers.attempts(), _read_verdicts(out, kept), strict=False)
         return (attempt for attempt, row in pairs if row["reward"] is None)
 
     again = (
-        verdict_row(problem, answer, verdict)
+        _verdict_row(problem, answer, verdict)
         for (problem, answer), verdict in zip(failed(), env.judge_many(failed()), strict=True)
     )
     with new.open("wb") as file:
-        for number, row in enumerate(read_verdicts(out, kept), start=1):
+        for number, row in enumerate(_read_verdicts(out, kept), start=1):
             chosen = next(again) if row["reward"] is None else row
             file.write(json.dumps(chosen, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
             progress.show(number)
@@ -427,7 +432,7 @@ def repair(out: Path, kept: int, env: TextEnv, answers: Answers, progress: LateP
 # --- vpd show -----------------------------------------------------------------------------------
 
 
-def print_problem(name: str, env: TextEnv, problem_id: str, answer: str | None) -> None:
+def _print_problem(name: str, env: TextEnv, problem_id: str, answer: str | None) -> None:
     """The open episode's problem: where it comes from, its messages, and what an answer gets."""
     from rich.console import Console
     from rich.rule import Rule

@@ -68,6 +68,7 @@ class TextEnv(gym.Env[str, str]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
     workers = 1  # how many answers of a batch are judged side by side
+    action_space: Unicode
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class TextEnv(gym.Env[str, str]):
     ) -> tuple[str, dict[str, Any]]:
         """Ask `options["problem_id"]`, or a problem drawn by `np_random`."""
         super().reset(seed=seed)
-        options = checked_options(options, "problem_id")
+        options = _checked_options(options, "problem_id")
         if "problem_id" in options:
             problem_id = options["problem_id"]
         else:
@@ -120,19 +121,18 @@ class TextEnv(gym.Env[str, str]):
         self._problem = self.problem(problem_id)
         self._turn = 0
         self._shown = f"Problem {self._problem.id}\n\n{self._problem.prompt}"
-        return self._problem.prompt, reset_info(self._problem)
+        return self._problem.prompt, _reset_info(self._problem)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Judge the answer. Raises SandboxError where the infrastructure failed."""
         if self._problem is None:
             raise gym.error.ResetNeeded("The episode is over: call reset() before step.")
-        check_answer(action)
-        verdict = self.verdict(self._problem, action)
+        verdict = self.verdict(self._problem, _checked_answer(action))
         self._turn += 1
         over = self.ends(verdict, self._turn)
         self._shown += f"\n\nAnswer\n\n{action}\n\nVerdict: {verdict.status.value}, "
         self._shown += f"reward {verdict.reward:g}\n\n{verdict.feedback}"
-        info = step_info(self._problem, verdict, self._turn, over)
+        info = _step_info(self._problem, verdict, self._turn, over)
         if over:
             self._problem = None
         return verdict.feedback, float(verdict.reward) if over else 0.0, over, False, info
@@ -291,7 +291,7 @@ class TextVectorEnv(VectorEnv):
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
-        self._problems: list[Problem | None] = [None] * num_envs  # of each episode
+        self._problems: dict[int, Problem] = {}  # of each episode that has begun
         self._active = np.zeros(num_envs, dtype=bool)  # whose episode is open
         self._turns = np.zeros(num_envs, dtype=int)  # answers given in it
         self._shown: tuple[str, ...] = ("",) * num_envs
@@ -314,28 +314,25 @@ class TextVectorEnv(VectorEnv):
         episodes go on, and have no entry in the infos.
         """
         super().reset(seed=seed)
-        options = checked_options(options, "problem_ids", "reset_mask")
+        options = _checked_options(options, "problem_ids", "reset_mask")
         mask = self._reset_mask(options.get("reset_mask"))
         if "problem_ids" in options:
             ids = options["problem_ids"]
             if isinstance(ids, str) or len(ids) != self.num_envs:
                 got = f"the text {ids!r}" if isinstance(ids, str) else f"{len(ids)} ids"
                 raise ValueError(f"options['problem_ids'] must be {self.num_envs} ids, got {got}.")
-            asked = [
-                self.env.problem(id_) if chosen else None
-                for id_, chosen in zip(ids, mask, strict=True)
-            ]
         else:
-            ids = self.env.problem_ids
-            drawn = self.np_random.integers(len(ids), size=self.num_envs)
-            asked = [self.env.problem(ids[i]) for i in drawn]
-        rows = list(zip(mask, asked, self._problems, self._shown, strict=True))
-        self._shown = tuple(new.prompt if chosen else text for chosen, new, _, text in rows)
-        self._problems = [new if chosen else old for chosen, new, old, _ in rows]
+            known = self.env.problem_ids
+            ids = [known[i] for i in self.np_random.integers(len(known), size=self.num_envs)]
+        asked = {i: self.env.problem(ids[i]) for i in np.flatnonzero(mask).tolist()}
+        self._problems |= asked
+        self._shown = tuple(
+            asked[i].prompt if i in asked else text for i, text in enumerate(self._shown)
+        )
         self._active = self._active | mask
         self._turns = np.where(mask, 0, self._turns)
-        infos = [reset_info(new) if chosen else {} for chosen, new, _, _ in rows]
-        return self._shown, stack_infos(infos)
+        infos = [_reset_info(asked[i]) if i in asked else {} for i in range(self.num_envs)]
+        return self._shown, _stack_infos(infos)
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
@@ -352,23 +349,19 @@ class TextVectorEnv(VectorEnv):
         self, actions: Sequence[str | None]
     ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Judge one answer per open episode. Raises SandboxError only if none could be judged."""
-        active = np.flatnonzero(self._active)
-        if not len(active):
+        active: list[int] = np.flatnonzero(self._active).tolist()
+        if not active:
             raise gym.error.ResetNeeded(
                 "All episodes are over, and they do not reset themselves: call reset() first."
             )
         if isinstance(actions, str) or len(actions) != self.num_envs:
             got = "one text" if isinstance(actions, str) else f"{len(actions)}"
             raise ValueError(f"step takes a sequence of {self.num_envs} answers, got {got}.")
-        for i in active:
-            check_answer(actions[i], f"answer {i}")
+        answers = [_checked_answer(actions[i], f"answer {i}") for i in active]
         problems = [self._problems[i] for i in active]
         with LateProgress("judging", len(active), self.progress) as progress:
-            verdicts = self.env.judge_batch(problems, [actions[i] for i in active], progress.show)
-        if not any(isinstance(verdict, Verdict) for verdict in verdicts):
-            raise SandboxError(
-                f"None of {len(active)} answers could be judged. The first failure: {verdicts[0]}"
-            ) from verdicts[0]
+            verdicts = self.env.judge_batch(problems, answers, progress.show)
+        check_some_judged(verdicts)
         self._turns[active] += 1
         self.judge_seconds = np.full(self.num_envs, np.nan)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
@@ -383,7 +376,7 @@ class TextVectorEnv(VectorEnv):
                 rewards[i] = verdict.reward if terminated[i] else 0.0
                 shown[i] = verdict.feedback
                 self.judge_seconds[i] = verdict.seconds
-                infos[i] = step_info(problem, verdict, turn, terminated[i]) | {"judged": True}
+                infos[i] = _step_info(problem, verdict, turn, terminated[i]) | {"judged": True}
             else:
                 truncated[i] = True
                 rewards[i] = np.nan
@@ -391,7 +384,7 @@ class TextVectorEnv(VectorEnv):
             infos[i]["active"] = True
         self._active = ~(terminated | truncated)
         self._shown = tuple(shown)
-        return self._shown, rewards, terminated, truncated, stack_infos(infos)
+        return self._shown, rewards, terminated, truncated, _stack_infos(infos)
 
     def render(self) -> tuple[str, ...]:
         """The last observations: prompts after a reset, feedback after a step."""
@@ -409,7 +402,7 @@ class TextVectorEnv(VectorEnv):
         return self.env.fingerprint
 
 
-def reset_info(problem: Problem) -> dict[str, Any]:
+def _reset_info(problem: Problem) -> dict[str, Any]:
     return {
         "problem_id": problem.id,
         "messages": problem.messages,
@@ -417,7 +410,7 @@ def reset_info(problem: Problem) -> dict[str, Any]:
     }
 
 
-def step_info(problem: Problem, verdict: Verdict, turn: int, over: bool) -> dict[str, Any]:
+def _step_info(problem: Problem, verdict: Verdict, turn: int, over: bool) -> dict[str, Any]:
     info = {
         "problem_id": problem.id,
         "feedback": verdict.feedback,
@@ -429,7 +422,7 @@ def step_info(problem: Problem, verdict: Verdict, turn: int, over: bool) -> dict
     return info if over else info | {"messages": [{"role": "user", "content": verdict.feedback}]}
 
 
-def stack_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _stack_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A batch of infos as one dict of arrays `[len(infos)]`, each with its mask under `_key`.
 
     Values that are bool in every info that has them give a bool array (False where absent),
@@ -446,12 +439,22 @@ def stack_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return stacked
 
 
-def check_answer(answer: Any, name: str = "the answer") -> None:
+def check_some_judged(verdicts: Sequence[Verdict | SandboxError]) -> None:
+    """Raise SandboxError if the infrastructure failed for every answer of a batch."""
+    errors = [verdict for verdict in verdicts if isinstance(verdict, SandboxError)]
+    if errors and len(errors) == len(verdicts):
+        raise SandboxError(
+            f"None of {len(errors)} answers could be judged. The first failure: {errors[0]}"
+        ) from errors[0]
+
+
+def _checked_answer(answer: Any, name: str = "the answer") -> str:
     if not isinstance(answer, str):
         raise TypeError(f"{name} must be text (str), got {type(answer).__name__}: {answer!r:.80}.")
+    return answer
 
 
-def checked_options(options: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
+def _checked_options(options: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
     unknown = sorted(set(options or ()) - set(known))
     if unknown:
         names = " and ".join(map(repr, known))

@@ -24,7 +24,7 @@ import pytest
 from sandboxes import BrokenSandbox
 
 from sandbox import SandboxError, shared
-from vpd_envs import FeedbackSource, FeedbackWrapper, Problem, Status, TextEnv, Verdict
+from vpd_envs import EnvironmentFeedback, FeedbackSource, Problem, Status, TextEnv, Verdict
 from vpd_envs.adapters import text_env
 from vpd_envs.adapters import trl as adapter
 from vpd_envs.code.mini_code import MiniCode
@@ -83,7 +83,7 @@ def test_an_environment_may_be_an_id_or_made_or_batched():
 
 def test_what_would_be_lost_is_refused():
     with pytest.raises(ValueError, match="without wrappers"):
-        text_env(FeedbackWrapper(Doubling()))
+        text_env(EnvironmentFeedback(Doubling()))
     with pytest.raises(ValueError, match="options numbers are for"):
         text_env(Doubling(), numbers=(7,))
     with pytest.raises(ValueError, match="Expected the id"):

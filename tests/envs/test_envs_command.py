@@ -249,7 +249,10 @@ def test_a_bad_line_is_named_before_anything_is_judged(tmp_path, capsys, line, m
     ("arguments", "message"),
     [
         (("--env", "vpd/MiniKode-v0"), "Did you mean 'vpd/MiniCode-v0'"),
-        (("--env", "vpd/MiniCode-v0", "--set", "color=red"), "has no option 'color'"),
+        (
+            ("--env", "vpd/MiniCode-v0", "--set", "color=red"),
+            "Unknown option of vpd/MiniCode-v0: 'color'",
+        ),
         (("--env", "vpd/MiniCode-v0", "--set", "red"), "An option is KEY=VALUE"),
         (("--env", "vpd/LiveCodeBench-v0", "--data", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--env", "nomodule:Thing-v0"), "There is no module 'nomodule'"),

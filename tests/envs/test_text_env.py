@@ -182,7 +182,7 @@ def test_mistakes_of_the_caller_are_explained(case):
     with pytest.raises(ValueError, match="num_envs must be a positive integer"):
         make_vec(case, 0)
     if case.sandboxed:
-        with pytest.raises(ValueError, match=r"sandbox must be one of auto, .*local.*got 'jail'"):
+        with pytest.raises(ValueError, match=r"Unknown sandbox 'jail'.*auto, .*local"):
             make(case, sandbox="jail")
     with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
         make(case, color="red")

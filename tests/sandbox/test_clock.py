@@ -241,6 +241,8 @@ STARVED = replace(DONE, status=ExecutionStatus.STARVED, exit_code=None, signal=9
 class Cages:
     """Cages that run no programs. The job "hungry" starves so many times."""
 
+    name = "cages"
+
     def __init__(self, starves):
         self.starves, self.jobs, self.python_version = starves, 0, ""
         self.lock, self.running = threading.Lock(), []
@@ -269,7 +271,7 @@ class Cages:
 def test_a_starved_job_is_repeated_alone(monkeypatch):
     monkeypatch.setattr(sandbox.pool, "RESTS_SECONDS", (0.05, 0.05))
     cages = Cages(starves=1)
-    with Pool("cages", cages.start, 4) as pool:
+    with Pool(cages, 4) as pool:
         over = threading.Event()
 
         def others():
@@ -292,7 +294,7 @@ def test_a_starved_job_is_repeated_alone(monkeypatch):
 def test_a_starved_job_is_repeated_so_often_and_not_more(starves, monkeypatch):
     monkeypatch.setattr(sandbox.pool, "RESTS_SECONDS", (0.0,) * len(RESTS_SECONDS))
     cages = Cages(starves)
-    with Pool("cages", cages.start, 2) as pool:
+    with Pool(cages, 2) as pool:
         assert pool.run(Job("hungry")).starved is (starves > len(RESTS_SECONDS))
     assert len(cages.beside_hungry) == 1 + min(starves, len(RESTS_SECONDS))
 

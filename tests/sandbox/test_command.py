@@ -257,7 +257,7 @@ def test_a_file_that_is_no_text_is_explained(program, capsys):
         (["run", "-", "--stdin", "-"], "cannot both be standard input"),
         (["run"], "required: FILE. vpd sandbox run --help tells more"),
         (["run", __file__, "--sandbox", "jail"],
-         "no sandbox 'jail'; choose one of auto, docker, bubblewrap, local (vpd doctor"),
+         "Unknown sandbox 'jail'. There are auto, docker, bubblewrap, local; or module:Class"),
         (["run", __file__, "--backend", "local"], "--backend is called --sandbox"),
         (["run", __file__, "--wall-seconds", "-1"],
          "--wall-seconds: expected a positive number, got '-1'"),
@@ -302,7 +302,7 @@ def test_a_sandbox_that_does_not_work_is_no_verdict(backend, form):
     done = typed("run", "-", "--sandbox", backend, *form, stdin=b"exit(125)", env=NOWHERE)
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.startswith("python -m sandbox run: ")
-    assert "vpd doctor tells how to mend it" in done.stderr
+    assert "vpd doctor tells how to fix it" in done.stderr
     # A program that ends with the same code has the line that only verdicts have.
     verdict = typed("run", "-", "--sandbox", "local", stdin=b"exit(125)")
     assert verdict.returncode == 125
@@ -419,8 +419,8 @@ def test_an_interrupted_build_takes_its_processes_and_files_along(tmp_path):
     """With processes as the script has them: in a group of their own, and not quick to go."""
     script = "mktemp; timeout 100 sh -c 'trap \"sleep 0.5; exit 1\" TERM; sleep 100'; echo missed"
     driver = (
-        "from sandbox.command import _run_script, _Signals\n"
-        f"with _Signals(): _run_script(['sh', '-c', {script!r}])"
+        "from sandbox.build import _run_script\nfrom sandbox.signals import StopSignals\n"
+        f"with StopSignals(): _run_script(['sh', '-c', {script!r}])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", driver],
@@ -437,7 +437,7 @@ def test_an_interrupted_build_takes_its_processes_and_files_along(tmp_path):
         out, err = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    assert b"_Stopped" in err
+    assert b"signals.Stopped" in err
     assert b"missed" not in out + err
     assert not any(map(alive, below))
     assert list(tmp_path.iterdir()) == []

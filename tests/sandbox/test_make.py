@@ -10,8 +10,8 @@ import pytest
 
 import sandbox
 from sandbox import Job, Limits, SandboxError
-from sandbox.core import BACKENDS
 from sandbox.docker import recipe
+from sandbox.factory import BACKENDS
 
 REPOSITORY = Path(sandbox.__file__).parents[1]
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sandbox import MIB, Call, ExecutionStatus, Job, Limits, SandboxError
-from sandbox.cage import PACKAGES
+from sandbox.boot import PACKAGES
 
 ADDS = "print(sum(map(int, input().split())))"
 

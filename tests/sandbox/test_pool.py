@@ -94,7 +94,7 @@ def test_after_all_retries_the_error_says_what_happened(fresh_box):
     assert fresh_box.run(PRINT_42).stdout == "42\n"
 
 
-def test_a_worn_out_cage_is_recycled(fresh_box):
+def test_a_cage_is_replaced_after_its_jobs(fresh_box):
     fresh_box._jobs_per_cage = 3
     (first,) = fresh_box._live
     assert [fresh_box.run(PRINT_42).stdout for _ in range(5)] == ["42\n"] * 5

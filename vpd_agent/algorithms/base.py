@@ -1,7 +1,8 @@
 """What an algorithm is: a frozen dataclass whose `losses(step)` names the losses of a step.
 
-A loss is a function of `LossInputs`, which compute what the models think of a micro-batch when,
-and only when, it is asked for. The trainer knows nothing else of an algorithm.
+A loss is a function of `LossInputs`: a micro-batch, and what each model predicts for its responses
+(a `ResponseLogits`, model/response_logits.py), computed when it is first read. From these it makes
+a scalar with the functions of ops/losses.py. The trainer knows nothing else of an algorithm.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Loss:
 class Algorithm:
     """Base of the algorithms: the defaults of what the trainer asks for.
 
-    name: what the command line calls it.
+    name: what the command line calls it; by default the name of the class.
     teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
     ema_rate: of teacher="ema".
     trust_region: of teacher="trust_region".
@@ -81,6 +82,10 @@ class Algorithm:
     needs_reference: bool = False
     min_group_size: ClassVar[int] = 1
 
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
     @property
     def gate(self) -> TrustGate | None:
         return None
@@ -90,7 +95,7 @@ class Algorithm:
 
 
 class LossInputs:
-    """A micro-batch and, computed on demand, what each model thinks of its responses."""
+    """A micro-batch and, computed on first use, what each model predicts for its responses."""
 
     def __init__(
         self,
@@ -125,11 +130,11 @@ class LossInputs:
         if self._teacher is None:
             raise ValueError("This loss asks for a teacher, but its algorithm's `teacher` is None.")
         with torch.no_grad():
-            scores = self._forward(self._teacher.policy, teacher_prompt=True)
+            logits = self._forward(self._teacher.policy, teacher_prompt=True)
             if self._teacher.student_share:
                 student = self._forward(self._policy, teacher_prompt=True)
-                scores = scores.blend(student, self._teacher.student_share)
-            return scores
+                logits = logits.blend(student, self._teacher.student_share)
+            return logits
 
     @cached_property
     def reference(self) -> ResponseLogits:

@@ -22,6 +22,9 @@ class VPD(Distillation, PolicyGradient):
     failed responses (`losses.binary_classifier` on `losses.implicit_rewards`).
     M-step, every step: L_M = Σ_t KL(π_θ(·|x, y_<t) ‖ sg[q(·|x, c, y_<t)]) on the same rollouts,
     with `reward_weight` times the clipped policy gradient beside it.
+
+    Both are computed on `LossInputs` (base.py): the M-step by `ResponseLogits.divergence` of
+    student and teacher, the E-step on the log-probabilities of `policy_on_teacher_prompt`.
     """
 
     name: ClassVar[str] = "vpd"

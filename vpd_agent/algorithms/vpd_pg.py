@@ -52,7 +52,7 @@ class VPDPG(VPD):
         return self.distill_weight * scheduled(step, warmup_fraction=0.0, decay_fraction=decay)
 
     def takes_e_step(self, state: State) -> bool:
-        return not self.gate_e_step or self.gate.weight(state) > 0
+        return not self.gate_e_step or self.gate is None or self.gate.weight(state) > 0
 
     def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
         loss, metrics = super().m_step(inputs, weight=weight)

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpd_agent.cli.config_file import check_format, differences, other_software, saved
-from vpd_agent.cli.flags import (
+from vpd_agent.cli.flags import FlagGroup, parse, refuse_renamed
+from vpd_agent.cli.train_flags import read_arguments
+from vpd_agent.console import bars, phase, print_table, say
+from vpd_agent.runs.record import check_format, differences, other_software, saved
+from vpd_agent.runs.run_folder import CONFIG
+from vpd_agent.train.options import (
     EnvironmentOptions,
-    FlagGroup,
+    TrainOptions,
     check_model,
     open_sandbox,
-    parse,
-    refuse_renamed,
     warm_policy,
 )
-from vpd_agent.cli.train_flags import TrainOptions, read_arguments
-from vpd_agent.console import bars, phase, print_table, say
-from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.data.provenance import differences as told_differences
 
 if TYPE_CHECKING:

@@ -10,16 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from vpd_agent.cli.flags import FlagGroup, ModelOptions, ProblemOptions, open_sandbox, parse
+from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import bars, is_main_process, phase, print_table, say
+from vpd_agent.train.options import ModelOptions, ProblemOptions, open_sandbox
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from vpd_agent.evaluation.answer_file import AnswerFile
+    from vpd_agent.evaluation.evaluate import Evaluation
     from vpd_agent.model.policy import Policy
 
-UNMEASURED = (
+UNMEASURED = (  # options that change no answer
     *("problems", "samples", "max_prompt_tokens", "success_reward", "out"),
     *("sandbox", "device", "threads"),
 )
@@ -37,7 +39,7 @@ class EvalOptions(ProblemOptions, ModelOptions):
     max_response_tokens: int = 1024
     """Of an episode after its first prompt: the answer, or all answers and replies."""
     max_prompt_tokens: int = 4096
-    """What a vLLM engine makes room for, besides."""
+    """Longest prompt that a vLLM engine takes."""
     temperature: float = 1.0
     """Of sampling."""
     success_reward: float = 1.0
@@ -57,9 +59,7 @@ class EvalOptions(ProblemOptions, ModelOptions):
 
 
 def evaluate(arguments: list[str]) -> int:
-    from vpd_agent.engines.make import check_engine, make_engine
-    from vpd_agent.evaluation.evaluate import complete_answers, summarize
-    from vpd_agent.evaluation.report import pass_table, status_table, write_report
+    from vpd_agent.engines.make import check_engine
 
     options: EvalOptions = parse(
         "vpd eval",
@@ -76,37 +76,59 @@ def evaluate(arguments: list[str]) -> int:
         environment = options.spec().make_for(each, most, options.split)
     with phase("Starting the sandbox"):
         open_sandbox(environment)
-    ids = sorted(environment.unwrapped.problem_ids, key=_hash)[: options.problems]
+    batch: Any = environment.unwrapped  # has problem_ids, which Gymnasium's class does not declare
+    ids = sorted(batch.problem_ids, key=_hash)[: options.problems]
     policy = options.load(quiet=False)
     with phase("Reading what is evaluated"):
         measured = _measured(options, policy, environment)
     with closing(environment), _file(options.out, measured) as file:
-        with phase(f"Starting the engine {options.engine}"):
-            engine = make_engine(
-                options.engine,
-                policy,
-                max_tokens=options.max_prompt_tokens + options.max_response_tokens,
-            )
-        with closing(engine), bars() as progress:
-            progress.add("eval", len(ids) * options.samples)
+        result = _answered(options, policy, environment, file, ids)
+    return _report(options, result, measured)
 
-            def on_progress(done: int, total: int) -> None:
-                result = summarize(file, ids, options.samples, options.success_reward)
-                progress.show("eval", done, {"pass@1": result.pass_at_1})
 
-            complete_answers(
-                file,
-                policy,
-                engine,
-                environment,
-                ids,
-                samples=options.samples,
-                seed=options.seed,
-                max_response_tokens=options.max_response_tokens,
-                temperature=options.temperature,
-                on_progress=on_progress,
-            )
-        result = summarize(file, ids, options.samples, options.success_reward)
+def _answered(
+    options: EvalOptions,
+    policy: Policy,
+    environment: gym.vector.VectorEnv,
+    file: AnswerFile,
+    ids: list[str],
+) -> Evaluation:
+    """Sample and judge the answers that the file lacks; what all of them say."""
+    from vpd_agent.engines.make import make_engine
+    from vpd_agent.evaluation.evaluate import complete_answers, summarize
+
+    with phase(f"Starting the engine {options.engine}"):
+        engine = make_engine(
+            options.engine,
+            policy,
+            max_tokens=options.max_prompt_tokens + options.max_response_tokens,
+        )
+    with closing(engine), bars() as progress:
+        progress.add("eval", len(ids) * options.samples)
+
+        def on_progress(done: int, total: int) -> None:
+            result = summarize(file, ids, options.samples, options.success_reward)
+            progress.show("eval", done, {"pass@1": result.pass_at_1})
+
+        complete_answers(
+            file,
+            policy,
+            engine,
+            environment,
+            ids,
+            samples=options.samples,
+            seed=options.seed,
+            max_response_tokens=options.max_response_tokens,
+            temperature=options.temperature,
+            on_progress=on_progress,
+        )
+    return summarize(file, ids, options.samples, options.success_reward)
+
+
+def _report(options: EvalOptions, result: Evaluation, measured: dict[str, Any]) -> int:
+    """Print the result, write it beside the answers, and return the exit code."""
+    from vpd_agent.evaluation.report import pass_table, status_table, write_report
+
     print_table(
         f"{len(result.judged)} problems × {options.samples} answers, 95 % intervals",
         *pass_table(result, options.samples),

@@ -4,47 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
 from sandbox.plugins import unknown
-from vpd_agent.cli.config_file import ConfigEntry, check_format, read, with_defaults
-from vpd_agent.cli.flags import EnvironmentOptions, FlagGroup, ModelOptions, flag_types, parse
+from vpd_agent.cli.config_file import ConfigEntry, read, with_defaults
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse
+from vpd_agent.runs.record import check_format
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
+from vpd_agent.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from vpd_agent.algorithms import Algorithm
-    from vpd_agent.model.teacher import TeacherTemplate
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
     from vpd_agent.train.config import TrainConfig
     from vpd_agent.train.presets import Preset
 
 REQUIRED: Any = tyro.MISSING
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(EnvironmentOptions, ModelOptions):
-    out: Path
-    """Folder for configuration, metrics, samples, checkpoints and the final model."""
-    config: Path | None = None
-    """YAML file of flags (learning_rate: 1e-5), or the config.json of another run. Flags that are
-    given here win over it; it wins over the preset."""
-    preset: str = "auto"
-    """Which defaults: laptop, tiny, code, science; auto: by environment and model."""
-    train_split: str | None = "train"
-    """Split of the environment to train on; None: the environment's own choice."""
-    eval_split: str | None = "test"
-    """Split to evaluate on, every --eval-every steps."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
-    that has finished goes on with more --steps."""
-    trackers: tuple[str, ...] = ()
-    """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
-    trackers. Their files are in --out."""
-    quiet: bool = False
-    """No progress bars."""
 
 
 class TrainArguments(NamedTuple):
@@ -90,7 +69,7 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
 def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGroup]:
     """The flags of vpd train. Raises ValueError if an option of the algorithm has the name of one
     of them."""
-    from vpd_agent.model.teacher import TeacherTemplate
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
     from vpd_agent.train.config import TrainConfig
 
     name = algorithm.name

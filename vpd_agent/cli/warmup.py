@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vpd_agent.cli.flags import FlagGroup, parse, warm_policy
+from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import say
+from vpd_agent.train.options import warm_policy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vpd_agent.data.padding import pad_left, pad_right
@@ -24,26 +24,26 @@ class RolloutBatch:
     it was split.
     """
 
-    prompt: Tensor  # [B, P] token ids
-    prompt_mask: Tensor  # [B, P] True where there is a token
-    response: Tensor  # [B, T] token ids
-    token_mask: Tensor  # [B, T] True where there is a token
-    loss_mask: Tensor  # [B, T] True where the policy sampled the token: where a loss applies
-    old_logprobs: Tensor  # [B, T] under the policy at the start of the training step
-    sampler_weight: Tensor  # [B, T] truncated π_old/π_sampler; 1 where they are the same
-    rewards: Tensor  # [B]
-    solved: Tensor  # [B] bool
-    group: Tensor  # [B] rollouts of one problem share it
-    group_mean: Tensor  # [B] mean reward of the row's group
-    group_std: Tensor  # [B] standard deviation (unbiased=False) of the row's group
-    group_solve_rate: Tensor  # [B] share of the row's group that is solved
-    teacher_prompt: Tensor  # [B, Q] token ids
-    teacher_prompt_mask: Tensor  # [B, Q]
-    has_teacher: Tensor  # [B] bool: there was feedback to build a teacher prompt from
+    prompt: Int[Tensor, "B P"]  # token ids
+    prompt_mask: Bool[Tensor, "B P"]  # True where there is a token
+    response: Int[Tensor, "B T"]  # token ids
+    token_mask: Bool[Tensor, "B T"]  # True where there is a token
+    loss_mask: Bool[Tensor, "B T"]  # True where the policy sampled the token: where a loss applies
+    old_logprobs: Float[Tensor, "B T"]  # under the policy at the start of the training step
+    sampler_weight: Float[Tensor, "B T"]  # truncated π_old/π_sampler; 1 where they are the same
+    rewards: Float[Tensor, " B"]
+    solved: Bool[Tensor, " B"]
+    group: Int[Tensor, " B"]  # rollouts of one problem share it
+    group_mean: Float[Tensor, " B"]  # mean reward of the row's group
+    group_std: Float[Tensor, " B"]  # standard deviation (unbiased=False) of the row's group
+    group_solve_rate: Float[Tensor, " B"]  # share of the row's group that is solved
+    teacher_prompt: Int[Tensor, "B Q"]  # token ids
+    teacher_prompt_mask: Bool[Tensor, "B Q"]
+    has_teacher: Bool[Tensor, " B"]  # there was feedback to build a teacher prompt from
 
     max_response_tokens: int  # what a response could have had
     num_rollouts: float
-    num_tokens: float  # response tokens where the loss applies, as all below
+    num_tokens: float  # response tokens where the loss applies, as in all token counts below
     num_solved: float  # rollouts
     num_signal_rollouts: float  # rollouts of groups whose rewards differ
     num_signal_tokens: float
@@ -56,8 +56,8 @@ class RolloutBatch:
         return self.response.shape[0]
 
     @property
-    def teacher_mask(self) -> Tensor:
-        """[B, T] True where a loss against the teacher applies."""
+    def teacher_mask(self) -> Bool[Tensor, "B T"]:
+        """True where a loss against the teacher applies."""
         return self.loss_mask & self.has_teacher[:, None]
 
     @property
@@ -65,8 +65,8 @@ class RolloutBatch:
         return self.num_solved_teacher_tokens + self.num_failed_teacher_tokens
 
     @property
-    def lengths(self) -> Tensor:
-        """[B] response tokens where the loss applies."""
+    def lengths(self) -> Int[Tensor, " B"]:
+        """Response tokens where the loss applies."""
         return self.loss_mask.sum(1)
 
     @property
@@ -83,7 +83,9 @@ class RolloutBatch:
         """The same batch, these rows only; whole-batch numbers are kept."""
         return self._map(lambda tensor: tensor[index])
 
-    def split(self, max_rows: int | None = None, max_tokens: int | None = None) -> Iterator[Self]:
+    def split(
+        self, max_rows: int | None = None, max_tokens: int | None = None
+    ) -> Iterator[RolloutBatch]:
         """Micro-batches (see `parts`) without the padding they do not need."""
         for part in self.parts(max_rows, max_tokens):
             yield self.rows(part).trimmed()
@@ -91,9 +93,9 @@ class RolloutBatch:
     def parts(self, max_rows: int | None = None, max_tokens: int | None = None) -> list[Tensor]:
         """Row numbers of micro-batches.
 
-        max_rows: rows of each, at most. max_tokens: places of each, rows · (longest prompt +
-        longest response), at most, unless a single row has more; rows of similar length come
-        together.
+        max_rows: the most rows of one. max_tokens: the most positions of one, padding included:
+        rows · (longest prompt + longest response); a single row may have more. Rows of similar
+        length are put into the same micro-batch.
         """
         size = max_rows or len(self)
         if max_tokens is None:
@@ -112,7 +114,8 @@ class RolloutBatch:
         return [torch.tensor(part, device=self.response.device) for part in parts]
 
     def silenced(self) -> RolloutBatch:
-        """The same rows, without a part in any loss: work that only keeps processes in step."""
+        """The same rows, which no loss counts: for a process that has no rows left while others
+        still make passes that all must make together."""
         return replace(
             self,
             loss_mask=torch.zeros_like(self.loss_mask),
@@ -176,10 +179,10 @@ class RolloutBatch:
         old_logprobs[token_mask] = torch.tensor([x for r in rollouts for x in r.logprobs])
         loss_mask = token_mask.clone()
         if any(r.is_policy_token is not None for r in rollouts):
-            written = [
-                w for r in rollouts for w in r.is_policy_token or [True] * len(r.response_ids)
+            sampled = [
+                x for r in rollouts for x in r.is_policy_token or [True] * len(r.response_ids)
             ]
-            loss_mask[token_mask] = torch.tensor(written)
+            loss_mask[token_mask] = torch.tensor(sampled)
         # A row without feedback keeps its own prompt as a stand-in; has_teacher masks it out.
         stand_in = [t or r.prompt_ids for t, r in zip(teacher_prompts, rollouts, strict=True)]
         teacher_prompt, teacher_prompt_mask = pad_left(stand_in, pad_id)
@@ -232,16 +235,19 @@ def _check(rollout: Rollout) -> None:
     if len(rollout.logprobs) != count or marks != count:
         raise ValueError(
             f"The rollout {where} has {count} response tokens; expected as many log-probabilities "
-            f"and marks of what was written, got {len(rollout.logprobs)} and {marks}."
+            f"and entries of is_policy_token, got {len(rollout.logprobs)} and {marks}."
         )
     if not count or not any(rollout.is_policy_token or [True]):
         raise ValueError(f"The rollout {where} has no tokens.")
 
 
-def group_statistics(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) standard deviation of each row's group. rewards, group: [B] → [B], [B].
+def group_statistics(
+    rewards: Float[Tensor, " B"], group: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Mean and (biased) standard deviation of each row's group.
 
-    In float64: rounding must not make a group of equal rewards look as if they differed.
+    In float64: rounding must not make a group of equal rewards look as if they differed. (Σ r / n
+    of n equal float32 rewards is exact there for any n below 2²⁹, so their deviation is 0.)
     """
     _, index = group.unique(return_inverse=True)
     exact = rewards.double()
@@ -249,8 +255,7 @@ def group_statistics(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.zeros_like(count).index_add_(0, index, exact) / count
     deviation = (exact - mean[index]).square()
     variance = torch.zeros_like(count).index_add_(0, index, deviation) / count
-    std = variance.sqrt()
-    return mean[index].to(rewards.dtype), std.where(std > 1e-9, 0)[index].to(rewards.dtype)
+    return mean[index].to(rewards.dtype), variance.sqrt()[index].to(rewards.dtype)
 
 
 def _ends(token_mask: Tensor) -> Tensor:

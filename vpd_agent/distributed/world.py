@@ -21,9 +21,9 @@ class Processes:
 
     Each has its own rollouts; gradients, metrics and the denominators of the losses are summed, so
     that the number of processes changes no gradient. Each has the whole model (or its shards, see
-    `sharding.py`), and as weights begin equal and take the same steps, they stay equal: what
+    `fsdp.py`), and as weights begin equal and take the same steps, they stay equal: what
     DistributedDataParallel does, but gradients are sent once per optimizer step, not once per
-    micro-batch, and as sums. Sending them while the last backward pass still runs is left out.
+    micro-batch, and as sums. They are not sent while the last backward pass still runs.
     """
 
     def __init__(self) -> None:
@@ -136,12 +136,12 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _buckets(gradients: list[Tensor], most_elements: int = 1 << 25) -> Iterable[list[Tensor]]:
+def _buckets(gradients: list[Tensor], max_elements: int = 1 << 25) -> Iterable[list[Tensor]]:
     """Gradients of one type, together large enough that sending them is one large message."""
     for dtype in dict.fromkeys(g.dtype for g in gradients):
         bucket: list[Tensor] = []
         for gradient in (g for g in gradients if g.dtype == dtype):
-            if bucket and sum(g.numel() for g in bucket) + gradient.numel() > most_elements:
+            if bucket and sum(g.numel() for g in bucket) + gradient.numel() > max_elements:
                 yield bucket
                 bucket = []
             bucket.append(gradient)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,18 +26,27 @@ class Generation:
 class Engine(Protocol):
     """Samples from a policy's weights, as they were when `sync` was last called.
 
-    logprobs_match_trainer: the engine computes with the trainer's own weights and arithmetic, so
-        its log-probabilities need no correction.
+    A class of your own is named on the command line as `--engine module:Class` or
+    `--engine path/to/file.py:Class`. It is made by `Class(policy, max_tokens=N)`, with N the
+    largest number of tokens of a prompt and its response together. A run has one engine, which
+    samples for the student, its teacher, the gate, the critic and the evaluation; a teacher that is
+    another model gets a second one. With `overlap` the engine samples in a thread while the
+    student's weights change: it is then made with a frozen copy of the student.
     """
 
-    logprobs_match_trainer: bool
+    @property
+    def logprobs_match_trainer(self) -> bool:
+        """Whether the engine computes with the trainer's own weights and arithmetic, so that its
+        log-probabilities need no correction."""
+        ...
 
     def sync(self, policy: Policy) -> None:
-        """Take the policy's weights. The trainer calls it after each of its steps."""
+        """Sample from this policy's weights from now on. The trainer calls it with the student
+        after each of its steps, and with a teacher before that samples (see `sampling_from`)."""
         ...
 
     def close(self) -> None:
-        """Let go of processes, memory and connections. May be called more than once."""
+        """Release processes, memory and connections. May be called more than once."""
         ...
 
     def generate(
@@ -50,6 +60,20 @@ class Engine(Protocol):
     ) -> list[Generation]:
         """`samples` responses to each prompt, prompt-major: all of the first prompt first."""
         ...
+
+
+@contextmanager
+def sampling_from(engine: Engine, policy: Policy, student: Policy) -> Iterator[Engine]:
+    """Within, the student's engine samples from another policy of the same architecture, such as
+    its averaged teacher; afterwards from the student again."""
+    if policy is student:
+        yield engine
+        return
+    engine.sync(policy)
+    try:
+        yield engine
+    finally:
+        engine.sync(student)
 
 
 def check_counts(samples: int, max_tokens: int) -> None:

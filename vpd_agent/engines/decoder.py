@@ -207,6 +207,8 @@ class WholeTextDecoder:
 class PlainDecoder:
     """Models of Llama's build: Llama, Mistral, Qwen2, Qwen3; sliding windows and adapters too.
 
+    It is here for its speed: `benchmarks/train_step.py` compares generation with a bare torch loop.
+
     x += o_proj(attention(norm(x))); x += mlp(norm(x)), with the model's own modules. The keys and
     values of a prompt exist once, for all of its samples: attention to them is one product of
     matrices per prompt rather than one of a vector per row.
@@ -216,7 +218,7 @@ class PlainDecoder:
 
     def __init__(self, policy: Policy, max_tokens: int) -> None:
         self.policy = policy
-        self.model = without_adapter(policy.model)
+        self.model: Any = without_adapter(policy.model)  # of one of the classes in _LAYERS
         self.max_tokens = max_tokens
 
     def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
@@ -242,7 +244,7 @@ class PlainDecoder:
         return self.model.lm_head(body.norm(x))
 
     def _attention(
-        self, attention: nn.Module, x: Tensor, cache: _LayerCache, cos: Tensor, sin: Tensor
+        self, attention: Any, x: Tensor, cache: _LayerCache, cos: Tensor, sin: Tensor
     ) -> Tensor:
         split = (len(x), -1, attention.head_dim)
         q = attention.q_proj(x).view(split)  # [R, query heads, d]

@@ -19,6 +19,9 @@ STEPS_BETWEEN_LOOKS = 8  # on a GPU: to ask whether all rows have ended waits fo
 class HFEngine:
     """Samples with the policy's own weights, read anew at every call.
 
+    policy: the student, or a frozen copy of it. A copy takes the student's weights at `sync` only,
+        so that the engine can sample while the student trains.
+
     Each prompt is prefilled once for all of its samples; rows that have ended leave the batch as
     soon as they are a quarter of it, and sampling stops when none is left. The cache grows with
     what is really sampled: at most max_batch rows of the longest response, and each prompt once.
@@ -27,10 +30,10 @@ class HFEngine:
     def __init__(self, policy: Policy, max_batch: int = 512) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}.")
-        self.policy = policy
+        self.policy = policy  # the one that is sampled from now
         self.max_batch = max_batch  # sequences that are decoded side by side
-        self._decoder_kind: type[Decoder] | None = None
-        self._chosen_for: nn.Module | None = None
+        self._copy = None if policy.parameters() else policy
+        self._decoders: dict[nn.Module, type[Decoder]] = {}  # by the model they are chosen for
 
     @property
     def logprobs_match_trainer(self) -> bool:
@@ -38,12 +41,15 @@ class HFEngine:
         return self.policy.precision == "weights" and self.policy.model.dtype.itemsize >= 4
 
     def sync(self, policy: Policy) -> None:
-        """Nothing to do for the policy it samples from; the weights of another are copied."""
-        if policy is not self.policy:
-            self.policy.copy_from(policy)
+        """Sample from this policy. Its weights are copied only where it is being trained and this
+        engine was made with a frozen copy."""
+        if self._copy is not None and policy.parameters():
+            self._copy.copy_from(policy)
+            policy = self._copy
+        self.policy = policy
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to release."""
 
     def generate(
         self,
@@ -76,7 +82,7 @@ class HFEngine:
     ) -> Iterator[list[int]]:
         """At most `width` prompts each, of one length if padding would change what is sampled."""
         groups = [order]
-        if not self._decoder_kind_now().takes_padding:
+        if not self._decoder_kind().takes_padding:
             groups = [list(same) for _, same in groupby(order, key=lambda i: len(prompts[i]))]
         for group in groups:
             for start in range(0, len(group), width):
@@ -93,7 +99,7 @@ class HFEngine:
     ) -> list[Generation]:
         device = self.policy.device
         prompt, mask = pad_left(prompts, self.policy.pad_id)
-        decoder = self._decoder_kind_now()(self.policy, max_tokens)
+        decoder = self._decoder_kind()(self.policy, max_tokens)
         logits = decoder.prefill(prompt.to(device), mask.to(device), samples)  # [R, V]
 
         chat = self.policy.chat
@@ -146,11 +152,11 @@ class HFEngine:
         ends = [self.policy.chat.ends_with_stop_text(row) for row in tokens.tolist()]
         return torch.tensor(ends, device=tokens.device)
 
-    def _decoder_kind_now(self) -> type[Decoder]:
-        if self._chosen_for is not self.policy.model:
-            self._decoder_kind = fastest_decoder(self.policy)
-            self._chosen_for = self.policy.model
-        return self._decoder_kind
+    def _decoder_kind(self) -> type[Decoder]:
+        model = self.policy.model
+        if model not in self._decoders:
+            self._decoders[model] = fastest_decoder(self.policy)
+        return self._decoders[model]
 
 
 def _draw(logp: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import random
 import threading
@@ -28,7 +29,7 @@ TEMPERATURES = (0.01, 2.0)  # vLLM silently raises lower ones, and refuses highe
 
 
 class VLLMEngine:
-    """Samples with vLLM beside the trainer, on the same device.
+    """Samples with vLLM in the trainer's process, on the same device.
 
     `sync` hands the policy's tensors to vLLM in memory, adapters merged; nothing is written. Every
     token can be sampled: there is no top-p or top-k, whatever the model's generation_config says.
@@ -70,15 +71,14 @@ class VLLMEngine:
                 "VLLMEngine is for a run of one process, this one has "
                 f"{Processes().size}. Start a vLLM server and pass its address as the engine."
             )
-        vllm = _import_vllm()
+        llm, self._sampling_params = _import_vllm()
         eager = policy.device.type == "cpu" if enforce_eager is None else enforce_eager
         self._lock = threading.Lock()  # vLLM's engine is for one thread at a time
-        self._sampling_params = vllm.SamplingParams
         self._eos_ids = sorted(policy.eos_ids)
         self._chat = policy.chat
-        with TemporaryDirectory(prefix="vpd-vllm-") as folder, _process_left_as_it_was():
+        with TemporaryDirectory(prefix="vpd-vllm-") as folder, _restore_process_state():
             save_config(policy, Path(folder))
-            self._llm: Any = vllm.LLM(
+            self._llm: Any = llm(
                 folder,
                 load_format="dummy",  # the weights come by `sync`
                 skip_tokenizer_init=True,
@@ -182,7 +182,8 @@ def check_request(
     temperature: float,
     max_model_len: int,
 ) -> None:
-    """Raise ValueError for what vLLM would refuse, cut short, or sample at another temperature."""
+    """Raise ValueError for requests that vLLM would refuse, cut, or sample at another
+    temperature."""
     check_counts(samples, max_tokens)
     lowest, highest = TEMPERATURES
     if not lowest <= temperature <= highest:
@@ -199,28 +200,29 @@ def check_request(
 
 
 def request_seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    """A seed for each prompt. vLLM adds a sample's number to it, which must not overflow."""
+    """A seed for each prompt. vLLM adds the index of a sample to it, which must not overflow."""
     device = generator.device if generator is not None else "cpu"
     return torch.randint(1 << 62, (count,), generator=generator, device=device).tolist()
 
 
 def check_same_model(engine: Engine, policy: Policy) -> None:
-    """Raise ValueError if the engine's log-probabilities are not the policy's but for rounding.
+    """Raise ValueError if the engine's log-probabilities differ from the policy's by more than
+    rounding.
 
-    A mean difference of a nat per token is far beyond the rounding of any number type, and far
-    below what a missing weight makes of a trained model.
+    The limit is a mean difference of one nat per token: far above the rounding of any number type,
+    and far below the effect of a missing weight in a trained model.
     """
     prompt_ids = policy.encode([{"role": "user", "content": "Count to ten."}])
     generations = engine.generate(
         [prompt_ids], samples=4, max_tokens=8, generator=torch.Generator().manual_seed(0)
     )
     prompt, prompt_mask = pad_left([prompt_ids] * len(generations), policy.pad_id)
-    response, present = pad_right([g.ids for g in generations], policy.pad_id)
-    inputs = [t.to(policy.device) for t in (prompt, prompt_mask, response, present)]
+    response, token_mask = pad_right([g.ids for g in generations], policy.pad_id)
+    inputs = [t.to(policy.device) for t in (prompt, prompt_mask, response, token_mask)]
     with torch.no_grad():
         logprobs = policy.forward(*inputs).logprobs.cpu()  # [B, T]
     theirs = torch.tensor([logprob for g in generations for logprob in g.logprobs])
-    gap = (logprobs[present] - theirs).abs().mean().item()
+    gap = (logprobs[token_mask] - theirs).abs().mean().item()
     if not gap < 1.0:
         raise ValueError(
             f"vLLM's log-probabilities differ from the policy's by {gap:.2g} on average, so it "
@@ -232,22 +234,22 @@ def check_same_model(engine: Engine, policy: Policy) -> None:
 # --- vLLM's start --------------------------------------------------------------------------------
 
 
-def _import_vllm() -> Any:
+def _import_vllm() -> tuple[Any, Any]:
+    """The classes LLM and SamplingParams, which vllm imports on first use."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # else its lines run through ours
     try:
-        import vllm
-        from vllm import LLM, SamplingParams  # noqa: F401  (vllm imports them when asked)
+        vllm = importlib.import_module("vllm")
+        return vllm.LLM, vllm.SamplingParams
     except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
         raise ValueError(
             f"The engine vllm could not be imported: {error}. Install it with "
             f"{install_hint('vllm')}, in an environment of its own if its versions clash with "
             f"yours."
         ) from error
-    return vllm
 
 
 @contextlib.contextmanager
-def _process_left_as_it_was() -> Iterator[None]:
+def _restore_process_state() -> Iterator[None]:
     """Start vLLM in this process rather than in a child, and undo what it does to the process: it
     seeds every global generator, chooses the precision of float32 products, and on the CPU puts a
     function in the place of `torch.set_num_threads` that does nothing."""

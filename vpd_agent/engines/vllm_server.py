@@ -1,9 +1,8 @@
-"""A vLLM server, somewhere else: samples and weights over HTTP, with the standard library."""
+"""Samples with a vLLM server in another process or on another machine, over HTTP."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import socket
 import tempfile
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import torch
+import urllib3
+from urllib3.connection import HTTPConnection
 
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Generation, up_to_stop_text
@@ -29,40 +31,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-START = (
+_START = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs "
     "--generation-config vllm"
 )
-CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 OTHER_TRIES = 4  # after a lost connection; the pauses double from one second on
-UNAVAILABLE = (429, 502, 503, 504)
+_UNAVAILABLE = (429, 502, 503, 504)
 
 
 class VLLMServerEngine:
-    """Samples with an unmodified vLLM server (0.32 or later), started as `START` says.
+    """Samples with an unmodified vLLM server (0.32 or later), started with the command `_START`.
 
-    Requests carry token ids and switch off top-p, top-k and penalties, whatever the server's
-    defaults are. One request per prompt, all at once: the server batches them. A call's samples
-    are the same for the same state of its generator (up to rounding, which depends on what else is
-    in the server's batch).
+    Requests contain token ids and switch off top-p, top-k and penalties, whatever the server's
+    defaults are. There is one request per prompt, all are sent at once, and the server batches
+    them. The samples of a call are the same for the same state of its generator (up to rounding,
+    which depends on what else is in the server's batch).
 
-    `sync` writes the weights, adapters merged, to a folder that the server can read, and has them
-    loaded in place while requests wait (`/pause`, `/collective_rpc` of `reload_weights`,
+    `sync` writes the weights, adapters merged, to a folder that the server can read. The server
+    loads them while requests wait (`/pause`, `/collective_rpc` of `reload_weights`,
     `/reset_prefix_cache`, `/resume`): this works for any device and any number of GPUs. These calls
-    exist in vLLM's development mode only, which asks for no key: keep such a server off the
-    network. In a run of several processes the first one sends for all. Until `sync` is first called
-    the server samples from the weights that it was started with, for which it needs no development
-    mode.
+    exist only in vLLM's development mode, which asks for no key: do not open such a server to a
+    network. In a run of several processes the first one sends the weights. Before the first `sync`
+    the server samples from the weights that it was started with; this needs no development mode.
 
-    url: such as http://127.0.0.1:8000, as for OpenAI's client with or without /v1.
-    model: its name there; None: the only one that is served.
-    folder: where weights pass through, by the same path here and there. None: the folder for
+    url: such as http://127.0.0.1:8000, with or without the /v1 of OpenAI's client.
+    model: its name on the server; None: the only one that is served.
+    folder: for the weights, with the same path here and on the server. None: the folder for
         temporary files, if the server is on this machine.
-    timeout_seconds: of one request, which may be a whole response or the loading of the weights.
-    api_key_env: the environment variable that holds the API key, if the server wants one.
+    timeout_seconds: for one request, which may be a whole response or the loading of the weights.
+    api_key_env: the environment variable with the API key, if the server wants one.
 
-    Raises ConnectionError if the server is away (after some tries), answers with an error, or not
-    as vLLM does; ValueError for requests that it cannot fulfil, and if it serves another model.
+    Raises ConnectionError if the server cannot be reached (after some tries), answers with an
+    error, or does not answer as vLLM does; ValueError for requests that it refuses, and if it
+    serves another model.
     """
 
     logprobs_match_trainer = False
@@ -83,7 +85,7 @@ class VLLMServerEngine:
         self._folder = folder
         self._synced = False
         self._logprobs_checked = False
-        served = _chosen(self._server.get("/v1/models"), model, self._server.url)
+        served = _chosen(self._server.ask("GET", "/v1/models"), model, self._server.url)
         self.model: str = served["id"]
         self.max_model_len: int = served["max_model_len"]
         _refuse_other_shape(policy, served["root"], self._server.url)
@@ -92,12 +94,12 @@ class VLLMServerEngine:
         processes = Processes()
         folder = _by_the_first(processes, self._new_folder)
         try:
-            trouble = None
+            save_error = None
             try:
-                save_weights(policy, folder)  # sharded weights are gathered by all
+                save_weights(policy, folder)  # all processes gather sharded weights
             except OSError as error:
-                trouble = error
-            _by_the_first(processes, lambda: self._send(folder, trouble))
+                save_error = error
+            _by_the_first(processes, lambda: self._load(folder, save_error))
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -143,8 +145,8 @@ class VLLMServerEngine:
         return [generation for answer in answers for generation in self._generations(answer)]
 
     def close(self) -> None:
-        """The server is not ours to end; requests under way are given up."""
-        self._server.give_up()
+        """Cancel the requests that wait for an answer. The server goes on."""
+        self._server.cancel()
 
     def _generations(self, answer: Any) -> Iterator[Generation]:
         try:
@@ -172,31 +174,28 @@ class VLLMServerEngine:
 
     def _refuse_raw_logprobs(self) -> None:
         """By default vLLM reports log-probabilities at temperature 1, whatever it samples at."""
-        config = self._server.get("/server_info?config_format=json")["vllm_config"]
-        mode = config["model_config"]["logprobs_mode"]
+        info = self._server.ask("GET", "/server_info?config_format=json")
+        mode = info["vllm_config"]["model_config"]["logprobs_mode"]
         if mode != "processed_logprobs":
             raise ValueError(
                 f"The server at {self._server.url} reports {mode}: at a temperature other than 1 "
-                f"they are not those of the tokens it samples. Start it with {START}."
+                f"they are not those of the tokens it samples. Start it with {_START}."
             )
         self._logprobs_checked = True
 
-    def _send(self, folder: Path, trouble: Exception | None) -> None:
-        """Have the weights in the folder loaded, unless there was trouble in writing them."""
-        if trouble is not None:
-            raise trouble
+    def _load(self, folder: Path | None, save_error: OSError | None) -> None:
+        """Make the server load the weights in the folder, unless they could not be written."""
+        if save_error is not None:
+            raise save_error
         server = self._server
-        server.post("/pause?mode=wait")
+        server.ask("POST", "/pause?mode=wait")
         try:
             reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-            server.post("/collective_rpc", reload)
-            if not server.post("/reset_prefix_cache")["success"]:
+            server.ask("POST", "/collective_rpc", reload)
+            if not server.ask("POST", "/reset_prefix_cache")["success"]:
                 raise ConnectionError(f"{server.url} could not drop its prefix cache.")
-        except BaseException:
-            with contextlib.suppress(ConnectionError):
-                server.post("/resume", tries=1)
-            raise
-        server.post("/resume")
+        finally:
+            server.ask("POST", "/resume")
 
     def _new_folder(self) -> Path:
         if self._folder is None and not self._server.is_on_this_machine:
@@ -210,18 +209,18 @@ class VLLMServerEngine:
 
 
 def _by_the_first(processes: Processes, action: Callable[[], T]) -> T | None:
-    """What the first process gets from doing it, None in the others. If it fails, all raise."""
+    """The result of `action` in the first process, None in the others. If it fails, all raise."""
     result, error = None, None
     if processes.is_first:
         try:
             result = action()
         except (OSError, ValueError) as caught:
             error = caught
-    told = processes.gather(None if error is None else str(error))[0]
+    message = processes.gather(None if error is None else str(error))[0]
     if error is not None:
         raise error
-    if told is not None:
-        raise ConnectionError(f"The first process could not send the weights: {told}")
+    if message is not None:
+        raise ConnectionError(f"The first process could not send the weights: {message}")
     return result
 
 
@@ -242,8 +241,9 @@ def _chosen(answer: Any, name: str | None, url: str) -> dict[str, Any]:
 
 
 def _refuse_other_shape(policy: Policy, root: str, url: str) -> None:
-    """Loading weights of another shape kills a vLLM server, so look before, where one can: the
-    configuration of what it was started with may be at hand here too."""
+    """Raise ValueError if the server's model has another shape than the policy: to load weights of
+    another shape would crash vLLM. This needs the model's configuration; without it nothing is
+    checked."""
     from transformers import AutoConfig
 
     try:
@@ -261,7 +261,7 @@ def _refuse_other_shape(policy: Policy, root: str, url: str) -> None:
 
 
 class _Server:
-    """JSON over HTTP, with tries, timeouts, and a way to give up what is under way."""
+    """JSON over HTTP, with retries, time limits, and a way to cancel requests."""
 
     def __init__(self, url: str, timeout_seconds: float, api_key_env: str) -> None:
         parts = urlsplit(url)
@@ -271,119 +271,83 @@ class _Server:
             raise ValueError(f"timeout_seconds must be positive, got {timeout_seconds}.")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.is_on_this_machine = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        self._host, self._port = parts.hostname, parts.port
-        self._path = urlsplit(self.url).path
-        self._connection = {
-            "http": http.client.HTTPConnection,
-            "https": http.client.HTTPSConnection,
-        }[parts.scheme]
-        self._timeout_seconds = timeout_seconds
+        self._timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._api_key_env = api_key_env
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._under_way: set[http.client.HTTPConnection] = set()
-
-    def get(self, path: str) -> Any:
-        return self._ask("GET", path)
-
-    def post(self, path: str, content: Any = None, *, tries: int | None = None) -> Any:
-        return self._ask("POST", path, content, tries)
+        self._connections = _Connections(self.url)
 
     def post_all(self, path: str, contents: Sequence[Any]) -> list[Any]:
-        """The answers, in order. The first failure ends all of them."""
-        over = self._over
-        pool = ThreadPoolExecutor(max_workers=min(256, len(contents)) or 1)
-        asked = [pool.submit(self._ask, "POST", path, c, over=over) for c in contents]
-        try:
-            for answer in as_completed(asked):
-                answer.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            self.give_up()
-            raise
-        finally:
-            pool.shutdown()
-        return [answer.result() for answer in asked]
-
-    def give_up(self) -> None:
-        """Cut the connections that wait for an answer: vLLM then stops working on it."""
-        with self._lock:
-            self._over.set()
-            self._over = threading.Event()  # of the requests from now on
-            for connection in self._under_way:
-                if connection.sock is not None:
-                    with contextlib.suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        content: Any = None,
-        tries: int | None = None,
-        over: threading.Event | None = None,
-    ) -> Any:
-        """over: set when requests of this time are given up; None: of now."""
-        over = over or self._over
-        tries = tries or 1 + OTHER_TRIES
-        for attempt in range(tries):
+        """The answers, in order. The first failure cancels all of them."""
+        connections = self._connections
+        with ThreadPoolExecutor(max_workers=min(256, len(contents)) or 1) as pool:
+            answers = [pool.submit(self.ask, "POST", path, c, connections) for c in contents]
             try:
-                return self._asked(method, path, content, over)
+                for answer in as_completed(answers):
+                    answer.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.cancel()
+                raise
+        return [answer.result() for answer in answers]
+
+    def cancel(self) -> None:
+        """End all requests until now with an error: vLLM then stops working on them."""
+        before, self._connections = self._connections, _Connections(self.url)
+        before.cut()
+
+    def ask(
+        self, method: str, path: str, content: Any = None, connections: _Connections | None = None
+    ) -> Any:
+        """The answer to a request, after several tries if the server is not there or is busy.
+
+        connections: to use; those of now by default.
+        """
+        connections = connections or self._connections
+        attempt = 0
+        while True:
+            try:
+                return self._ask_once(method, path, content, connections)
             except _Unavailable as error:
-                if attempt + 1 == tries or over.wait(2**attempt):
+                attempt += 1
+                if attempt > OTHER_TRIES or connections.are_cut.wait(2 ** (attempt - 1)):
                     raise ConnectionError(
-                        f"Expected a vLLM server at {self.url}, got {error} ({attempt + 1} tries). "
-                        f"Is it up? Start it with {START}."
+                        f"Expected a vLLM server at {self.url}, got {error} ({attempt} tries). "
+                        f"Is it up? Start it with {_START}."
                     ) from error
-        raise AssertionError("unreachable")
 
-    def _asked(self, method: str, path: str, content: Any, over: threading.Event) -> Any:
-        connection = self._connection(self._host, self._port, timeout=CONNECT_SECONDS)
-        with self._lock:
-            self._under_way.add(connection)
-        try:
-            self._connect(connection, over)
-            body = None if content is None else json.dumps(content)
-            connection.request(method, self._path + path, body, self._headers())
-            response = connection.getresponse()
-            status, text = response.status, response.read().decode("utf-8", "replace")
-        except TimeoutError as error:
-            raise ConnectionError(
-                f"{self.url}{path} did not answer within {self._timeout_seconds:g} seconds. Give "
-                f"it more, or less to do."
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _Unavailable(f"{type(error).__name__}: {error}") from error
-        finally:
-            with self._lock:
-                self._under_way.discard(connection)
-            connection.close()
-        return self._content(path, status, text)
-
-    def _connect(self, connection: http.client.HTTPConnection, over: threading.Event) -> None:
-        try:
-            connection.connect()
-        except OSError as error:
-            raise _Unavailable(f"{type(error).__name__}: {error}") from error
-        connection.sock.settimeout(self._timeout_seconds)
-        with self._lock:
-            if over.is_set():  # before there was a connection to cut
-                raise _Unavailable("nothing, since it was given up")
-
-    def _headers(self) -> dict[str, str]:
+    def _ask_once(self, method: str, path: str, content: Any, connections: _Connections) -> Any:
         key = os.environ.get(self._api_key_env)
-        headers = {"Content-Type": "application/json"}
-        return headers | {"Authorization": f"Bearer {key}"} if key else headers
+        try:
+            response = connections.pool.request(
+                method,
+                urlsplit(self.url).path + path,
+                body=None if content is None else json.dumps(content),
+                headers={
+                    "Content-Type": "application/json",
+                    "Connection": "close",
+                    **({"Authorization": f"Bearer {key}"} if key else {}),
+                },
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,  # it might take the key to another server
+            )
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise ConnectionError(
+                f"{self.url}{path} did not answer within {self._timeout.read_timeout:g} seconds. "
+                f"Give it more, or less to do."
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Unavailable(f"{type(error).__name__}: {error}") from error
+        return self._content(path, response.status, response.data.decode("utf-8", "replace"))
 
     def _content(self, path: str, status: int, text: str) -> Any:
         said = " ".join(text.split())[:500]
-        if status in UNAVAILABLE:
+        if status in _UNAVAILABLE:
             raise _Unavailable(f"HTTP {status}: {said}")
         if status in (400, 413, 422):
             raise ValueError(f"{self.url}{path} refuses the request: {said}")
         if status in (404, 405):
             raise ConnectionError(
-                f"Expected vLLM's {path} at {self.url}, there is none. Start it with {START}."
+                f"Expected vLLM's {path} at {self.url}, there is none. Start it with {_START}."
             )
         if status != 200:
             raise ConnectionError(f"{self.url}{path} failed with HTTP {status}: {said}")
@@ -393,5 +357,38 @@ class _Server:
             raise ConnectionError(f"Expected JSON from {self.url}{path}, got {said!r}.") from error
 
 
+class _Connections:
+    """Connections to a server that can all be cut at once, also those that are not open yet."""
+
+    def __init__(self, url: str) -> None:
+        self.are_cut = threading.Event()
+        self.pool: Any = urllib3.connection_from_url(url, maxsize=256)
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        kind: Any = self.pool.ConnectionCls
+        add = self._add
+
+        class Connection(kind):
+            def connect(self) -> None:
+                super().connect()
+                add(self)
+
+        self.pool.ConnectionCls = Connection
+
+    def cut(self) -> None:
+        with self._lock:
+            self.are_cut.set()
+            for connection in self._open:
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _add(self, connection: Any) -> None:
+        with self._lock:
+            if self.are_cut.is_set():
+                raise _Unavailable("nothing, since it was given up")
+            self._open.add(connection)
+
+
 class _Unavailable(Exception):
-    """Nobody there, or not now: worth another try."""
+    """The server does not answer, or not now: worth another try."""

@@ -1,4 +1,5 @@
-"""A policy as a checkpoint would hold it: what engines with a model of their own take from it."""
+"""The weights and the configuration of a policy as a checkpoint has them: for engines that have a
+model of their own."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import PreTrainedModel
 
     from vpd_agent.model.policy import Policy
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Names and weights as `save_pretrained` would write them; tied weights come under each name.
 
-    Adapters of peft are merged, each layer in a copy and only when its turn comes: the policy's own
-    weights are not touched (adding and subtracting an update would round them), and no second model
-    is ever in memory. Without adapters nothing is copied, so use the weights before the next step.
-    Not for sharded policies.
+    Adapters of peft are merged in a copy of one layer at a time: the policy's own weights are not
+    changed (adding and subtracting an update would round them), and there is never a second model
+    in memory. Without adapters nothing is copied, so use the weights before the next step. Not for
+    sharded policies.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
@@ -34,19 +36,20 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     plain = {
         name: weight for name, weight in model.state_dict().items() if not name.startswith(inside)
     }
-    turns = {**revert_weight_conversion(model, plain), **adapted}
-    for name in sorted(turns, key=_place):  # vLLM finishes a layer when it has all its weights
+    plain = revert_weight_conversion(model, plain)
+    for name in sorted({*plain, *adapted}, key=_layer_order):  # vLLM wants whole layers in turn
         if name in adapted:
             merged = _merged(policy, adapted[name]).state_dict(prefix=f"{name}.")
             yield from revert_weight_conversion(model, merged).items()
         else:
-            yield name, turns[name]
+            yield name, plain[name]
 
 
 def save_weights(policy: Policy, folder: Path | None) -> None:
-    """Write what a running server is to load.
+    """Write the weights for a running server to load.
 
-    Of a sharded policy all processes must ask: the first with a folder, the others with None.
+    For a sharded policy all processes must call this: the first with a folder, the others with
+    None.
     """
     policy.save(folder)
     if folder is not None:
@@ -54,7 +57,7 @@ def save_weights(policy: Policy, folder: Path | None) -> None:
 
 
 def save_config(policy: Policy, folder: Path) -> None:
-    """Write `config.json`. Generation settings stay behind: how to sample is the caller's word."""
+    """Write `config.json`, without generation settings: the caller decides how to sample."""
     config = copy.deepcopy(policy.model.config)
     config.architectures = [type(policy.model).__name__]
     config.dtype = policy.model.dtype
@@ -62,8 +65,8 @@ def save_config(policy: Policy, folder: Path) -> None:
 
 
 def _write_tied(model: PreTrainedModel, folder: Path) -> None:
-    """Write tied weights under their other names too, in a file of their own: a vLLM 0.32 that
-    reloads a checkpoint without an output layer keeps the old one."""
+    """Write tied weights under their other names too, in a separate file: vLLM 0.32, when it
+    reloads a checkpoint that has no output layer, keeps the old one."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -81,13 +84,13 @@ def _write_tied(model: PreTrainedModel, folder: Path) -> None:
         index_path.write_text(json.dumps(index))
 
 
-def _place(name: str) -> list[tuple[int, str]]:
-    """Sorts layer 2 before layer 10."""
+def _layer_order(name: str) -> list[tuple[int, str]]:
+    """A key for sorting that puts layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
-def _adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that peft has put adapters around, by name."""
+def _adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
+    """The layers with adapters of peft, by name."""
     if "peft" not in sys.modules:
         return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -95,8 +98,8 @@ def _adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
 
 
-def _merged(policy: Policy, layer: nn.Module) -> nn.Module:
-    """The layer as it is without peft, the policy's adapter being part of its weights."""
+def _merged(policy: Policy, layer: BaseTunerLayer) -> nn.Module:
+    """A copy of the layer without peft, with the policy's adapter added to its weights."""
     merged = copy.deepcopy(layer)
     with policy.active(), torch.autocast(policy.device.type, enabled=False):
         merged.merge()

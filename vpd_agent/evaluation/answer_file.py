@@ -1,4 +1,4 @@
-"""The judged answers of an evaluation, a line each, written as they come."""
+"""The judged answers of an evaluation, one line each, written as soon as they are judged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Any
 
 from vpd_envs.data.provenance import differences
 
-HEADER = "evaluation"
+_HEADER = "evaluation"
 
 
 class AnswerFile:
-    """A JSON-lines file that one process holds at a time and that outlives any number of crashes.
+    """A JSON-lines file that only one process at a time can open, and that a crash does not damage.
 
-    The first line has what was measured, {"evaluation": {...}}; every other one an answer,
+    The first line says what was measured, {"evaluation": {...}}. Every other line is an answer,
     {"problem_id", "sample", "reward", "status", …}, or {"problem_id", "sample", "error"} if it
-    could not be judged. Of several lines for the same sample the last counts. A last line that a
+    could not be judged. If a sample has several lines, the last one counts. A last line that a
     crash cut short is removed.
 
-    judged: (problem id, sample) → line, of those that were judged.
+    judged: (problem id, sample) → line, for the answers that were judged.
 
-    Raises ValueError for a file that is in use, is no such file, or is of another evaluation.
+    Raises ValueError for a file that is in use, that is not of this format, or that has the answers
+    of another evaluation.
     """
 
     def __init__(self, path: Path, measured: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ class AnswerFile:
     def _read(self, measured: dict[str, Any]) -> None:
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
-        start = b'{"' + HEADER.encode() + b'"'
+        start = b'{"' + _HEADER.encode() + b'"'
         if lines and not (lines[0].startswith(start) or start.startswith(lines[0])):
             raise ValueError(
                 f"{self.path} is there and is no file of answers that vpd eval wrote. Pass another "
@@ -77,10 +78,10 @@ class AnswerFile:
             lines.pop()
             self._file.truncate(sum(map(len, lines)))
         if not lines:
-            self._write([{HEADER: measured}])
+            self._write([{_HEADER: measured}])
             return
         rows = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
-        self._check(rows[0][HEADER], measured)
+        self._check(rows[0][_HEADER], measured)
         for row in rows[1:]:
             self._take(row)
 
@@ -89,13 +90,12 @@ class AnswerFile:
             row = json.loads(line)
         except ValueError:
             row = None
-        known = isinstance(row, dict) and (number == 1 or row.keys() >= {"problem_id", "sample"})
-        if not known:
-            raise ValueError(
-                f"{self.path}, line {number}: expected a judged answer, got {line[:80]!r}. Remove "
-                f"that line, or pass another --out."
-            )
-        return row
+        if isinstance(row, dict) and (number == 1 or row.keys() >= {"problem_id", "sample"}):
+            return row
+        raise ValueError(
+            f"{self.path}, line {number}: expected a judged answer, got {line[:80]!r}. Remove that "
+            f"line, or pass another --out."
+        )
 
     def _check(self, there: dict[str, Any], here: dict[str, Any]) -> None:
         if differing := differences(there, here):

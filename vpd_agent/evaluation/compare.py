@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vpd_agent.runs.pictures import drawn, pyplot
-from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL, read_jsonl, write_atomically
+from scipy.special import stdtrit
+
+from vpd_agent.runs.files import read_jsonl, write_atomically
+from vpd_agent.runs.pictures import draw_if_possible, pyplot
+from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
-
-# Two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom, then the normal's.
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,13 @@ class Run:
         return ["--seed", str(self.seed), "--out", str(self.path), "--quiet"]
 
     def metrics(self) -> list[dict[str, Any]]:
-        path = self.path / METRICS
-        return read_jsonl(path) if path.exists() else []
+        return read_jsonl(self.path / METRICS)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and the half-width of its 95 % confidence interval (NaN for one seed)."""
+    """A mean over seeds and the half-width of its 95 % confidence interval (NaN for one seed),
+    t · s / √n, with Student's t for n − 1 degrees of freedom."""
 
     mean: float
     half_width: float
@@ -61,7 +60,7 @@ class Estimate:
         if n == 1:
             return cls(mean, math.nan, tuple(values))
         variance = sum((v - mean) ** 2 for v in values) / (n - 1)
-        t = T_95[n - 2] if n - 2 < len(T_95) else NORMAL_95
+        t = float(stdtrit(n - 1, 0.975))
         return cls(mean, t * math.sqrt(variance / n), tuple(values))
 
     def __str__(self) -> str:
@@ -70,7 +69,7 @@ class Estimate:
 
 
 def plan(out: Path, algorithms: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    """Seeds outermost, so that every algorithm has a first curve before any has its second."""
+    """Seed after seed, so that every algorithm has its first curve before any has a second one."""
     names = {a: re.sub(r"[^\w.-]+", "_", a) for a in algorithms}  # module:Class is no folder's name
     return [Run(a, s, out / f"{names[a]}-seed{s}") for s in seeds for a in algorithms]
 
@@ -91,7 +90,7 @@ def run_all(
     waiting = [run for run in runs if not run.finished]
     running: dict[Run, subprocess.Popen] = {}
     failed: list[Run] = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELIZM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -144,7 +143,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
+def _seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
     """Mean wall-clock seconds of an algorithm's runs: steps and evaluations, without start-up."""
     result = {}
     for algorithm in dict.fromkeys(run.algorithm for run in runs):
@@ -162,7 +161,7 @@ def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list
     the seconds (s) of a run."""
     all_curves = {a: c for a, c in curves(runs, key).items() if c}
     steps = sorted({step for curve in all_curves.values() for step in curve})
-    seconds = seconds_per_run(runs)
+    seconds = _seconds_per_run(runs)
     order = sorted(all_curves, key=lambda a: -all_curves[a][max(all_curves[a])].mean)
     rows = []
     for algorithm in order:
@@ -193,7 +192,7 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
     write_atomically(out / "report.md", "\n".join(sections))
     results = {
         "command": command,
-        "seconds": seconds_per_run(runs),
+        "seconds": _seconds_per_run(runs),
         "runs": [
             {
                 "algorithm": run.algorithm,
@@ -209,10 +208,10 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
     }
     write_atomically(out / "results.json", json.dumps(results, indent=1))
     files = [out / "report.md", out / "results.json", out / "curves.png"]
-    return files if drawn(files[-1], partial(draw, runs=runs)) else files[:-1]
+    return files if draw_if_possible(files[-1], partial(_draw, runs=runs)) else files[:-1]
 
 
-def draw(path: Path, runs: Sequence[Run]) -> None:
+def _draw(path: Path, runs: Sequence[Run]) -> None:
     """Both curves side by side: lines are means, bands 95 % confidence intervals."""
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")

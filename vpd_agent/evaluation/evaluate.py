@@ -1,44 +1,36 @@
-"""How good are the student and the teacher on held-out problems?"""
+"""Answers of a model to problems, and what they say of it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import gymnasium as gym
 import torch
 
-from vpd_agent.data.types import Message, Rollout
+from vpd_agent.data.types import Rollout
 from vpd_agent.engines import Engine
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.statistics import Interval, pass_at_k
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompt
-from vpd_agent.rollout.collect import collect, generate_and_judge
+from vpd_agent.rollout.collect import collect
 
 OnProgress = Callable[[int, int], None]  # answers judged so far, answers in all
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An answer that did not solve its problem, with what was said of it."""
-
-    problem_id: str
-    messages: list[Message]
-    attempt: str
-    feedback: str
-
-
 @dataclass
 class Evaluation:
-    """Outcomes per problem. `dropped` answers could not be judged and count nowhere."""
+    """Outcomes per problem.
+
+    solved, judged: numbers of answers, by problem. statuses: numbers of answers with each.
+    dropped: answers that could not be judged; they count nowhere else.
+    """
 
     solved: dict[str, int] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
     dropped: int = 0
 
     def add(self, problem_id: str, *, solved: bool, status: str) -> None:
@@ -59,85 +51,42 @@ class Evaluation:
         )
 
 
-def evaluate_student(
+def answer_each(
     policy: Policy,
     engine: Engine,
     environment: gym.vector.VectorEnv,
     problem_ids: Sequence[str],
     *,
-    samples: int = 1,
     max_response_tokens: int,
     max_turn_tokens: int | None = None,
     temperature: float = 1.0,
-    success_reward: float = 1.0,
     generator: torch.Generator | None = None,
-    on_progress: OnProgress | None = None,
-) -> Evaluation:
-    """`samples` answers to each problem, in chunks of as many as the environment takes."""
-    result = Evaluation()
-    answers = [p for p in problem_ids for _ in range(samples)]
-    for start in range(0, len(answers), environment.num_envs):
-        chunk = answers[start : start + environment.num_envs]
-        rollouts, errors = _answered(
-            policy,
-            engine,
-            environment,
-            chunk,
-            max_response_tokens=max_response_tokens,
-            max_turn_tokens=max_turn_tokens,
-            temperature=temperature,
-            generator=generator,
-        )
-        result.dropped += len(errors)
-        for r in rollouts.values():
-            solved = r.reward >= success_reward
-            result.add(r.problem_id, solved=solved, status=r.status)
-            if not solved:
-                result.failures.append(Failure(r.problem_id, r.messages, r.text, r.feedback))
-        if on_progress is not None:
-            on_progress(sum(result.judged.values()) + result.dropped, len(answers))
-    return result
+) -> tuple[dict[int, Rollout], dict[int, str]]:
+    """Answer each problem once. There may be no more of them than the environment takes.
 
-
-def evaluate_teacher(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    failures: Sequence[Failure],
-    template: TeacherTemplate,
-    *,
-    max_prompt_tokens: int,
-    max_response_tokens: int,
-    temperature: float = 1.0,
-    success_reward: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> list[bool]:
-    """Whether the policy, shown the feedback of a failed attempt, solves its problem: for each
-    attempt that has feedback and whose new answer could be judged."""
-    prompts = [
-        teacher_prompt(
-            policy,
-            template,
-            f.messages,
-            f.attempt,
-            f.feedback,
-            solved=False,
-            max_tokens=max_prompt_tokens,
-        )
-        for f in failures
-    ]
-    repairable = [(f, p) for f, p in zip(failures, prompts, strict=True) if p is not None]
-    judged = generate_and_judge(
+    Returns the rollouts, and the errors of the answers that could not be judged, both by the place
+    of the problem in the list.
+    """
+    padding = environment.num_envs - len(problem_ids)
+    collected = collect(
         policy,
         engine,
         environment,
-        [f.problem_id for f, _ in repairable],
-        [p for _, p in repairable],
+        [*problem_ids, *[problem_ids[0]] * padding],
+        group_size=1,
         max_response_tokens=max_response_tokens,
+        max_turn_tokens=max_turn_tokens,
         temperature=temperature,
         generator=generator,
     )
-    return [j.reward >= success_reward for j in judged if j.error is None]
+    rollouts = {r.group: r for r in collected.rollouts}
+    lost = (i for i in range(environment.num_envs) if i not in rollouts)
+    errors = dict(zip(lost, collected.dropped, strict=True))
+    count = len(problem_ids)
+    return (
+        {i: r for i, r in rollouts.items() if i < count},
+        {i: error for i, error in errors.items() if i < count},
+    )
 
 
 def complete_answers(
@@ -154,19 +103,19 @@ def complete_answers(
     temperature: float = 1.0,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Add the answers that a file lacks, `samples` to each problem: those that no one has given
-    yet, and those that could not be judged.
+    """Add the answers that a file lacks of `samples` to each problem: those that were never given,
+    and those that could not be judged.
 
-    The answers are given in calls of as many as the environment takes, first one to each problem,
-    then a second one, so that a part of them says something already. What a call is and what its
-    generator is seeded with depend on nothing that is in the file: a call that was cut short is
-    made again and gives the same answers, wherever it was cut.
+    A call answers as many problems as the environment takes: first each problem once, then each a
+    second time, so that the first part of the answers is already an estimate. Which answers belong
+    to a call, and the seed of its generator, do not depend on what is in the file: a call that was
+    interrupted is made again and gives the same answers.
     """
     wanted = [(p, sample) for sample in range(samples) for p in problem_ids]
     for start in range(0, len(wanted), environment.num_envs):
         call = wanted[start : start + environment.num_envs]
         if any(key not in file.judged for key in call):
-            rollouts, errors = _answered(
+            rollouts, errors = answer_each(
                 policy,
                 engine,
                 environment,
@@ -200,49 +149,6 @@ def summarize(
             solved = row["reward"] >= success_reward
             result.add(problem_id, solved=solved, status=row["status"])
     return result
-
-
-def failure_to_json(failure: Failure) -> dict:
-    return asdict(failure)
-
-
-def failure_from_json(data: dict) -> Failure:
-    return Failure(**data)
-
-
-def _answered(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: list[str],
-    *,
-    max_response_tokens: int,
-    max_turn_tokens: int | None,
-    temperature: float,
-    generator: torch.Generator | None,
-) -> tuple[dict[int, Rollout], dict[int, str]]:
-    """An answer to each problem, of which there are no more than the environment takes; by the
-    place in the list, and the errors of those that could not be judged."""
-    padding = environment.num_envs - len(problem_ids)
-    collected = collect(
-        policy,
-        engine,
-        environment,
-        problem_ids + problem_ids[:1] * padding,
-        group_size=1,
-        max_response_tokens=max_response_tokens,
-        max_turn_tokens=max_turn_tokens,
-        temperature=temperature,
-        generator=generator,
-    )
-    rollouts = {r.group: r for r in collected.rollouts}
-    lost = (i for i in range(environment.num_envs) if i not in rollouts)
-    errors = dict(zip(lost, collected.dropped, strict=True))
-    count = len(problem_ids)
-    return (
-        {i: r for i, r in rollouts.items() if i < count},
-        {i: error for i, error in errors.items() if i < count},
-    )
 
 
 def _row(rollout: Rollout | None, error: str | None) -> dict:

@@ -11,8 +11,8 @@ from typing import Any
 
 from vpd_agent.evaluation.evaluate import Evaluation
 from vpd_agent.evaluation.statistics import Interval, powers_of_two
-from vpd_agent.runs.pictures import drawn, pyplot
-from vpd_agent.runs.run_folder import write_atomically
+from vpd_agent.runs.files import write_atomically
+from vpd_agent.runs.pictures import draw_if_possible, pyplot
 
 EXPLAINED = (
     "pass@k: the chance that one of k answers solves a problem, estimated without bias as "
@@ -46,8 +46,8 @@ def status_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 def write_report(
     out: Path, evaluation: Evaluation, samples: int, measured: Mapping[str, Any]
 ) -> list[Path]:
-    """Files beside the answers `out`: .json, .md and, where matplotlib is installed, .png. What is
-    text is on the disk before anything is drawn."""
+    """Files beside the answers `out`: .json, .md and, where matplotlib is installed, .png. The text
+    is written first, so that a failure to draw loses nothing."""
     summary = {
         "pass@1": evaluation.pass_at_1,
         f"avg@{samples}": evaluation.pass_at_1,
@@ -73,7 +73,7 @@ def write_report(
     write_atomically(files[1], "\n\n".join(sections) + "\n")
     picture = out.with_suffix(".png")
     draw = partial(_draw, evaluation=evaluation, samples=samples, title=title)
-    if evaluation.judged and drawn(picture, draw):
+    if evaluation.judged and draw_if_possible(picture, draw):
         sections.insert(1, f"![pass@k]({picture.name})")
         write_atomically(files[1], "\n\n".join(sections) + "\n")
         files.append(picture)
@@ -81,7 +81,7 @@ def write_report(
 
 
 def _finite(value: Any) -> Any:
-    """NaN, which is no JSON, as null."""
+    """NaN and infinity, which JSON does not have, as null."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What a sample of answers says of a model: pass@k and its uncertainty."""
+"""pass@k and its confidence interval, from the judged answers of an evaluation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
-ROUNDING = 1e-12  # variances below are those of equal values, rounded
+_NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+_ROUNDING = 1e-12  # a smaller variance is the rounding error of equal values
 
 
 def pass_at_k(answers: int, solved: int, k: int) -> float:
     """The unbiased estimate of the chance that one of k answers to a problem solves it.
 
     1 − C(n−c, k)/C(n, k) for c solved of n answers (arXiv 2107.03374, equation 1), as a product
-    that does not overflow. Raises ValueError if there are fewer than k answers: nothing is unbiased
-    then.
+    that does not overflow. Raises ValueError for fewer than k answers, which have no unbiased
+    estimate.
     """
     if not 0 <= solved <= answers:
         raise ValueError(f"Of {answers} answers {solved} cannot be solved.")
@@ -42,26 +42,26 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """Of values between 0 and 1, one per problem; problems are taken as drawn independently
-        from those one could have asked.
+        """The interval for values between 0 and 1, one per problem. The problems are taken as an
+        independent sample of all problems of their kind.
 
         Wilson's score interval (1927) with the effective sample size n* = n · m(1−m) / variance,
         which is n for values that are 0 or 1 and more for shares, whose variance is smaller
         (Franco et al., "Comparative study of confidence intervals for proportions in complex sample
-        surveys", J. Survey Statistics and Methodology 7, 2019). Unlike a bootstrap or m ± 1.96 s it
-        does not shrink to a point where no problem or every problem is solved: n* is n there.
-        NaN without values.
+        surveys", J. Survey Statistics and Methodology 7, 2019). If no problem or every problem is
+        solved, n* is n, and the interval does not shrink to a point as that of a bootstrap or of
+        m ± 1.96 s does. NaN without values.
         """
         n = len(values)
         if n == 0:
             return cls(math.nan, math.nan, math.nan, 0)
         mean = math.fsum(values) / n
         variance = math.fsum((v - mean) ** 2 for v in values) / n
-        most = mean * (1 - mean)  # the variance of values that are 0 or 1
-        effective = n * most / variance if variance > ROUNDING else n
-        z2 = NORMAL_95**2 / effective
+        binary = mean * (1 - mean)  # the variance if each value were 0 or 1
+        effective = n * binary / variance if variance > _ROUNDING else n
+        z2 = _NORMAL_95**2 / effective
         center = (mean + z2 / 2) / (1 + z2)
-        half = math.sqrt(z2 * most + z2 * z2 / 4) / (1 + z2)
+        half = math.sqrt(z2 * binary + z2 * z2 / 4) / (1 + z2)
         return cls(mean, max(center - half, 0.0), min(center + half, 1.0), n)
 
     def __str__(self) -> str:

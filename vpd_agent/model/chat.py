@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 from vpd_agent.data.types import Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+
+    Tokenizer = PreTrainedTokenizer | PreTrainedTokenizerFast
 
 MARK = "\ue000{}\ue001"
-"""Stands for a content: of characters for private use, which no template has and none trims."""
+"""Takes the place of a message's text while a template is rendered. The characters are of Unicode's
+private use area: no template contains them, and none strips them."""
 
 
 class Chat:
     """A tokenizer's chat template. What it can do is found by rendering short conversations."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
     def render(self, messages: Sequence[Message], *, answer_follows: bool = True) -> str:
@@ -30,7 +33,7 @@ class Chat:
         from jinja2 import TemplateError
 
         try:
-            return self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=answer_follows
             )
         except TemplateError as error:
@@ -39,6 +42,17 @@ class Chat:
                 f"The model's chat template does not take messages of the roles {roles}: {error}. "
                 f"Pass another template with --chat-template FILE.jinja."
             ) from error
+        assert isinstance(text, str)  # of one conversation
+        return text
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, without any that the tokenizer would put around it."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
+
+    def text(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        assert isinstance(text, str)  # of one list of ids
+        return text
 
     def without_system(self, messages: Sequence[Message]) -> list[Message]:
         """The messages, with a system message put before the first user's text where the template
@@ -73,7 +87,7 @@ class Chat:
     def end_id(self) -> int | None:
         """The token with which the template ends an answer; None if it ends it with several, or
         with nothing."""
-        ids = self._tokens(self._end)
+        ids = self.tokens(self._end)
         return ids[0] if ids and ids[0] in self._control_ids else None
 
     @cached_property
@@ -84,12 +98,12 @@ class Chat:
 
     def cut_at_stop_text(self, ids: Sequence[int]) -> int | None:
         """How many tokens an answer has up to where the stop text is complete; None: it is not."""
-        if self.stop_text is None or self.stop_text not in self._text(ids):
+        if self.stop_text is None or self.stop_text not in self.text(ids):
             return None
         fewest, most = 1, len(ids)
         while fewest < most:
             middle = (fewest + most) // 2
-            if self.stop_text in self._text(ids[:middle]):
+            if self.stop_text in self.text(ids[:middle]):
                 most = middle
             else:
                 fewest = middle + 1
@@ -100,7 +114,7 @@ class Chat:
         if self.stop_text is None:
             return False
         longest = len(self.stop_text.encode()) + 4  # no token is shorter than a byte
-        return self.stop_text in self._text(ids[-longest:])
+        return self.stop_text in self.text(ids[-longest:])
 
     @cached_property
     def _end(self) -> str:
@@ -126,15 +140,9 @@ class Chat:
         return behind if end is None else behind.partition(end)[0]
 
     def _begins_with_control_token(self, text: str) -> bool:
-        ids = self._tokens(text.lstrip())
+        ids = self.tokens(text.lstrip())
         return bool(ids) and ids[0] in self._control_ids
 
     @property
     def _control_ids(self) -> set[int]:
         return {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
-
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False)

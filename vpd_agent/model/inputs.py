@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What models call their cache: since transformers 5.24, before that, and Mamba's before that."""
+"""The argument's names for the cache: since transformers 5.24, before that, and in older Mambas."""
 
 
 class ModelInputs:
@@ -27,11 +27,11 @@ class ModelInputs:
         use_cache: bool | None = None,
         logits_to_keep: int | None = None,
     ) -> dict[str, Any]:
-        """ids: [B, L]; attention: [B, L and, before that, what is in the cache].
+        """ids: [B, L]; attention: [B, C + L], with C the number of positions in the cache.
 
-        cache: None for no cache; with use_cache=True for one that the model makes itself.
-        logits_to_keep: of the last so many positions, from models that can leave the others away;
-            None: of all.
+        cache: None: no cache; with use_cache=True one that the model makes itself.
+        logits_to_keep: compute logits of this many last positions only, if the model can; None: of
+            all.
         """
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         inputs = {
@@ -61,6 +61,8 @@ class ModelInputs:
         return name in self._parameters or any(p.kind is others for p in self._parameters.values())
 
 
-def without_adapter(model: nn.Module) -> nn.Module:
-    """The model inside a PeftModel: the adapter's layers are modules of it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def without_adapter(model: nn.Module) -> Any:
+    """The transformers model inside a PeftModel (the adapter's layers are modules of it), or the
+    model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): few trained weights beside a frozen model.
 
-The model is there once. Student, averaged teacher and reference are adapters of it, or none, and
-which of them computes is decided where a policy is entered (`Policy.active`).
+There is one model in memory. Student and averaged teacher are adapters of it, the reference is the
+model without an adapter. `Policy.active` turns the right one on.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sandbox.installation import install_hint
+from vpd_agent.model.inputs import without_adapter
 from vpd_agent.model.policy import Policy, Precision
 from vpd_agent.model.probe import logits_alone, probe_rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
+
+    from vpd_agent.model.chat import Tokenizer
 
 _READ_BY_MAMBA = {"out_proj", "conv1d"}
-"""Layers of Mamba's blocks whose weights its kernels read; peft refuses them in these models."""
+"""Layers whose weights Mamba's kernels read directly; peft refuses them in these models."""
 
 _OF_EXPERTS = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
 """Names that peft takes for those of experts where these are fused into one weight."""
@@ -41,11 +45,12 @@ def add_lora(
     target: str | Collection[str] = "all-linear",
     seed: int = 0,
 ) -> Policy:
-    """The policy with an adapter, which alone is trained; it computes what it did until then.
+    """The policy with an adapter, the only part that is trained. Until then its outputs are the
+    given policy's.
 
-    Puts the adapter into the given policy's model, which takes no gradient any more. The adapter's
-    weights are float32 whatever the model's are. It has no dropout: the ratio of two passes'
-    probabilities would say nothing of the weights.
+    The adapter is put into the given policy's model, whose own weights take no gradient from then
+    on. The adapter's weights are float32 whatever the model's are. It has no dropout, for the
+    reason that `Policy` names.
 
     rank: r of W + alpha/r · B·A. alpha: None for 2 · rank.
     target: the linear layers that get one, by the ends of their names ("q_proj", "v_proj" …);
@@ -67,7 +72,7 @@ def add_lora(
     targets = _linear_layers(policy) if target == "all-linear" else target
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType] (peft takes any number)
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
@@ -132,12 +137,13 @@ class _LoRAPolicy(Policy):
     def __init__(
         self,
         adapted: PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         precision: Precision,
         adapter: str | None,
         switch: _Switch,
     ) -> None:
-        super().__init__(adapted.get_base_model(), tokenizer, precision)
+        model: PreTrainedModel = without_adapter(adapted)
+        super().__init__(model, tokenizer, precision)
         self._adapted = adapted
         self._adapter = adapter
         self._switch = switch
@@ -180,7 +186,7 @@ class _LoRAPolicy(Policy):
         self.model.save_pretrained(path, state_dict=self._merged(state))
         self.tokenizer.save_pretrained(path)
         self._adapted.save_pretrained(
-            Path(path) / "adapter",
+            str(Path(path) / "adapter"),
             state_dict={f"base_model.model.{name}": tensor for name, tensor in state.items()},
             selected_adapters=[STUDENT],
             save_embedding_layers=False,
@@ -196,8 +202,11 @@ class _LoRAPolicy(Policy):
 
     def _merged(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The model's state, under the names it has without adapters: W + alpha/r · B·A."""
+        from peft.tuners.lora import Linear
+
         merged = {n.replace(".base_layer.", "."): t for n, t in state.items() if ".lora_" not in n}
         for name, layer in _layers(self.model).items():
+            assert isinstance(layer, Linear)  # as `add_lora` has checked
             a, b = (state[f"{name}.lora_{x}.{self._adapter}.weight"] for x in "AB")
             change = b @ a * layer.scaling[self._adapter]  # in float32 or wider, as both are
             weight = merged[f"{name}.weight"]
@@ -207,22 +216,22 @@ class _LoRAPolicy(Policy):
 
 
 class _Switch:
-    """The adapters that are on, as all of peft's layers see them: the student's, unless this thread
-    is within `on`.
+    """The names of the adapters that are on, which all of peft's layers read: the student's, unless
+    this thread is within `on`.
 
-    Peft's own switch walks through the layers and also decides what takes gradient. This one costs
-    nothing, ends where its scope does, and each thread has its own position, so that one can sample
-    while another trains. Threads that autograd starts to compute a layer again see the student's:
-    nothing else takes gradient.
+    Peft's own switch visits every layer and also changes what takes gradient. This one costs
+    nothing, ends with its `with` block, and is set per thread, so that one thread can sample while
+    another trains. Threads that autograd starts to compute a layer again see the student's adapter,
+    which is right: nothing else takes gradient.
     """
 
     def __init__(self) -> None:
-        self._names = ContextVar("adapters", default=(STUDENT,))
+        self._names: ContextVar[tuple[str, ...]] = ContextVar("adapters", default=(STUDENT,))
 
     def install(self, model: nn.Module) -> None:
-        """In place of the names that peft sets in each layer whenever it adds an adapter."""
+        """Replace the names that peft sets in each layer whenever it adds an adapter."""
         for layer in _layers(model).values():
-            layer._active_adapter = self
+            layer._active_adapter = cast("list[str]", self)  # peft only iterates over it
 
     @contextmanager
     def on(self, adapter: str | None) -> Iterator[None]:
@@ -239,7 +248,7 @@ class _Switch:
         return self
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
+def _layers(model: nn.Module) -> dict[str, LoraLayer]:
     """The layers with adapters, by name."""
     from peft.tuners.lora import LoraLayer
 

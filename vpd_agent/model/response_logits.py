@@ -1,7 +1,8 @@
-"""What a model thinks of given responses: log-probabilities, entropies, distances from a teacher.
+"""What a model predicts for given responses: log-probabilities, entropies, and divergences from a
+teacher, which are the second half of most losses (`algorithms.base.LossInputs` gives the first).
 
-A model is held as its hidden states and its output embedding. Where the table of logits [B, T, V]
-is small it is made once, plainly; where it is large it never exists (`chunked_logits.py`).
+A model's prediction is kept as its hidden states and output embedding. A small table of logits
+[B, T, V] is made once, by plain PyTorch; a large one is never made (ops/chunked_logits.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vpd_agent.ops import chunked_logits, losses
@@ -28,27 +30,27 @@ from vpd_agent.ops.losses import Tail
 class Head:
     """The output embedding: logits = hidden @ weight.T + bias."""
 
-    weight: Tensor  # [V, H]
-    bias: Tensor | None = None  # [V]
+    weight: Float[Tensor, "V H"]
+    bias: Float[Tensor, " V"] | None = None
 
 
 class Divergence(NamedTuple):
-    """total: Σ weight · D, a scalar with gradient. per_token: D [B, T], without."""
+    """total: Σ weight · D, with gradient. per_token: D, without."""
 
-    total: Tensor
-    per_token: Tensor
+    total: Float[Tensor, ""]
+    per_token: Float[Tensor, "B T"]
 
 
 class ResponseLogits:
-    """What a model thinks of given responses. Row t scores response[:, t].
+    """What a model predicts for given responses. Row t is its prediction of response[:, t].
 
     Nothing is computed where `mask` is False, and every quantity is 0 there. The logits are
     computed in the dtype of `hidden` (under autocast, in autocast's), everything after them in
-    float32, or float64 if they are. Whether there are gradients is decided where the scores are
-    made, not where they are read: those made under `torch.no_grad` have none.
+    float32, or float64 if they are. An object made under `torch.no_grad` has no gradients, wherever
+    it is read.
 
-    On large tables each first reading of `logprobs` or `entropy` is a pass over the vocabulary.
-    `divergence` leaves both behind, for student and teacher, so read them after it.
+    On large tables the first read of `logprobs` or `entropy` is a pass over the vocabulary.
+    `divergence` computes both as well, for student and teacher, so read them after it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ResponseLogits:
         """hidden: [B, T, H], row t predicts response[:, t]; response, mask: [B, T].
 
         temperature: what the logits are divided by.
+        Raises ValueError for shapes that do not belong together.
         """
         if hidden.shape[:2] != response.shape or hidden.shape[2:] != head.weight.shape[1:]:
             raise ValueError(
@@ -70,9 +73,9 @@ class ResponseLogits:
                 f"{list(hidden.shape)}, {list(response.shape)} and {list(head.weight.shape)}."
             )
         dtype = _dtype_of_product(hidden)
-        tensors = (hidden.flatten(0, 1), head.weight, head.bias)
-        tensors = (None if x is None else x.to(dtype) for x in _with_gradient(*tensors))
-        self._set(HeadLogits(*tensors, temperature), response, mask)
+        rows, weight = (_with_gradient(x).to(dtype) for x in (hidden.flatten(0, 1), head.weight))
+        bias = None if head.bias is None else _with_gradient(head.bias).to(dtype)
+        self._set(HeadLogits(rows, weight, bias, temperature), response, mask)
 
     @classmethod
     def from_logits(
@@ -84,20 +87,20 @@ class ResponseLogits:
                 f"logits must be [B, T, V] for a response [B, T], got {list(logits.shape)} and "
                 f"{list(response.shape)}."
             )
-        source = DenseLogits(*_with_gradient(logits.flatten(0, 1)), temperature)
+        source = DenseLogits(_with_gradient(logits.flatten(0, 1)), temperature)
         return cls._from_source(source, response, mask)
 
     def blend(self, other: ResponseLogits, weight: float) -> ResponseLogits:
-        """Scores by the logits (1 − weight) · self + weight · other, without gradient."""
+        """Those of the logits (1 − weight) · self + weight · other, without gradient."""
         self._check_alike(other)
         source = MixedLogits(self._source, other._source, weight)
         return self._from_source(source, self.response, self.mask & other.mask)
 
     @classmethod
     def _from_source(cls, source: Logits, response: Tensor, mask: Tensor) -> ResponseLogits:
-        scores = cls.__new__(cls)
-        scores._set(source, response, mask)
-        return scores
+        made = cls.__new__(cls)
+        made._set(source, response, mask)
+        return made
 
     def _set(self, source: Logits, response: Tensor, mask: Tensor) -> None:
         if mask.shape != response.shape or mask.dtype != torch.bool:
@@ -114,8 +117,8 @@ class ResponseLogits:
         self._known = ~mask.flatten()
 
     @cached_property
-    def logprobs(self) -> Tensor:
-        """[B, T] log-probability of each response token."""
+    def logprobs(self) -> Float[Tensor, "B T"]:
+        """Log-probability of each response token."""
         response = self._tokens[self._positions]
         with torch.enable_grad():  # if first read without gradient, it may be needed with one
             if self._is_small:
@@ -128,16 +131,16 @@ class ResponseLogits:
             return self._spread(values, self._positions)
 
     @cached_property
-    def entropy(self) -> Tensor:
-        """[B, T] entropy of the distribution in nats, without gradient."""
+    def entropy(self) -> Float[Tensor, "B T"]:
+        """Entropy of the distribution in nats, without gradient."""
         if not self._is_small:
             return self._complete_statistics()[1].unflatten(0, self.mask.shape).clone()
         logp = self._table.detach()
         return self._spread(-(logp.exp() * logp).sum(-1), self._positions)
 
     @cached_property
-    def distribution(self) -> Tensor:
-        """[B, T, V] log-probabilities over the vocabulary, however large: to look at."""
+    def distribution(self) -> Float[Tensor, "B T V"]:
+        """Log-probabilities over the vocabulary, however large the table: for inspection."""
         with torch.enable_grad():
             return self._spread(self._table, self._positions)
 
@@ -230,16 +233,14 @@ class ResponseLogits:
         theirs = [*other.response.shape, other._source.size]
         if mine != theirs:
             raise ValueError(
-                f"Both scores must be of the same responses and vocabulary, got [B, T, V] = {mine} "
+                f"Both must be of the same responses and vocabulary, got [B, T, V] = {mine} "
                 f"and {theirs}."
             )
 
 
-def _with_gradient(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Detached under `torch.no_grad`: what is computed of them later has no gradient, either."""
-    if torch.is_grad_enabled():
-        return list(tensors)
-    return [None if x is None else x.detach() for x in tensors]
+def _with_gradient(tensor: Tensor) -> Tensor:
+    """Detached under `torch.no_grad`, so that what is computed from it later has no gradient."""
+    return tensor if torch.is_grad_enabled() else tensor.detach()
 
 
 def _dtype_of_product(hidden: Tensor) -> torch.dtype:

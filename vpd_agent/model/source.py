@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from vpd_agent.runs.run_folder import BEST, CHECKPOINTS, MODEL
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+    from vpd_agent.model.chat import Tokenizer
 
 PRESETS = ("tiny", "tiny-warm", "tiny-code")
 HUB_SECONDS = 10.0  # for the hub to say whether it has a model
@@ -51,7 +53,7 @@ def find_model(name: str) -> str:
     return _on_hub(name)
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> Tokenizer:
     """source: what `find_model` gave. Raises ValueError if it has none that can be read."""
     from transformers import AutoTokenizer
 
@@ -67,7 +69,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(source: str, dtype: str) -> PreTrainedModel:
+def load_model(source: str, dtype: str, device: str = "cpu") -> PreTrainedModel:
     """source: what `find_model` gave; dtype: see `Policy.load`.
 
     Raises ValueError for a damaged file, and for files that are not all of a causal language model
@@ -76,9 +78,10 @@ def load_model(source: str, dtype: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
+        model, found = loaded  # of which transformers' own types do not know
     except Exception as error:
         raise ValueError(_unloadable("model", source, error)) from error
     for name, saved, expected in sorted(found["mismatched_keys"]):
@@ -92,7 +95,7 @@ def load_model(source: str, dtype: str) -> PreTrainedModel:
             f"such as {missing[0]}. Is a file missing, or is it the body of a model without the "
             f"layer that gives its logits?"
         )
-    return model
+    return model.to(device)
 
 
 # --- folders ------------------------------------------------------------------------------------

@@ -1,159 +1,65 @@
-"""The teacher: the same model, shown the feedback. Its prompts, and whose weights answer them."""
+"""The teacher: whose weights answer the teacher's prompt."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from vpd_agent.data.types import Message, Rollout
 from vpd_agent.model.policy import Policy
+from vpd_agent.runs.identity import weights_hash
+
+if TYPE_CHECKING:
+    from vpd_agent.algorithms.base import Algorithm
 
 TeacherWeights = Literal["live", "ema", "frozen", "trust_region"]
-
-_THINKING = re.compile(r"<think>.*?(</think>\s*|\Z)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class TeacherTemplate:
-    """How the last user turn becomes the teacher's. Fields: {prompt}, {attempt}, {feedback}.
-
-    The default is the feedback section of SDPO's template (arXiv 2601.20802, table 2); `solved`
-    is its counterpart for attempts that solved the problem, which VPD's E-step needs as positives.
-    System turns stay as they are. `<think>…</think>` is stripped from the attempt.
-    """
-
-    failed: str = (
-        "{prompt}\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
-        "{feedback}\n\nCorrectly solve the original question.\n"
-    )
-    """The teacher's user turn after an attempt that failed."""
-    solved: str = (
-        "{prompt}\n\nThe following is feedback from your successful earlier attempt:\n\n"
-        "{feedback}\n\nCorrectly solve the original question.\n"
-    )
-    """The teacher's user turn after an attempt that solved the problem."""
-    max_feedback_chars: int = 4000
-    """Longer feedback loses its middle."""
-    max_attempt_chars: int = 4000
-    """Longer attempts lose their middle."""
-
-    def __post_init__(self) -> None:
-        for name in ("failed", "solved"):
-            try:
-                getattr(self, name).format(prompt="", attempt="", feedback="")
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(
-                    f"TeacherTemplate.{name} may use {{prompt}}, {{attempt}} and {{feedback}} "
-                    f"only (write {{{{ and }}}} for braces); formatting it failed with {error!r}."
-                ) from error
-
-    def messages(
-        self, prompt: Sequence[Message], attempt: str, feedback: str, *, solved: bool
-    ) -> list[Message]:
-        """The student's messages with the last user turn rewritten."""
-        last = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
-        if last is None:
-            raise ValueError("A prompt needs a user message to build a teacher prompt from.")
-        text = (self.solved if solved else self.failed).format(
-            prompt=prompt[last]["content"],
-            attempt=cut(_THINKING.sub("", attempt), self.max_attempt_chars),
-            feedback=cut(feedback, self.max_feedback_chars),
-        )
-        return [{**m, "content": text} if i == last else m for i, m in enumerate(prompt)]
-
-
-def cut(text: str, max_chars: int) -> str:
-    """The text, its middle left out if it is longer than max_chars: both ends carry meaning."""
-    if len(text) <= max_chars:
-        return text
-    mark = " … "
-    if max_chars <= len(mark):
-        return text[:max_chars]
-    head = (max_chars - len(mark) + 1) // 2
-    tail = max_chars - len(mark) - head
-    return text[:head] + mark + text[len(text) - tail :]
-
-
-def teacher_prompt(
-    policy: Policy,
-    template: TeacherTemplate,
-    prompt: Sequence[Message],
-    attempt: str,
-    feedback: str,
-    *,
-    solved: bool,
-    max_tokens: int,
-) -> list[int] | None:
-    """Token ids of the teacher's prompt; None if there is no feedback or no room for any.
-
-    Too long a prompt is mended by cutting feedback and attempt *before* templating, never the
-    problem and never the generation header.
-    """
-    if not feedback.strip():
-        return None
-    limit = max(len(feedback), len(attempt))
-    while limit >= 1:
-        messages = template.messages(
-            prompt, cut(attempt, limit), cut(feedback, limit), solved=solved
-        )
-        ids = policy.encode(messages)
-        if len(ids) <= max_tokens:
-            return ids
-        excess = len(ids) - max_tokens
-        # A token is at least a byte of text: cutting fewer characters than that cannot suffice.
-        limit = min(limit // 2, limit - excess // 8 - 1)
-    return None
-
-
-def teacher_prompts(
-    policy: Policy,
-    template: TeacherTemplate,
-    rollouts: Sequence[Rollout],
-    *,
-    success_reward: float,
-    max_tokens: int,
-) -> list[list[int] | None]:
-    """One prompt per rollout, None where there is no feedback."""
-    return [
-        teacher_prompt(
-            policy,
-            template,
-            r.messages,
-            r.text,
-            r.feedback,
-            solved=r.reward >= success_reward,
-            max_tokens=max_tokens,
-        )
-        for r in rollouts
-    ]
 
 
 class Teacher:
     """Whose weights answer the teacher's prompt.
 
-    live: the student's own; ema: their moving average, θ_T ← (1−rate)·θ_T + rate·θ after each
-    training step; frozen: the initial ones; trust_region: initial and present ones, whose logits
-    are interpolated, (1−share)·frozen + share·student. (SDPO, arXiv 2601.20802; OPSD,
-    arXiv 2601.18734.)
-
+    weights: live: the student's own; ema: their moving average, θ_T ← (1−rate)·θ_T + rate·θ after
+        each training step; frozen: the initial ones; trust_region: initial and present ones, whose
+        logits are interpolated, (1−share)·frozen + share·student. (SDPO, arXiv 2601.20802; OPSD,
+        arXiv 2601.18734.)
+    model: another model with the student's vocabulary, often a larger one. It is the teacher as it
+        is, so weights is then "frozen" whatever is given, and takes no gradient from here on.
+        (On-policy distillation, arXiv 2306.13649.)
     student_share: of the student's logits in those of the teacher.
+
+    Raises ValueError for a model that is the student or has another vocabulary.
     """
 
     def __init__(
-        self, policy: Policy, weights: TeacherWeights, rate: float, trust_region: float = 0.1
+        self,
+        student: Policy,
+        weights: TeacherWeights,
+        rate: float,
+        trust_region: float = 0.1,
+        *,
+        model: Policy | None = None,
     ) -> None:
-        self.weights = weights
+        self.weights: TeacherWeights = weights if model is None else "frozen"
         self.rate = rate
-        self.student_share = trust_region if weights == "trust_region" else 0.0
-        self._student = policy
-        if weights == "live":
-            self.policy = policy
+        self.student_share = trust_region if self.weights == "trust_region" else 0.0
+        self._student = student
+        self.model_hash: str | None = None  # of another model's weights
+        if model is student:
+            raise ValueError("The teacher must be another model: for a live teacher give none.")
+        if model is not None:
+            _use_vocabulary(model, student)
+            model.model.requires_grad_(False)
+            self.model_hash = weights_hash(model)
+            self.policy = model
+        elif weights == "live":
+            self.policy = student
         else:
-            self.policy = policy.frozen_copy() if weights == "ema" else policy.reference()
+            self.policy = student.frozen_copy() if weights == "ema" else student.reference()
+
+    @property
+    def is_other_model(self) -> bool:
+        """Whether the teacher is no copy of the student, so that it needs an engine of its own."""
+        return self.model_hash is not None
 
     @torch.no_grad()
     def update(self) -> None:
@@ -161,14 +67,75 @@ class Teacher:
         if self.weights == "ema":
             self.policy.ema_update_(self._student, self.rate)
 
-    def state_dict(self) -> dict | None:
-        """Weights that differ from the student's; None for a live teacher."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """Weights that differ from the student's; None for a live teacher. Of another model, which
+        does not change, only a hash."""
+        if self.model_hash is not None:
+            return {"model_hash": self.model_hash}
         return None if self.weights == "live" else self.policy.state_dict()
 
-    def load_state_dict(self, state: dict | None) -> None:
-        if (state is None) != (self.weights == "live"):
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Take what `state_dict` gave. Raises ValueError if it is of another kind of teacher, or of
+        another model."""
+        there = None if state is None else state.get("model_hash")
+        if (state is None) != (self.weights == "live") or (
+            (there is None) != (self.model_hash is None)
+        ):
+            kind = "another model" if self.is_other_model else repr(self.weights)
             raise ValueError(
-                f"The checkpoint was written with another kind of teacher than {self.weights!r}."
+                f"The checkpoint was written with another kind of teacher than {kind}."
             )
-        if state is not None:
+        if there != self.model_hash:
+            raise ValueError(
+                "The checkpoint was written with another model as its teacher: the weights differ. "
+                "Resume with the same one."
+            )
+        if state is not None and there is None:
             self.policy.load_state_dict(state)
+
+
+def make_teacher(
+    student: Policy, algorithm: Algorithm, model: Policy | None = None
+) -> Teacher | None:
+    """The teacher that an algorithm asks for, from the student as it is now; None if it has none.
+
+    model: another model that is the teacher; see `Teacher`. Raises ValueError if the algorithm has
+    no teacher, or the model another vocabulary.
+    """
+    if algorithm.teacher is not None:
+        return Teacher(
+            student, algorithm.teacher, algorithm.ema_rate, algorithm.trust_region, model=model
+        )
+    if model is not None:
+        raise ValueError(f"{algorithm.name} has no teacher, so no other model can be it.")
+    return None
+
+
+def _use_vocabulary(teacher: Policy, student: Policy) -> None:
+    """Let a model predict exactly the student's tokens. Raises ValueError if it cannot.
+
+    Models of one family often have more embeddings than their tokenizer has tokens, each another
+    number of them: what the teacher has beyond the student's is left out.
+    """
+    theirs, own = teacher.tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    if theirs != own:
+        token = min(theirs.items() ^ own.items(), key=lambda item: item[1])[0]
+        raise ValueError(
+            f"The teacher must have the student's tokenizer, but the vocabularies differ: "
+            f"{token!r} is token {own.get(token)} of the student's and {theirs.get(token)} of the "
+            f"teacher's. Choose a teacher of the student's family."
+        )
+    count, of_student = map(_num_embeddings, (teacher, student))
+    if count < of_student:
+        raise ValueError(
+            f"The teacher has embeddings of {count} tokens, fewer than the {of_student} of the "
+            f"student. Choose another model as the teacher."
+        )
+    if count > of_student:
+        teacher.model.resize_token_embeddings(of_student)
+
+
+def _num_embeddings(policy: Policy) -> int:
+    weight = policy.model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return len(weight)

@@ -1,8 +1,8 @@
 """Sums over a large vocabulary, a few tokens at a time, so that no table [tokens, V] ever exists.
 
-A source of logits has N rows, one for each token of a batch; `positions` [n] names some of them.
-What `scores.py` leaves to autograd where the table is small is written here by hand: values and
-gradients while a chunk of the table is there, and then the next chunk in its place.
+A source of logits has N rows, one for each token of a batch; `positions` [n] selects some of them.
+Where the table is small, response_logits.py leaves gradients to autograd. Here they are computed by
+hand: values and gradients of one chunk of the table, then those of the next in the same memory.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -32,32 +33,39 @@ Gradients = Sequence[Tensor | None]  # None where it is not wanted
 class TokenStatistics(NamedTuple):
     """Of n tokens, without gradient: the log-probability of each, and the entropy there (nats)."""
 
-    logprobs: Tensor
-    entropy: Tensor
+    logprobs: Float[Tensor, " n"]
+    entropy: Float[Tensor, " n"]
 
 
+@runtime_checkable
 class Logits(Protocol):
     """Where the logits [N, V] come from."""
 
     @property
     def size(self) -> int:
         """V."""
+        ...
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
         """The tensors they are computed from, to which gradients go."""
+        ...
 
     def empty(self, *shape: int) -> Tensor:
         """On their device, in the dtype of what is computed from them: float32 or wider."""
+        ...
 
-    def rows(self, positions: Tensor) -> Tensor:
-        """[n, V] logits / temperature, differentiable in `inputs`."""
+    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
+        """logits / temperature, differentiable in `inputs`."""
+        ...
 
     def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
         """The same without gradient, in the first n rows of `table`."""
+        ...
 
     def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
         """What `add_gradient` adds to, one for each of `inputs`."""
+        ...
 
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
@@ -72,9 +80,9 @@ class Logits(Protocol):
 class HeadLogits:
     """(hidden @ weight.T + bias) / temperature, the product in the dtype of hidden and weight."""
 
-    hidden: Tensor  # [N, H]
-    weight: Tensor  # [V, H]
-    bias: Tensor | None  # [V]
+    hidden: Float[Tensor, "N H"]
+    weight: Float[Tensor, "V H"]
+    bias: Float[Tensor, " V"] | None
     temperature: float
 
     @property
@@ -88,7 +96,7 @@ class HeadLogits:
     def empty(self, *shape: int) -> Tensor:
         return _empty(self.hidden, shape)
 
-    def rows(self, positions: Tensor) -> Tensor:
+    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         hidden = self.hidden.index_select(0, positions)
         logits = _at_least_float32(F.linear(hidden, self.weight, self.bias))
         return logits if self.temperature == 1 else logits / self.temperature
@@ -110,7 +118,7 @@ class HeadLogits:
         product, after each of 256 more than half."""
         wide = self.empty(0).dtype
         return [
-            torch.zeros_like(x, dtype=dtype) if w else None
+            torch.zeros_like(x, dtype=dtype) if w and x is not None else None
             for x, dtype, w in zip(self.inputs, (None, wide, wide), wanted, strict=True)
         ]
 
@@ -136,7 +144,7 @@ class HeadLogits:
 class DenseLogits:
     """logits / temperature, of logits that exist."""
 
-    logits: Tensor  # [N, V]
+    logits: Float[Tensor, "N V"]
     temperature: float
 
     @property
@@ -150,7 +158,7 @@ class DenseLogits:
     def empty(self, *shape: int) -> Tensor:
         return _empty(self.logits, shape)
 
-    def rows(self, positions: Tensor) -> Tensor:
+    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         logits = _at_least_float32(self.logits.index_select(0, positions))
         return logits if self.temperature == 1 else logits / self.temperature
 
@@ -164,7 +172,7 @@ class DenseLogits:
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
-        (by_logits,) = gradients
+        by_logits = cast(Tensor, gradients[0])  # only asked for where it is wanted
         by_logits[positions] = (by_rows * (scale / self.temperature)).to(by_logits.dtype)
 
 
@@ -188,7 +196,7 @@ class MixedLogits:
         return self.first.empty(*shape)
 
     @torch.no_grad()
-    def rows(self, positions: Tensor) -> Tensor:
+    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         return self.first.rows(positions).lerp(self.second.rows(positions), self.weight)
 
     @torch.no_grad()
@@ -211,8 +219,10 @@ def fits(tokens: int, vocabulary: int) -> bool:
 
 
 @torch.no_grad()
-def statistics(source: Logits, positions: Tensor, response: Tensor) -> TokenStatistics:
-    """Of the tokens response [n] at `positions` [n]."""
+def statistics(
+    source: Logits, positions: Int[Tensor, " n"], response: Int[Tensor, " n"]
+) -> TokenStatistics:
+    """Of the tokens `response` at `positions`."""
     found = source.empty(2, len(positions))
     table, scratch = _table(source, positions), _scratch(source, 2)
     for chunk in _chunks(len(positions), source.size):
@@ -225,8 +235,13 @@ def statistics(source: Logits, positions: Tensor, response: Tensor) -> TokenStat
     return TokenStatistics(*found)
 
 
-def chosen_logprobs(source: Logits, positions: Tensor, response: Tensor, known: Tensor) -> Tensor:
-    """log π(response) at `positions`, differentiable in source.inputs. All: [n].
+def chosen_logprobs(
+    source: Logits,
+    positions: Int[Tensor, " n"],
+    response: Int[Tensor, " n"],
+    known: Float[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """log π(response) at `positions`, differentiable in source.inputs.
 
     known: their values, which `statistics` gave. The backward pass makes the logits again: one
     product with the head more than if they had been kept.
@@ -261,8 +276,8 @@ class DivergencePass(NamedTuple):
     """total: Σ weight · D, differentiable in the student's inputs. The rest, without gradient, is
     D [n] and what the pass over the vocabulary gave besides."""
 
-    total: Tensor
-    per_token: Tensor
+    total: Float[Tensor, ""]
+    per_token: Float[Tensor, " n"]
     student: TokenStatistics
     teacher: TokenStatistics
 
@@ -270,18 +285,18 @@ class DivergencePass(NamedTuple):
 def weighted_divergence(
     student: Logits,
     teacher: Logits,
-    positions: Tensor,
-    response: Tensor,
-    weight: Tensor,
+    positions: Int[Tensor, " n"],
+    response: Int[Tensor, " n"],
+    weight: Float[Tensor, " n"],
     *,
     alpha: float,
     top_k: int | None,
     tail: Tail,
 ) -> DivergencePass:
-    """Divergences at `positions`, where the tokens are response; both [n], and so is weight.
+    """Divergences at `positions`, whose tokens are `response`.
 
-    Weights are constants and their sum a scalar, so its gradient is computed beside it while the
-    logits are there: four products with the head in all, as many as without chunks.
+    The weights are constants and the result is a scalar, so the gradient is computed together with
+    it, while the logits exist: four products with the head in all, as many as without chunks.
     """
     total, *rest = _WeightedDivergence.apply(
         student, teacher, positions, response, weight, (alpha, top_k, tail), *student.inputs
@@ -333,13 +348,13 @@ def _divergence_pass(
         for block in _blocks(logp):
             pair, tokens = (logp[block], logq[block]), response[chunk][block]
             into = found[:, chunk][:, block]  # [5, n]
-            p, q, *room = scratch[:, : len(tokens)]
+            p, q, log_m, product = scratch[:, : len(tokens)]
             torch.exp(pair[0], out=p)
             torch.exp(pair[1], out=q)
-            _statistics_into(into[1:3], pair[0], p, tokens, room[0])
-            _statistics_into(into[3:5], pair[1], q, tokens, room[0])
+            _statistics_into(into[1:3], pair[0], p, tokens, log_m)
+            _statistics_into(into[3:5], pair[1], q, tokens, log_m)
             if top_k is None or top_k >= student.size:
-                into[0] = _full_divergence(*pair, p, q, *room, alpha)
+                into[0] = _full_divergence(*pair, p, q, log_m, product, alpha)
             else:
                 into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
         if any(g is not None for g in gradients):
@@ -352,7 +367,7 @@ def _full_divergence(
     logp: Tensor, logq: Tensor, p: Tensor, q: Tensor, log_m: Tensor, product: Tensor, alpha: float
 ) -> Tensor:
     """`losses.divergence` [n]. Its gradient by the student's logits overwrites logp; the others,
-    of which log_m and product are only room, are lost. All: [n, V].
+    of which log_m and product are only scratch memory, are overwritten too. All: [n, V].
 
     The gradient of f(log p) by the logits is f′ − p · Σ f′. So with m = (1−α)·p + α·q that of
     KL(p‖q) is p · (log p/q − KL(p‖q)), of KL(q‖p) it is p − q, and of the generalized
@@ -383,8 +398,8 @@ def _top_k_divergence(
     with torch.enable_grad():
         kept = logp.gather(1, index).requires_grad_()
         # With one more entry, of no probability, these are the K most likely of all there are.
-        pair = (F.pad(x, (0, 1), value=-math.inf) for x in (kept, logq.gather(1, index)))
-        per_token = divergence(*top_k_support(*pair, top_k, tail), alpha)
+        p_kept, q_kept = (F.pad(x, (0, 1), value=-math.inf) for x in (kept, logq.gather(1, index)))
+        per_token = divergence(*top_k_support(p_kept, q_kept, top_k, tail), alpha)
         (by_kept,) = torch.autograd.grad(per_token.sum(), kept)
     torch.mul(p, -by_kept.sum(1, keepdim=True), out=logp).scatter_add_(1, index, by_kept)
     return per_token.detach()
@@ -393,7 +408,7 @@ def _top_k_divergence(
 def _statistics_into(
     found: Tensor, logp: Tensor, p: Tensor, response: Tensor, product: Tensor
 ) -> None:
-    """Log-probabilities and entropies to found [2, n]; product [n, V] is room."""
+    """Log-probabilities and entropies to found [2, n]; product [n, V] is scratch memory."""
     found[0] = logp.gather(1, response[:, None])[:, 0]
     found[1] = -_dot(p, logp, product)
 
@@ -417,13 +432,13 @@ def _chunk_size(tokens: int, vocabulary: int) -> int:
 
 
 def _table(source: Logits, positions: Tensor) -> Tensor:
-    """Room for one chunk. All chunks use it: fresh memory takes a CPU longer than filling it, and
-    freed memory is not always used again."""
+    """Memory for one chunk, which all chunks use: on a CPU, allocating memory takes longer than
+    filling it, and freed memory is not always used again."""
     return source.empty(_chunk_size(len(positions), source.size), source.size)
 
 
 def _scratch(source: Logits, count: int) -> Tensor:
-    """Room for intermediate results, for each of them one block [n, V]."""
+    """Memory for intermediate results, one block [n, V] for each of them."""
     table = source.empty(0, source.size)
     return source.empty(count, _block_size(table), source.size)
 
@@ -445,7 +460,7 @@ def _log_softmax_(logits: Tensor) -> Tensor:
 def _like(inputs: Sequence[Tensor | None], gradients: Gradients) -> Iterator[Tensor | None]:
     """Gradients in the dtype of what they belong to."""
     for x, gradient in zip(inputs, gradients, strict=True):
-        yield None if gradient is None else gradient.to(x.dtype)
+        yield None if gradient is None or x is None else gradient.to(x.dtype)
 
 
 def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vpd_agent.ops.losses import (
@@ -16,17 +17,17 @@ from vpd_agent.ops.losses import (
 
 
 def sampler_correction(
-    logprobs: Tensor,
-    sampler_logprobs: Tensor,
-    mask: Tensor,
+    logprobs: Float[Tensor, "B T"],
+    sampler_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
     num_tokens: float,
     *,
     level: Literal["none", "token", "sequence"],
     maximum: float,
-) -> tuple[Tensor, Metrics]:
-    """Weights [B, T] that make up for the difference, and what the difference is.
+) -> tuple[Float[Tensor, "B T"], Metrics]:
+    """Weights that correct for the difference, and how large the difference is.
 
-    logprobs, sampler_logprobs, mask: [B, T]. The weights are π/π_sampler of each token or of the
+    The weights are π/π_sampler of each token or of the
     whole response, truncated at `maximum`; 1 everywhere at level "none". Metrics, as shares of the
     whole batch: gap, the mean of |log π − log π_sampler|; kl, the mean of log π_sampler − log π, an
     estimate of KL(π_sampler‖π); truncated, the share of tokens whose weight was.

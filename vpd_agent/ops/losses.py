@@ -1,7 +1,7 @@
 """The mathematics: pure functions, tensors in, tensors out.
 
-Shapes: B rollouts, T response tokens, V vocabulary, K kept support. `mask` [B, T] is True where a
-loss applies. Every scalar is a sum divided by a denominator that the caller gives and that counts
+Shapes: B rollouts, T response tokens, V vocabulary, K kept support. `mask` is True where a loss
+applies. Every scalar is a sum divided by a denominator that the caller gives and that counts
 the *whole* batch, so that losses (and metrics) of micro-batches add up to those of the batch.
 Equations and sources are named in each docstring; sums over t run over tokens under the mask.
 """
@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
@@ -23,20 +24,22 @@ Tail = Literal["bucket", "renormalize"]
 TokenGate = Literal["gap", "entropy", "both"]
 
 
-def masked_mean(values: Tensor, mask: Tensor, denominator: float) -> Tensor:
-    """Σ values·mask / denominator; 0 if the denominator is 0. values, mask: [B, T] or [B]."""
+def masked_mean(
+    values: Float[Tensor, "*S"], mask: Shaped[Tensor, "*S"], denominator: float
+) -> Float[Tensor, ""]:
+    """Σ values·mask / denominator; 0 if the denominator is 0. *S: [B, T] or [B]."""
     return (values * mask).sum() / max(denominator, 1)
 
 
 def token_weights(
-    mask: Tensor,
+    mask: Bool[Tensor, "B T"],
     normalizer: Normalizer,
     *,
     num_tokens: float,
     num_rollouts: float,
     max_response_tokens: int,
-) -> Tensor:
-    """What each token counts in a mean over the whole batch; 0 outside the mask. [B, T] → [B, T].
+) -> Float[Tensor, "B T"]:
+    """What each token counts in a mean over the whole batch; 0 outside the mask.
 
     token: 1/num_tokens, every token alike (DAPO, arXiv 2503.14476, equation 8);
     sequence: 1/(length_i·num_rollouts), every response alike (GRPO as published, arXiv 2402.03300,
@@ -53,39 +56,49 @@ def token_weights(
 
 
 def group_advantages(
-    rewards: Tensor, group_mean: Tensor, group_std: Tensor, *, scale: bool = True, eps: float = 1e-6
-) -> Tensor:
+    rewards: Float[Tensor, " B"],
+    group_mean: Float[Tensor, " B"],
+    group_std: Float[Tensor, " B"],
+    *,
+    scale: bool = True,
+    eps: float = 1e-6,
+) -> Float[Tensor, " B"]:
     """A_i = (r_i − mean_group r) / (std_group r + eps); without the division if not `scale`.
 
-    GRPO, arXiv 2402.03300, section 4.1 (scale=False: Dr. GRPO, arXiv 2503.20783). All: [B].
+    GRPO, arXiv 2402.03300, section 4.1 (scale=False: Dr. GRPO, arXiv 2503.20783).
     """
     centered = rewards - group_mean
     return centered / (group_std + eps) if scale else centered
 
 
 def hybrid_advantages(
-    advantages: Tensor,
-    logprobs: Tensor,
-    teacher_logprobs: Tensor,
-    has_teacher: Tensor,
+    advantages: Float[Tensor, " B"],
+    logprobs: Float[Tensor, "B T"],
+    teacher_logprobs: Float[Tensor, "B T"],
+    has_teacher: Shaped[Tensor, "B T"],
     reward_weight: float,
-) -> Tensor:
-    """A_t = λ·A + (1−λ)·sg[log q_t − log π_t], λ = reward_weight. → [B, T], without gradient.
+) -> Float[Tensor, "B T"]:
+    """A_t = λ·A + (1−λ)·sg[log q_t − log π_t], λ = reward_weight. Without gradient.
 
     The hybrid of SDPO, arXiv 2601.20802: the second term is the advantage of its sampled-token
     form, 0 where there is no teacher.
-    advantages: [B]; logprobs, teacher_logprobs, has_teacher: [B, T].
+    has_teacher: True, or how far the teacher is trusted, where there is one.
     """
     gap = (teacher_logprobs - logprobs).detach() * has_teacher
     return reward_weight * advantages[:, None] + (1 - reward_weight) * gap
 
 
-def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: RatioLevel) -> Tensor:
+def policy_ratio(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    level: RatioLevel,
+) -> Float[Tensor, "B T"]:
     """ρ = π_θ/π_old per token, or the geometric mean of a response's ratios in each of its tokens.
 
     sequence: s_i = exp(mean_t (log π_θ − log π_old)), GSPO, arXiv 2507.18071, equation 7, in the
     form of its equation 14, sg[s_i]·π_θ(y_t)/sg[π_θ(y_t)], in which every token keeps a gradient
-    of its own. All: [B, T].
+    of its own.
     """
     log_ratio = logprobs - old_logprobs
     if level == "token":
@@ -97,24 +110,24 @@ def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: Ra
 
 
 def clipped_policy_gradient(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, " B"] | Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
     num_tokens: float,
     *,
-    weights: Tensor | None = None,
+    weights: Float[Tensor, "B T"] | None = None,
     level: RatioLevel = "token",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
-) -> tuple[Tensor, Metrics]:
+) -> tuple[Float[Tensor, ""], Metrics]:
     """L = −Σ w·min(ρA, clip(ρ, 1−clip_low, 1+clip_high)·A), with ρ = `policy_ratio`.
 
     GRPO, arXiv 2402.03300, equation 3; level="sequence": GSPO, arXiv 2507.18071, equation 5.
     dual_clip=c bounds the surrogate from below by c·A where A < 0 (arXiv 1912.09729, equation 5).
-    logprobs, old_logprobs, mask: [B, T]; advantages: [B], or [B, T] for one per token.
-    weights: [B, T], what each token counts, such as `token_weights` times the truncated importance
+    advantages: one per response or one per token.
+    weights: what each token counts, such as `token_weights` times the truncated importance
         weights of a sampler that is not π_old; None: 1/num_tokens.
     num_tokens: of the whole batch, for the metrics, which are means over tokens.
     """
@@ -132,16 +145,16 @@ def clipped_policy_gradient(
 
 
 def clipped_importance_policy_gradient(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, " B"] | Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
     num_tokens: float,
     *,
-    weights: Tensor | None = None,
+    weights: Float[Tensor, "B T"] | None = None,
     level: RatioLevel = "token",
     clip_high: float = 0.2,
-) -> tuple[Tensor, Metrics]:
+) -> tuple[Float[Tensor, ""], Metrics]:
     """CISPO: L = −Σ w·sg[min(ρ, 1+clip_high)]·A·log π_θ.
 
     arXiv 2506.13585, equation 4, without a lower clip, as it was run there. Unlike in
@@ -170,16 +183,20 @@ def _ratio_metrics(ratio: Tensor, is_clipped: Tensor, mask: Tensor, num_tokens: 
     }
 
 
-def imitation(logprobs: Tensor, weights: Tensor, total_weight: float) -> Tensor:
+def imitation(
+    logprobs: Float[Tensor, "B T"], weights: Shaped[Tensor, "B T"], total_weight: float
+) -> Float[Tensor, ""]:
     """L = −Σ w·log π_θ / Σ w: maximum likelihood of responses; 0 where nothing has a weight.
 
-    logprobs, weights: [B, T]; total_weight: Σ w of the whole batch.
+    total_weight: Σ w of the whole batch.
     """
     return -(logprobs * weights).sum() / (total_weight or 1.0)
 
 
-def divergence(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
-    """Divergence of two distributions given as log-probabilities [..., V] → [...].
+def divergence(
+    student: Float[Tensor, "*S V"], teacher: Float[Tensor, "*S V"], alpha: float
+) -> Float[Tensor, "*S"]:
+    """Divergence of two distributions given as log-probabilities.
 
     alpha = 0: KL(teacher‖student); alpha = 1: KL(student‖teacher), the reverse KL; in between
     the generalized Jensen–Shannon divergence (1−α)·KL(student‖m) + α·KL(teacher‖m) with
@@ -201,9 +218,9 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def top_k_support(
-    student: Tensor, teacher: Tensor, k: int, tail: Tail = "bucket"
-) -> tuple[Tensor, Tensor]:
-    """Both distributions on the student's k most likely tokens. [..., V] → [..., K].
+    student: Float[Tensor, "*S V"], teacher: Float[Tensor, "*S V"], k: int, tail: Tail = "bucket"
+) -> tuple[Float[Tensor, "*S K"], Float[Tensor, "*S K"]]:
+    """Both distributions on the student's k most likely tokens.
 
     tail="bucket": one more entry holds the rest of the mass (K = k+1), so the divergence is a
     lower bound of the full one; tail="renormalize": the k entries are scaled to sum to 1 (K = k).
@@ -214,10 +231,16 @@ def top_k_support(
     if k >= student.shape[-1]:
         return student, teacher
     index = student.detach().topk(k, dim=-1).indices
-    kept = student.gather(-1, index), teacher.gather(-1, index)
-    if tail == "renormalize":
-        return tuple(logp - logp.logsumexp(-1, keepdim=True) for logp in kept)
-    return tuple(torch.cat([logp, _log_rest(logp)], -1) for logp in kept)
+    close = _renormalized if tail == "renormalize" else _with_rest
+    return close(student.gather(-1, index)), close(teacher.gather(-1, index))
+
+
+def _renormalized(logp: Tensor) -> Tensor:
+    return logp - logp.logsumexp(-1, keepdim=True)
+
+
+def _with_rest(logp: Tensor) -> Tensor:
+    return torch.cat([logp, _log_rest(logp)], -1)
 
 
 def _log_rest(logp: Tensor) -> Tensor:
@@ -226,8 +249,10 @@ def _log_rest(logp: Tensor) -> Tensor:
     return (1 - total).clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()
 
 
-def sampled_token_divergence(logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
-    """sg[log π_θ − log q]·log π_θ of the sampled token. [B, T] → [B, T].
+def sampled_token_divergence(
+    logprobs: Float[Tensor, "B T"], teacher_logprobs: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """sg[log π_θ − log q]·log π_θ of the sampled token.
 
     SDPO, arXiv 2601.20802: where the token was sampled from π_θ, the gradient is an unbiased
     estimate of that of KL(π_θ‖q); the value is not an estimate of the KL, which is log π_θ − log q.
@@ -235,8 +260,10 @@ def sampled_token_divergence(logprobs: Tensor, teacher_logprobs: Tensor) -> Tens
     return (logprobs - teacher_logprobs).detach() * logprobs
 
 
-def token_gate(gap: Tensor, entropy: Tensor, form: TokenGate, sharpness: float) -> Tensor:
-    """How much a token listens to the teacher, detached. [B, T] → [B, T], between 0 and 1.
+def token_gate(
+    gap: Float[Tensor, "B T"], entropy: Float[Tensor, "B T"], form: TokenGate, sharpness: float
+) -> Float[Tensor, "B T"]:
+    """How much a token listens to the teacher, detached: between 0 and 1.
 
     gap: σ(b·Δ) with Δ = log q − log π_θ; entropy: σ(b·h) with the student's entropy h;
     both: their product; b = sharpness. SDAR, arXiv 2605.15155.
@@ -251,16 +278,22 @@ def token_gate(gap: Tensor, entropy: Tensor, form: TokenGate, sharpness: float) 
     raise ValueError(f"form must be one of gap, entropy, both, got {form!r}.")
 
 
-def gated_gap(logprobs: Tensor, teacher_logprobs: Tensor, gate: Tensor) -> Tensor:
+def gated_gap(
+    logprobs: Float[Tensor, "B T"],
+    teacher_logprobs: Float[Tensor, "B T"],
+    gate: Float[Tensor, "B T"],
+) -> Float[Tensor, "B T"]:
     """sg[g]·(sg[log q] − log π_θ) of the sampled token: its gradient is −g·∇log π_θ.
 
-    SDAR, arXiv 2605.15155, with `token_gate` as g. All: [B, T].
+    SDAR, arXiv 2605.15155, with `token_gate` as g.
     """
     return gate.detach() * (teacher_logprobs.detach() - logprobs)
 
 
-def importance_weights(logprobs: Tensor, old_logprobs: Tensor, maximum: float) -> Tensor:
-    """min(exp(clamp(log π − log π_old, ±20)), maximum) per token, detached. [B, T] → [B, T].
+def importance_weights(
+    logprobs: Float[Tensor, "B T"], old_logprobs: Float[Tensor, "B T"], maximum: float
+) -> Float[Tensor, "B T"]:
+    """min(exp(clamp(log π − log π_old, ±20)), maximum) per token, detached.
 
     Truncated importance sampling of SDPO, arXiv 2601.20802. With the trainer's log-probabilities
     as π and the engine's as π_old: the correction of a sampler that is not quite the policy.
@@ -269,21 +302,27 @@ def importance_weights(logprobs: Tensor, old_logprobs: Tensor, maximum: float) -
 
 
 def sequence_importance_weights(
-    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, maximum: float
-) -> Tensor:
-    """min(exp(clamp(Σ_t (log π − log π_old), ±20)), maximum) in every token, detached. → [B, T].
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    maximum: float,
+) -> Float[Tensor, "B T"]:
+    """min(exp(clamp(Σ_t (log π − log π_old), ±20)), maximum) in every token, detached.
 
     `importance_weights` of whole responses: unbiased but for the truncation, and of a variance
-    that grows with the length. All: [B, T].
+    that grows with the length.
     """
     total = ((logprobs - old_logprobs).detach() * mask).sum(-1, keepdim=True)  # [B, 1]
     return total.clamp(-20, 20).exp().clamp(max=maximum).expand(logprobs.shape)
 
 
 def implicit_rewards(
-    teacher_logprobs: Tensor, prior_logprobs: Tensor, mask: Tensor, beta: float
-) -> Tensor:
-    """r̃ = β·(log q_θ(y|x,c) − sg[log π(y|x)]), summed over response tokens. [B, T] → [B].
+    teacher_logprobs: Float[Tensor, "B T"],
+    prior_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    beta: float,
+) -> Float[Tensor, " B"]:
+    """r̃ = β·(log q_θ(y|x,c) − sg[log π(y|x)]), summed over response tokens.
 
     VPD, arXiv 2605.15113, section 3.2: the prior is the student at the start of the E-step
     (dynamic) or the initial policy (fixed).
@@ -292,23 +331,22 @@ def implicit_rewards(
 
 
 def binary_classifier(
-    implicit_reward: Tensor,
-    solved: Tensor,
-    include: Tensor,
+    implicit_reward: Float[Tensor, " B"],
+    solved: Bool[Tensor, " B"],
+    include: Bool[Tensor, " B"],
     delta: float,
     num_solved: float,
     num_failed: float,
     *,
     solved_weight: float = 1.0,
     failed_weight: float = 1.0,
-) -> tuple[Tensor, Metrics]:
+) -> tuple[Float[Tensor, ""], Metrics]:
     """L_E = −w₊·E_{y+}[log σ(r̃ − δ)] − w₋·E_{y−}[log σ(−(r̃ − δ))].
 
     Binary classifier optimization (arXiv 2404.04656) as the E-step of VPD, arXiv 2605.15113,
     section 3.2, where both weights are 1. Each expectation is a mean over its own class, so what a
     class counts does not depend on how many rows it has; one without rows contributes nothing.
-    implicit_reward, solved, include: [B]; num_solved, num_failed: rows of the whole batch with
-    `include`.
+    num_solved, num_failed: rows of the whole batch with `include`.
     """
     positive, negative = solved & include, ~solved & include
     margin = implicit_reward - delta
@@ -327,8 +365,10 @@ def binary_classifier(
     return loss, metrics
 
 
-def reference_penalty(logprobs: Tensor, reference_logprobs: Tensor, form: ReferenceForm) -> Tensor:
-    """f(w) per sampled token with w = π_θ/π_ref. [B, T] → [B, T].
+def reference_penalty(
+    logprobs: Float[Tensor, "B T"], reference_logprobs: Float[Tensor, "B T"], form: ReferenceForm
+) -> Float[Tensor, "B T"]:
+    """f(w) per sampled token with w = π_θ/π_ref.
 
     SDPG, arXiv 2606.04036: fkl 1/w; rkl ½(log w + 1)²; ufkl 1/w + log w; urkl ½ log² w.
     """

@@ -1,4 +1,4 @@
-"""Problems → rollouts with verdicts."""
+"""From problems to rollouts that the environment has judged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -32,9 +33,15 @@ class StepResult:
     feedback: str
     status: str
     error: str | None
-    over: bool  # the episode ends with this answer
+    done: bool  # the episode ends with this answer
     reply: str  # what the environment says next if it does not
     seconds: float = 0.0  # that judging took, where the environment tells
+
+
+def all_problem_ids(environment: gym.vector.VectorEnv) -> list[str]:
+    """The ids of the problems that an environment can be asked for."""
+    inner: Any = environment.unwrapped
+    return list(inner.problem_ids)
 
 
 def start_episodes(
@@ -66,7 +73,7 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Ste
             feedback=str(feedback[i] or ""),
             status=str(status[i] or ""),
             error=None if judged[i] else str(errors[i]),
-            over=bool(terminated[i] or truncated[i]),
+            done=bool(terminated[i] or truncated[i]),
             reply=str(replies[i] or ""),
             seconds=0.0 if math.isnan(seconds[i]) else float(seconds[i]),
         )
@@ -105,13 +112,15 @@ def collect(
     for episode, generation in zip(
         episodes, sample(prompts, samples=group_size, max_tokens=limit), strict=True
     ):
-        episode.answer(generation, policy)
+        episode.append_answer(generation, policy)
     _judge_open(environment, episodes)
     while open_episodes := [e for e in episodes if e.open and e.append_observation(policy)]:
-        limit = min(max_turn_tokens or max_response_tokens, max(e.room for e in open_episodes))
+        limit = min(
+            max_turn_tokens or max_response_tokens, max(e.tokens_left for e in open_episodes)
+        )
         generations = sample([e.ids for e in open_episodes], max_tokens=limit)
         for episode, generation in zip(open_episodes, generations, strict=True):
-            episode.answer(generation, policy)
+            episode.append_answer(generation, policy)
         try:
             _judge_open(environment, episodes)
         except SandboxError as error:  # of the last few; the others are judged
@@ -173,7 +182,7 @@ class _Episode:
         self.max_response_tokens = max_response_tokens
         self.text, self.finish = "", ""
         self.reward = 0.0
-        self.last: StepResult | None = None
+        self.feedback, self.status, self.reply = "", "", ""  # the environment's last words
         self.error: str | None = None
         self.judge_seconds = 0.0
         self.open = True
@@ -183,30 +192,32 @@ class _Episode:
         return self.prompt_ids + self.response
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """Tokens that the next answer may have."""
         return self.max_response_tokens - len(self.response)
 
-    def answer(self, generation: Generation, policy: Policy) -> None:
-        """What the policy said; more than there is room for is cut."""
-        ids = generation.ids[: self.room]
+    def append_answer(self, generation: Generation, policy: Policy) -> None:
+        """Append what the policy said, cut to `tokens_left`."""
+        ids = generation.ids[: self.tokens_left]
         self.finish = generation.finish if len(ids) == len(generation.ids) else "length"
         self.text = policy.answer_text(self.ids, ids)
-        self._add(ids, generation.logprobs[: len(ids)], is_policy_token=True)
+        self._append(ids, generation.logprobs[: len(ids)], is_policy_token=True)
 
-    def judged(self, judged: StepResult) -> None:
-        self.last, self.error = judged, judged.error
-        self.reward += judged.reward
-        self.judge_seconds = max(self.judge_seconds, judged.seconds)
-        self.open = not judged.over and judged.error is None
+    def take_result(self, result: StepResult) -> None:
+        self.feedback, self.status, self.reply = result.feedback, result.status, result.reply
+        self.error = result.error
+        self.reward += result.reward
+        self.judge_seconds = max(self.judge_seconds, result.seconds)
+        self.open = not result.done and result.error is None
 
     def append_observation(self, policy: Policy) -> bool:
-        """Append the environment's reply; if it leaves no room for an answer, that is the end."""
-        message = {"role": "user", "content": self.last.reply}
-        reply = policy.continuation(message, after=self.response)
-        self.open = len(reply) < self.room
+        """Append the environment's reply, and return True. If it leaves no token for an answer, it
+        is not appended, and the episode ends as it stands."""
+        message = {"role": "user", "content": self.reply}
+        ids = policy.continuation(message, after=self.response)
+        self.open = len(ids) < self.tokens_left
         if self.open:
-            self._add(reply, [0.0] * len(reply), is_policy_token=False)
+            self._append(ids, [0.0] * len(ids), is_policy_token=False)
         return self.open
 
     def rollout(self, problem_id: str, group: int, messages: list[Message]) -> Rollout:
@@ -220,21 +231,22 @@ class _Episode:
             text=self.text,
             finish=self.finish,
             reward=self.reward,
-            feedback=self.last.feedback,
-            status=self.last.status,
+            feedback=self.feedback,
+            status=self.status,
             is_policy_token=None if all(self.is_policy_token) else self.is_policy_token,
             judge_seconds=self.judge_seconds,
         )
 
-    def _add(self, ids: list[int], logprobs: list[float], *, is_policy_token: bool) -> None:
+    def _append(self, ids: list[int], logprobs: list[float], *, is_policy_token: bool) -> None:
         self.response += ids
         self.logprobs += logprobs
         self.is_policy_token += [is_policy_token] * len(ids)
 
 
 def _judge_open(environment: gym.vector.VectorEnv, episodes: Sequence[_Episode]) -> None:
-    # The environment ignores the answers of episodes it has ended, not of those that we have.
+    """Step the environment with the answers of the episodes that are open."""
+    # Every sub-environment needs an answer; what it says of one that is not open is not used.
     answers = [episode.text if episode.open else "" for episode in episodes]
-    for episode, judged in zip(episodes, judge(environment, answers), strict=True):
+    for episode, result in zip(episodes, judge(environment, answers), strict=True):
         if episode.open:
-            episode.judged(judged)
+            episode.take_result(result)

@@ -7,21 +7,23 @@ from collections.abc import Sequence
 
 import torch
 
-from vpd_agent.engines.hf import HFEngine
+from vpd_agent.engines import Engine
 from vpd_agent.model.policy import Policy
 
 
 class PolicyCritic:
-    """Answers prompts with the policy as it is at that moment.
+    """Answers prompts with the policy, as the run's engine samples from it.
 
     A critique is at most `max_tokens` long. What is sampled depends on the weights and the prompts
     alone: a run that is resumed reads the critiques it would have read, and the rollouts are those
     of the same run without critiques.
     """
 
-    def __init__(self, policy: Policy, max_tokens: int, *, temperature: float = 1.0) -> None:
+    def __init__(
+        self, policy: Policy, engine: Engine, max_tokens: int, *, temperature: float = 1.0
+    ) -> None:
         self._policy = policy
-        self._engine = HFEngine(policy)
+        self.engine = engine
         self._max_tokens = max_tokens
         self._temperature = temperature
 
@@ -30,7 +32,7 @@ class PolicyCritic:
         digest = hashlib.sha256("\x00".join(prompts).encode("utf-8", "replace")).digest()
         seed = int.from_bytes(digest[:7])
         encoded = [policy.encode([{"role": "user", "content": prompt}]) for prompt in prompts]
-        generations = self._engine.generate(
+        generations = self.engine.generate(
             encoded,
             max_tokens=self._max_tokens,
             temperature=self._temperature,

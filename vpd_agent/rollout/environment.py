@@ -13,7 +13,7 @@ from vpd_envs.catalog import make
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """A recipe for vector environments; `make` follows it as often as asked.
+    """What a vector environment is made from, as often as needed.
 
     feedback: names of sources from the innermost to the outermost, joined by `+`
         (see `vpd_envs.named_sources`).
@@ -30,15 +30,18 @@ class EnvironmentSpec:
     def make(self, num_envs: int, split: str | None = None) -> gym.vector.VectorEnv:
         """A batched environment. Raises ValueError for an unknown id or option."""
         kwargs = dict(self.kwargs) | ({"split": split} if split else {})
-        return self._with_feedback(make(self.id, num_envs, **kwargs))
+        environment = make(self.id, num_envs, **kwargs)
+        assert isinstance(environment, gym.vector.VectorEnv)
+        return self._with_feedback(environment)
 
     def make_for(self, samples: int, most_problems: int, split: str | None) -> gym.vector.VectorEnv:
         """An environment just large enough for `samples` answers to each of its problems, or to
         `most_problems` of them."""
         small = self.make(1, split)
-        size = samples * min(most_problems, len(small.unwrapped.problem_ids))
-        if isinstance(small.unwrapped, TextVectorEnv):  # spares loading the data again
-            return self._with_feedback(TextVectorEnv(small.unwrapped.env, size))
+        batch: Any = small.unwrapped  # has problem_ids, which Gymnasium's class does not declare
+        size = samples * min(most_problems, len(batch.problem_ids))
+        if isinstance(batch, TextVectorEnv):  # the data is not loaded again
+            return self._with_feedback(TextVectorEnv(batch.env, size))
         small.close()
         return self.make(size, split)
 
@@ -46,11 +49,14 @@ class EnvironmentSpec:
         batch = environment.unwrapped
         if isinstance(batch, TextVectorEnv):
             batch.progress = False  # a run has bars of its own
-        return compose(environment, *named_sources(self.feedback))
+        composed = compose(environment, *named_sources(self.feedback))
+        assert isinstance(composed, gym.vector.VectorEnv)
+        return composed
 
 
 def critics(environment: gym.vector.VectorEnv) -> list[SelfCritique]:
-    """The sources around an environment that ask the policy, which is to be bound to them."""
+    """The sources of feedback around an environment that ask the policy; their `critic` is to be
+    set."""
     found = []
     while isinstance(environment, gym.vector.VectorWrapper):
         source = getattr(environment, "source", None)

@@ -1,4 +1,4 @@
-"""Is it the same model, are they the same problems? Hashes that a run or an evaluation keeps."""
+"""Hashes that a run or an evaluation stores: of the model, of the problems, of the judge's code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from vpd_agent.model.policy import Policy
 
-NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures")  # of its configuration
+_IGNORED = ("_name_or_path", "transformers_version", "architectures")  # of the configuration
 
 
 def model_hashes(policy: Policy) -> dict[str, str]:
-    """Of everything that decides what a model answers: weights, configuration, tokenizer."""
+    """Hashes of everything that decides what a model answers: weights, configuration, tokenizer."""
     config = policy.model.config.to_dict()
-    kept = {k: v for k, v in config.items() if k not in NOT_THE_MODEL}
+    kept = {k: v for k, v in config.items() if k not in _IGNORED}
     text = json.dumps(kept, sort_keys=True, default=str)
     return {
         "weights": weights_hash(policy),
@@ -32,7 +32,7 @@ def model_hashes(policy: Policy) -> dict[str, str]:
 
 
 def weights_hash(policy: Policy) -> str:
-    """Of every bit of every weight, about a second per gigabyte."""
+    """A hash of every bit of every weight. It takes about a second per gigabyte."""
     digest = hashlib.sha256()
     for name, weight in sorted(policy.model.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
@@ -41,24 +41,24 @@ def weights_hash(policy: Policy) -> str:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of everything that decides which tokens a conversation becomes, as far as it can be seen."""
+    """A hash of the vocabulary and the chat template, which decide a conversation's tokens."""
     seen = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def fingerprint(environment: gym.vector.VectorEnv | None) -> str | None:
-    """Of an environment's problems; None where it has none."""
+    """The hash of an environment's problems; None if it has no such hash."""
     return None if environment is None else getattr(environment.unwrapped, "fingerprint", None)
 
 
 def problem_fingerprints(
     environment: gym.vector.VectorEnv, evaluation: gym.vector.VectorEnv | None
 ) -> dict[str, str | None]:
-    """Of the problems that a run trains on and is evaluated on."""
+    """The hashes of the problems that a run trains on and is evaluated on."""
     return {"train": fingerprint(environment), "eval": fingerprint(evaluation)}
 
 
 def judge_hash(environment: gym.vector.VectorEnv) -> str:
-    """Of the code that judges in an environment."""
+    """The hash of the code with which an environment judges."""
     inner: Any = environment.unwrapped
     return judge_code(getattr(inner, "env", inner))

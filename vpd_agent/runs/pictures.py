@@ -10,9 +10,9 @@ from sandbox.installation import install_hint
 from vpd_agent.console import say
 
 
-def drawn(path: Path, draw: Callable[[Path], None]) -> bool:
-    """Whether a picture could be drawn. Where matplotlib is missing, a line says so: what was
-    measured must not be lost for the want of it."""
+def draw_if_possible(path: Path, draw: Callable[[Path], None]) -> bool:
+    """Call `draw` with the path, and return whether it could draw. Without matplotlib a line says
+    what to install: the measurements must not be lost because of a picture."""
     try:
         draw(path)
     except ImportError as error:
@@ -29,6 +29,6 @@ def pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot
+    from matplotlib import pyplot
 
-    return matplotlib.pyplot
+    return pyplot

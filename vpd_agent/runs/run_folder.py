@@ -1,15 +1,29 @@
-"""The folder of one run: configuration, metrics, samples, checkpoints. Nothing half-written."""
+"""The folder of one run: configuration, metrics, samples, checkpoints. A crash at any moment leaves
+complete files and folders only (see `files`)."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vpd_agent.runs.files import (
+    append_jsonl,
+    discard_folder,
+    filter_jsonl,
+    finish_folder,
+    fix_folders,
+    is_temporary,
+    new_folder,
+    read_jsonl,
+    remove_folder,
+    sync,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from vpd_agent.distributed.world import Processes
@@ -21,16 +35,15 @@ CONFIG, METRICS, SAMPLES, FAILURES, BAD_BATCHES = (
     "failures.jsonl",
     "bad_batches.jsonl",
 )
-CHECKPOINTS, MODEL, BEST, LOCK = "checkpoints", "model", "best", ".lock"
-MODEL_METRICS = "metrics.json"  # in BEST and MODEL: the row of their step
-# Behind the name of a folder that is being written, replaced or removed, with a dot before it.
-NEW, OLD, GONE = ".new", ".old", ".gone"
+CHECKPOINTS, MODEL, BEST = "checkpoints", "model", "best"
+MODEL_METRICS = "metrics.json"  # in BEST and MODEL: the metrics of their step
+_LOCK = ".lock"
 
-Write = Callable[[Path | None], None]
+Write = Callable[[Path | None], None]  # writes into a folder; in all processes but the first: None
 
 
 class SaveError(OSError):
-    """The folder could not be written to. What was complete before is complete still."""
+    """The folder could not be written to. What was saved before is still complete."""
 
 
 class RunFolder:
@@ -38,13 +51,16 @@ class RunFolder:
 
     Layout: config.json, metrics.jsonl (a line per step), samples.jsonl (prompts, answers, feedback
     and teacher prompts), failures.jsonl (what the teacher is evaluated on), bad_batches.jsonl
-    (batches whose loss was no finite number), checkpoints/NNNNNN/, best/ (the student that was best
-    when evaluated), model/ (the final student; that it is there says that the run has finished, and
-    its metrics.json at which step).
+    (batches whose loss was not a finite number), checkpoints/NNNNNN/, best/ (the student with the
+    best evaluation), model/ (the final student; it is there if and only if the run has finished,
+    and its metrics.json says at which step).
 
-    resume: go on with the run in the folder. One that never came to a checkpoint begins anew.
+    resume: continue the run in the folder. A run without a checkpoint starts again from the
+        beginning.
     processes: those of the run. Each makes a RunFolder and calls the same methods; the first one
-        writes, and where it cannot, all raise.
+        writes. If it fails, all raise.
+
+    Raises ValueError for a folder that cannot be used, SaveError if the disk refuses.
     """
 
     def __init__(
@@ -53,15 +69,17 @@ class RunFolder:
         self.path = Path(path)
         self._processes = processes
         self._lock = None
-        with self._together():
+        with self._fail_together():
             if self._is_first:
                 self._open(resume)
 
     def _open(self, resume: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"The output {self.path} is a file; pass a folder that can be made.")
-        # A run that was killed at once may have left no more than a half-written config.json.
-        used = self.path.is_dir() and any(not _is_ours_alone(p) for p in self.path.iterdir())
+        # A run that was killed at once may have left only a half-written config.json.
+        used = self.path.is_dir() and not all(
+            path.name == _LOCK or _is_temporary(path) for path in self.path.iterdir()
+        )
         if used and not resume:
             raise ValueError(
                 f"The output folder {self.path} is in use: it is not empty. Pass another --out, "
@@ -77,7 +95,7 @@ class RunFolder:
                 f"{self.path / MODEL}."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / LOCK).open("w")
+        lock = (self.path / _LOCK).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -87,67 +105,66 @@ class RunFolder:
                 f"pass another --out."
             ) from error
         self._lock = lock
-        self._mend()
+        for folder in (self.path, self.path / CHECKPOINTS):
+            fix_folders(folder)
+        for left in filter(_is_temporary, self.path.iterdir()):
+            left.unlink()
         if not self.latest_checkpoint(self.path):
             for name in (METRICS, SAMPLES, FAILURES, BAD_BATCHES):
                 (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the folder; one that got nothing goes too, so that bad input leaves nothing."""
+        """Unlock the folder. An empty one is removed, so that bad input leaves nothing behind."""
         if self._lock is None or self._lock.closed:
             return
-        if {p.name for p in self.path.iterdir()} == {LOCK}:
-            (self.path / LOCK).unlink()
+        if {p.name for p in self.path.iterdir()} == {_LOCK}:
+            (self.path / _LOCK).unlink()
             self.path.rmdir()
         self._lock.close()
 
     def write_config(self, config: dict[str, Any]) -> None:
-        with self._together():
+        with self._fail_together():
             if self._is_first:
                 write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
 
     def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        # A lone surrogate, which UTF-8 has no bytes for, becomes JSON's own escape of it.
-        with self._together():
+        with self._fail_together():
             if self._is_first:
-                with (self.path / name).open("a", encoding="utf-8", errors=ESCAPE) as file:
-                    file.writelines(map(_line, rows))
+                append_jsonl(self.path / name, rows)
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        return read_jsonl(path) if path.exists() else []
+        return read_jsonl(self.path / name)
 
     def truncate(self, name: str, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop rows that a resumed run will write again."""
-        with self._together():
-            if self._is_first and (self.path / name).exists():
-                rows = map(_line, filter(keep, self.read(name)))
-                write_atomically(self.path / name, "".join(rows))
+        """Drop the rows that a resumed run will write again."""
+        with self._fail_together():
+            if self._is_first:
+                filter_jsonl(self.path / name, keep)
 
     def save_checkpoint(self, step: int, write: Write, *, keep: int = 2) -> Path:
-        """Let `write` fill a folder that takes its name only when it is complete and on the disk;
-        the `keep` newest stay.
+        """Let `write` fill a folder, which gets its name when it is complete and on the disk. Then
+        only the `keep` newest checkpoints are kept.
 
-        Every process's `write` is called: the first one's with the folder, the others' with None.
-        Raises SaveError, with the checkpoints as they were.
+        `write` is called in every process: in the first one with the folder, in the others with
+        None. Raises SaveError; then the checkpoints are as before.
         """
-        with self._together():
-            for name in (METRICS, SAMPLES):  # a checkpoint answers for the rows up to its step
+        with self._fail_together():
+            for name in (METRICS, SAMPLES):  # a checkpoint needs the rows up to its step
                 if self._is_first and (self.path / name).exists():
-                    _sync(self.path / name)
+                    sync(self.path / name)
         final = self.path / CHECKPOINTS / f"{step:06d}"
         self._fill(final, write)
         if self._is_first:
             for old in _by_step(final.parent)[:-keep]:
-                _remove(old)
+                remove_folder(old)
         return final
 
     def save_best(self, write: Write) -> Path:
-        """As `save_checkpoint`, in place of the best model so far."""
+        """Like `save_checkpoint`; replaces the best model so far."""
         return self._fill(self.path / BEST, write)
 
     def save_model(self, write: Write) -> Path:
-        """As `save_checkpoint`, the model that training ends with."""
+        """Like `save_checkpoint`, for the model at the end of training."""
         return self._fill(self.path / MODEL, write)
 
     @staticmethod
@@ -182,39 +199,24 @@ class RunFolder:
         return self._processes is None or self._processes.is_first
 
     def _fill(self, final: Path, write: Write) -> Path:
-        new = final.with_name(f".{final.name}{NEW}")
+        new = None
         try:
-            with self._together():
+            with self._fail_together():
                 if self._is_first:
-                    new.mkdir(parents=True)
-            with self._together():
-                write(new if self._is_first else None)
-            with self._together():
+                    new = new_folder(final)
+            with self._fail_together():
+                write(new)
+            with self._fail_together():
                 if self._is_first:
-                    _sync_tree(new)
-                    _replace(new, final)
+                    finish_folder(final)
         finally:
             if self._is_first:
-                shutil.rmtree(new, ignore_errors=True)
+                discard_folder(final)
         return final
 
-    def _mend(self) -> None:
-        """Put right what a killed process left: half-written folders, and one set aside for a newer
-        one that never came."""
-        for folder in (self.path, self.path / CHECKPOINTS):
-            for old in folder.glob(f".*{OLD}"):
-                final = old.with_name(old.name.removeprefix(".").removesuffix(OLD))
-                if not final.exists():
-                    old.rename(final)
-            for ending in (NEW, OLD, GONE):
-                for left in folder.glob(f".*{ending}"):
-                    shutil.rmtree(left)
-        for left in filter(_is_temporary, self.path.iterdir()):
-            left.unlink()
-
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Work on files that fails in all processes if it fails in one."""
+    def _fail_together(self) -> Iterator[None]:
+        """If the block fails in one process, it raises in all of them."""
         error: Exception | None = None
         try:
             yield
@@ -227,8 +229,8 @@ class RunFolder:
             raise error or SaveError("Another process could not write; its message says why.")
 
     def _explained(self, error: Exception) -> Exception:
-        """A failure to write in words, any other as it is. Torch and safetensors report what the
-        disk said as errors of their own."""
+        """A SaveError for a failure to write, any other error unchanged. torch and safetensors
+        raise errors of their own for what the operating system reports."""
         if not isinstance(error, OSError | RuntimeError) and not _is_of_safetensors(error):
             return error
         cause: BaseException | None = error
@@ -245,86 +247,18 @@ class RunFolder:
         return explained
 
 
-ESCAPE = "backslashreplace"
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
 def _is_of_safetensors(error: Exception) -> bool:
     from safetensors import SafetensorError
 
     return isinstance(error, SafetensorError)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line that a crash cut short is left out."""
-    rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}, line {number}: expected JSON, got {line[:80]!r}."
-                ) from error
-    return rows
-
-
-def _is_ours_alone(path: Path) -> bool:
-    """Whether a file says nothing of a run, nor of anything else."""
-    return path.name == LOCK or _is_temporary(path)
-
-
 def _is_temporary(path: Path) -> bool:
-    """Whether it is what a kill inside of `write_atomically` leaves of a file of a run."""
-    stem, _, process = path.name.rpartition(".")
-    return process.isdigit() and stem in {f".{n}" for n in (CONFIG, METRICS, SAMPLES, BAD_BATCHES)}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", errors=ESCAPE)
-    _sync(temporary)
-    temporary.replace(path)
+    return is_temporary(path, (CONFIG, METRICS, SAMPLES, BAD_BATCHES))
 
 
 def _by_step(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("[0-9]*"), key=lambda path: int(path.name))
-
-
-def _replace(new: Path, final: Path) -> None:
-    """A folder takes the place of another. A crash in between leaves one of both (see `_mend`)."""
-    old = final.with_name(f".{final.name}{OLD}")
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    _sync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    """What is half-removed must not go by the name of what is whole."""
-    gone = folder.with_name(f".{folder.name}{GONE}")
-    folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or a folder's list of names is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _free_space(path: Path) -> str:

@@ -1,8 +1,7 @@
-"""Metrics for people who watch runs elsewhere: TensorBoard, W&B, trackio, through accelerate."""
+"""Sends metrics to TensorBoard, W&B, trackio and others, through accelerate."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -10,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandbox.installation import install_hint, pip_install
+from sandbox.plugins import unknown
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 FOLDER = "trackers"  # of a run's folder
-IN_EXTRA = ("tensorboard",)  # the trackers whose packages the extra `trackers` brings
-PACKAGES = {"comet_ml": "comet-ml"}  # where a package has another name than its tracker
+_IN_EXTRA = ("tensorboard",)  # the trackers whose packages the extra `trackers` brings
+_PACKAGES = {"comet_ml": "comet-ml"}  # where a package has another name than its tracker
 
 
 class Trackers:
-    """Open trackers; a run's metrics go to all of them.
+    """Open trackers, which all get the metrics of a run.
 
     Made by `open_trackers`. `log` takes a row of metrics, as the trainer's on_step gives it.
     """
@@ -34,7 +34,7 @@ class Trackers:
             tracker.log(values, step=row["step"])
 
     def close(self) -> None:
-        """Let each send and write what it still has. May be called more than once."""
+        """Make each tracker send and write what it still holds. May be called more than once."""
         while self._trackers:
             self._trackers.pop().finish()
 
@@ -42,13 +42,13 @@ class Trackers:
 def open_trackers(
     names: Sequence[str], out: Path, run_name: str, config: Mapping[str, Any]
 ) -> Trackers:
-    """Trackers by accelerate's names, with their files in the folder `trackers` of a run.
+    """Open trackers by accelerate's names. Their files are in the folder `trackers` of a run.
 
     config: the run's configuration, nested or flat; it is stored with the run.
     W&B and trackio keep all runs under a project, which is `vpd` unless WANDB_PROJECT or
     TRACKIO_PROJECT names another. Without a network W&B works with WANDB_MODE=offline.
 
-    To be called after the processes of a run have joined, by the one that reports. Raises
+    To be called after the processes of a run have joined, by the first of them. Raises
     ValueError for an unknown name, ModuleNotFoundError where a package is missing.
     """
     check_trackers(names)
@@ -56,7 +56,7 @@ def open_trackers(
         return Trackers([])
     from accelerate import PartialState
 
-    PartialState()  # some trackers log through accelerate, which wants to know its processes
+    PartialState()  # some trackers use accelerate's logger, which needs this state
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     flat = dict(_flat(config))
@@ -80,12 +80,10 @@ def check_trackers(names: Sequence[str]) -> None:
     available = set(map(str, get_available_trackers()))
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"Unknown tracker {name!r}; choose from {', '.join(known)}.{hint}")
+            raise ValueError(unknown("tracker", name, known))
         if name not in available:
-            how = pip_install(PACKAGES.get(name, name))
-            how = install_hint("trackers") if name in IN_EXTRA else how
+            how = pip_install(_PACKAGES.get(name, name))
+            how = install_hint("trackers") if name in _IN_EXTRA else how
             raise ValueError(f"The tracker {name!r} needs a package that is not installed: {how}")
 
 
@@ -109,7 +107,8 @@ def _start(name: str, folder: Path, run_name: str) -> GeneralTracker:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values under names joined by dots; what is no number, truth or text becomes text."""
+    """Nested values under names joined by dots. What is not a number, a bool or text becomes
+    text."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

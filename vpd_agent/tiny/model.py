@@ -6,9 +6,15 @@ tokenizer: what is saved loads with `AutoModelForCausalLM` and `AutoTokenizer`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+from torch import nn
 
 from vpd_agent.model.policy import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PAD, BEGIN, END, ANSWER = "<|pad|>", "<|begin|>", "<|end|>", "<|answer|>"
 
@@ -44,8 +50,8 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
         max_window_layers=0,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.get_added_vocab()[END],
+        pad_token_id=tokenizer.get_added_vocab()[PAD],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -55,15 +61,15 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
 
 
 @torch.no_grad()
-def _fan_in_init(model: torch.nn.Module) -> None:
+def _fan_in_init(model: nn.Module) -> None:
     """Weights ~ N(0, 1/fan_in), embeddings ~ N(0, 0.2²): at this width transformers' N(0, 0.02²)
-    is so small that the warm start does not learn to copy from the feedback in its few steps."""
+    is too small: the warm start would not learn to copy from the feedback in its few steps."""
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
             weight.normal_(0, 0.2 if "embed" in name else weight.shape[1] ** -0.5)
 
 
-def byte_tokenizer():
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token per byte, four special tokens, and a minimal chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

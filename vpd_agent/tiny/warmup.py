@@ -9,6 +9,7 @@ asked: enough to see a judge's real tracebacks come back, not enough to solve an
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -23,10 +24,10 @@ import transformers
 from vpd_agent.data import types
 from vpd_agent.data.padding import pad_left, pad_right
 from vpd_agent.data.types import Message
+from vpd_agent.model import chat, teacher, tokenization
 from vpd_agent.model import policy as policy_module
-from vpd_agent.model import teacher
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.tiny import model as tiny_module
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.presets import COMPACT
@@ -114,8 +115,8 @@ def cache_folder(config: Recipe) -> Path:
         f"{type(config).__name__} {json.dumps(asdict(config), sort_keys=True)}".encode()
     )
     sha.update(repr(COMPACT).encode())
-    for module in (tiny_module, mini_code, teacher, policy_module, types):
-        sha.update(Path(module.__file__).read_bytes())
+    for module in (tiny_module, mini_code, teacher, policy_module, tokenization, chat, types):
+        sha.update(inspect.getsource(module).encode())
     sha.update(Path(__file__).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
     root = os.environ.get("VPD_CACHE") or Path(
@@ -124,7 +125,7 @@ def cache_folder(config: Recipe) -> Path:
     return Path(root) / "warm" / sha.hexdigest()[:16]
 
 
-def train(config: WarmupConfig, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
+def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
     """Supervised training from scratch on examples drawn afresh for each step."""
     policy = config.model()
     optimizer = torch.optim.AdamW(
@@ -153,8 +154,8 @@ def supervised_loss(policy: Policy, examples: list[Example]) -> torch.Tensor:
     ]
     prompt, prompt_mask = pad_left([policy.encode(e.messages) for e in examples], policy.pad_id)
     response, mask = pad_right(answers, policy.pad_id)
-    scores = policy.forward(prompt, prompt_mask, response, mask)
-    return -(scores.logprobs * mask).sum() / mask.sum()
+    logits = policy.forward(prompt, prompt_mask, response, mask)
+    return -(logits.logprobs * mask).sum() / mask.sum()
 
 
 class Examples:

@@ -1,179 +1,103 @@
-"""What a run needs to go on exactly where it was: everything that the trainer and chance remember.
+"""Files of a checkpoint, and whether one is of the run that would go on from it.
 
 A checkpoint is a folder. `model/` holds the student as transformers loads it, for people; a run
-goes on from `trainer.pt`: weights, optimizers, teacher, reference, the algorithm's state, all
-random states, rollouts that were collected ahead. What follows from the configuration and the step
-(data order, learning rate, seeds of a step's rollouts) is not stored.
+goes on from `trainer.pt`, which holds `Trainer.state_dict()`: weights, optimizers, teacher,
+reference, the algorithm's state, all random states, rollouts that were collected ahead. What
+follows from the configuration and the step (data order, learning rate, seeds of a step's rollouts)
+is not stored.
 """
 
 from __future__ import annotations
 
 import pickle
 import random
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from vpd_agent.data.types import Rollout
-from vpd_agent.evaluation.evaluate import failure_from_json, failure_to_json
-from vpd_agent.rollout.collect import Collected
-from vpd_agent.runs.identity import problem_fingerprints, tokenizer_hash
-from vpd_agent.runs.run_folder import BAD_BATCHES, METRICS, MODEL, SAMPLES
-
-if TYPE_CHECKING:
-    from vpd_agent.train.trainer import Trainer
+from vpd_agent.model.policy import Policy
+from vpd_agent.runs.identity import tokenizer_hash
 
 STATE = "trainer.pt"
+FORMAT = 2  # of the state; 1: before the loss `distil` was called `distill`
 
 
-def save(trainer: Trainer) -> None:
-    """Write a checkpoint of the last finished step. Every process of the run must call it."""
-    state = _state(trainer)
-
-    def write(path: Path | None) -> None:
-        trainer.policy.save(path and path / MODEL)
-        if path is not None:
-            with (path / STATE).open("wb") as file:  # so that a full disk is an OSError
-                torch.save(state, file)
-
-    trainer.out.save_checkpoint(trainer.step, write, keep=trainer.config.keep_checkpoints)
+def write(folder: Path, state: dict[str, Any]) -> None:
+    with (folder / STATE).open("wb") as file:  # an open file, so that a full disk is an OSError
+        torch.save(state | {"format": FORMAT}, file)
 
 
-def load(trainer: Trainer, path: Path) -> None:
-    """Bring a trainer, made as the one that saved, to where that was; rows of the run's folder that
-    it will write again are dropped.
-
-    Raises ValueError, before anything is changed, if there is no whole checkpoint or if it is of
-    another algorithm, model, tokenizer or set of problems.
-    """
-    saved = _read(path)
-    _check_that_it_fits(trainer, saved, path)
-    trainer.policy.load_state_dict(saved["policy"])
-    trainer.updater.load_state_dict(saved["optimizers"])
-    if trainer.teacher is not None:
-        trainer.teacher.load_state_dict(saved["teacher"])
-    if trainer.reference is not None:
-        trainer.reference.load_state_dict(saved["reference"])
-    trainer.engine.sync(trainer.policy)
-
-    trainer.step = saved["step"]
-    trainer.row = saved["row"]
-    trainer.state = saved["state"]
-    trainer.skipped = saved["skipped"]
-    failures = saved["failures"]
-    trainer.failures = None if failures is None else [failure_from_json(row) for row in failures]
-    _load_own(trainer, saved["processes"])
-    _load_rows(trainer)
-
-
-def _state(trainer: Trainer) -> dict[str, Any]:
-    failures = trainer.failures
-    return {
-        "algorithm": trainer.algorithm.name,
-        "model": _shapes(trainer),
-        "tokenizer": tokenizer_hash(trainer.policy.tokenizer),
-        "problems": problem_fingerprints(trainer.environment, trainer.evaluation),
-        "step": trainer.step,
-        "row": trainer.row,
-        "state": trainer.state,
-        "skipped": trainer.skipped,
-        "policy": trainer.policy.state_dict(),
-        "optimizers": trainer.updater.state_dict(),
-        "teacher": trainer.teacher.state_dict() if trainer.teacher else None,
-        "reference": trainer.reference.state_dict() if trainer.reference else None,
-        "failures": None if failures is None else [failure_to_json(f) for f in failures],
-        "processes": trainer.processes.gather(_own(trainer)),
-    }
-
-
-def _own(trainer: Trainer) -> dict[str, Any]:
-    """What each process has for itself."""
-    ahead = trainer.rollouts_ahead
-    return {
-        "random": _random_states(trainer.policy.device),
-        "ahead": None if ahead is None else asdict(ahead),
-    }
-
-
-def _load_own(trainer: Trainer, saved: list[dict[str, Any]]) -> None:
-    if len(saved) != trainer.processes.size:
-        trainer.warn(
-            f"This run had {len(saved)} processes and has {trainer.processes.size} now: it goes on "
-            f"with other random numbers."
-        )
-        return
-    mine = saved[trainer.processes.rank]
-    _set_random_states(mine["random"], trainer.policy.device)
-    if mine["ahead"] is not None and trainer.config.overlap:
-        rollouts = [Rollout(**row) for row in mine["ahead"]["rollouts"]]
-        trainer.rollouts_ahead = Collected(rollouts, mine["ahead"]["dropped"])
-
-
-def _load_rows(trainer: Trainer) -> None:
-    if trainer.out is None:
-        return
-    for name in (METRICS, SAMPLES, BAD_BATCHES):
-        trainer.out.truncate(name, lambda row: row["step"] <= trainer.step)
-    for row in trainer.out.read(METRICS):
-        trainer.monitor.observe(row)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def read(folder: Path) -> dict[str, Any]:
+    """What was written. Raises ValueError if there is no whole checkpoint, or an older one."""
     try:
-        return torch.load(path / STATE, map_location="cpu", weights_only=True)
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is no checkpoint: it has no {STATE}.") from error
+        raise ValueError(f"{folder} is no checkpoint: it has no {STATE}.") from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"The checkpoint {path} cannot be read ({str(error).splitlines()[0]}). Remove it, and "
-            f"--resume goes on from the one before."
+            f"The checkpoint {folder} cannot be read ({str(error).splitlines()[0]}). Remove it, "
+            f"and --resume goes on from the one before."
         ) from error
-
-
-def _check_that_it_fits(trainer: Trainer, saved: dict[str, Any], path: Path) -> None:
-    name = trainer.algorithm.name
-    if saved["algorithm"] != name:
+    if state.get("format") != FORMAT:
         raise ValueError(
-            f"The checkpoint {path} is of {saved['algorithm']!r}, this run is of {name!r}. Resume "
-            f"with the same algorithm."
+            f"The checkpoint {folder} was written by another version of this program, whose losses "
+            f"and metrics have other names. Resume with that version, or start a run from the "
+            f"checkpoint's model/."
         )
-    here, there = _shapes(trainer), saved["model"]
+    return state
+
+
+def check_that_it_fits(saved: dict[str, Any], own: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if a checkpoint is of another algorithm, model, tokenizer or set of
+    problems than the run. own: `identity` of the run; saved: a state that has that of its own."""
+    if saved["algorithm"] != own["algorithm"]:
+        raise ValueError(
+            f"The checkpoint {folder} is of {saved['algorithm']!r}, this run is of "
+            f"{own['algorithm']!r}. Resume with the same algorithm."
+        )
+    here, there = own["model"], saved["model"]
     if here != there:
         weight = next(n for n in [*here, *there] if here.get(n) != there.get(n))
         raise ValueError(
-            f"The checkpoint {path} is of another model: {weight} is {there.get(weight, 'missing')}"
-            f" there, {here.get(weight, 'missing')} here. Resume with the same model and dtype."
+            f"The checkpoint {folder} is of another model: {weight} is "
+            f"{there.get(weight, 'missing')} there, {here.get(weight, 'missing')} here. Resume "
+            f"with the same model and dtype."
         )
-    if saved["tokenizer"] != tokenizer_hash(trainer.policy.tokenizer):
+    if saved["tokenizer"] != own["tokenizer"]:
         raise ValueError(
-            f"The checkpoint {path} was trained with another tokenizer or chat template. Resume "
+            f"The checkpoint {folder} was trained with another tokenizer or chat template. Resume "
             f"with the same ones."
         )
-    _check_problems(trainer, saved, path)
-
-
-def _check_problems(trainer: Trainer, saved: dict[str, Any], path: Path) -> None:
-    there = saved.get("problems", {})
-    for use, here in problem_fingerprints(trainer.environment, trainer.evaluation).items():
-        if None not in (here, there.get(use)) and here != there[use]:
+    for use, here in own["problems"].items():
+        there = saved["problems"].get(use)
+        if None not in (here, there) and here != there:
             raise ValueError(
-                f"The checkpoint {path} is of a run with other problems to {use} on: their "
-                f"fingerprint was {there[use]:.12}…, it is {here:.12}… now. Resume with the data "
+                f"The checkpoint {folder} is of a run with other problems to {use} on: their "
+                f"fingerprint was {there:.12}…, it is {here:.12}… now. Resume with the data "
                 f"that the run was begun with, or start another from the checkpoint's model/."
             )
 
 
-def _shapes(trainer: Trainer) -> dict[str, str]:
-    """Every weight's shape and type."""
-    weights = trainer.policy.model.named_parameters()
-    return {name: f"{tuple(w.shape)} {w.dtype}" for name, w in weights}
+def identity(algorithm: str, policy: Policy, problems: dict[str, str | None]) -> dict[str, Any]:
+    """What must be the same in a run that goes on from a checkpoint.
+
+    problems: fingerprints of those to train and to evaluate on, see `problem_fingerprints`.
+    """
+    weights = policy.model.named_parameters()
+    return {
+        "algorithm": algorithm,
+        "model": {name: f"{tuple(w.shape)} {w.dtype}" for name, w in weights},
+        "tokenizer": tokenizer_hash(policy.tokenizer),
+        "problems": problems,
+    }
 
 
-def _random_states(device: torch.device) -> dict[str, Any]:
-    _, keys, *rest = np.random.get_state()
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Of the generators that code uses which asks for none of its own."""
+    numpy: Any = np.random.get_state()
+    _, keys, *rest = numpy
     return {
         "python": random.getstate(),
         "numpy": [keys.tolist(), *rest],
@@ -182,7 +106,7 @@ def _random_states(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _set_random_states(states: dict[str, Any], device: torch.device) -> None:
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate(states["python"])
     np.random.set_state(("MT19937", *states["numpy"]))
     torch.set_rng_state(states["torch"])

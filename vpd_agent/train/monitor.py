@@ -11,9 +11,9 @@ from typing import Any
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
+from vpd_agent.evaluation.in_training import PASS_1
 from vpd_envs.types import Status
 
-PASS_1 = "eval/student_pass@1"
 STEPS_PER_LOOK = 10  # steps whose numbers are averaged before they are judged
 LEAST_FALL = 0.1  # scores are shares of 1; a smaller fall may be noise
 NO_GRADIENT = 1e-9

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vpd_agent.algorithms import Algorithm, algorithm_class
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
 from vpd_agent.train.config import TrainConfig
 

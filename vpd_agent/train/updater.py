@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,7 +16,10 @@ from vpd_agent.distributed.world import Processes
 from vpd_agent.model.policy import Policy
 from vpd_agent.train.config import TrainConfig
 
-MicroBatches = Callable[[], Iterator[LossInputs]]  # the same ones each time it is called
+if TYPE_CHECKING:
+    from vpd_agent.distributed.fsdp import Sharding
+
+Measure = Callable[[LossInputs], dict[str, torch.Tensor]]
 
 
 class NonFiniteGradient(FloatingPointError):
@@ -42,9 +45,10 @@ class Updater:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     def update(
-        self, loss: Loss, micro_batches: MicroBatches, state: State, step: int
+        self, loss: Loss, micro_batches: Iterable[LossInputs], state: State, step: int
     ) -> tuple[State, dict[str, float]]:
-        """One optimizer step on `gradient`; returns what that returns, and the step's own metrics.
+        """One optimizer step along `gradient`; returns the state and the metrics that `gradient`
+        does, with the norm of the gradient and the learning rate, as LOSS/METRIC.
 
         Raises NonFiniteGradient, with all weights and the optimizer as they were.
         """
@@ -62,15 +66,18 @@ class Updater:
         return state, {f"{loss.name}/{key}": value for key, value in metrics.items()}
 
     def gradient(
-        self, loss: Loss, micro_batches: MicroBatches, state: State
+        self, loss: Loss, micro_batches: Iterable[LossInputs], state: State
     ) -> tuple[State, dict[str, float]]:
         """Leaves the whole batch's gradient in the parameters' `.grad`. Returns what the algorithm
-        remembers after the loss's `measure`, and the loss's metrics of the whole batch."""
+        remembers after the loss's `measure`, and the loss's metrics of the whole batch.
+
+        micro_batches: iterated several times if the loss measures.
+        """
         _drop_gradients(self.policy.parameters())
-        if loss.measure is not None:
-            micro_batches, sums = self._measured(loss, micro_batches)
+        if loss.measure is not None and loss.update is not None:
+            micro_batches, sums = self._measured(loss.measure, micro_batches, state)
             state = loss.update(state, sums)
-        metrics = self._summed(_backward(loss, inputs, state) for inputs in micro_batches())
+        metrics = self._summed(_backward(loss, inputs, state) for inputs in micro_batches)
         if self.policy.sharding is None:  # else the backward passes have summed them already
             self.processes.add_gradients(self.policy.parameters())
         return state, metrics
@@ -97,42 +104,50 @@ class Updater:
         """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
         state = {name: o.state_dict() for name, o in self.optimizers.items()}
         sharding = self.policy.sharding
-        return state if sharding is None else sharding.whole(state)
+        return state if sharding is None else sharding.full_state_dict(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `state_dict` gave the first process; every process needs all of it."""
         for name, saved in state.items():
             optimizer = self.optimizer(name)
             if self.policy.sharding is not None:
-                saved = saved | {"state": self._cut(saved["state"])}
+                saved = saved | {"state": self._sharded(self.policy.sharding, saved["state"])}
             optimizer.load_state_dict(saved)
 
-    def _cut(self, moments: dict[int, dict[str, torch.Tensor]]) -> dict[int, dict[str, Any]]:
-        """Each process's shards of the moments of the weights, which are numbered."""
-        cut, parameters = self.policy.sharding.cut, self.policy.parameters()
+    def _sharded(
+        self, sharding: Sharding, moments: dict[int, dict[str, torch.Tensor]]
+    ) -> dict[int, dict[str, torch.Tensor]]:
+        """This process's shards of an optimizer's whole moments. moments: by the index of their
+        weight in `policy.parameters()`, then by name."""
+        parameters = self.policy.parameters()
         return {
-            number: {
-                name: cut(tensor, parameters[number]) if tensor.dim() else tensor
+            index: {
+                name: sharding.shard_like(tensor, parameters[index]) if tensor.dim() else tensor
                 for name, tensor in of_weight.items()
             }
-            for number, of_weight in moments.items()
+            for index, of_weight in moments.items()
         }
 
     def _clipped(self, parameters: list[nn.Parameter]) -> float:
-        """Scale the gradient down to max_grad_norm; the norm it had."""
+        """Scale the gradient down to max_grad_norm; returns the norm that it had before."""
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        return float(norm if self.policy.sharding is None else norm.full_tensor())
+        if self.policy.sharding is not None:
+            from torch.distributed.tensor import DTensor
+
+            assert isinstance(norm, DTensor)
+            norm = norm.full_tensor()
+        return float(norm)
 
     def _measured(
-        self, loss: Loss, micro_batches: MicroBatches
-    ) -> tuple[MicroBatches, dict[str, float]]:
-        """The sums of a loss's `measure`, and the micro-batches to go on with: a single one keeps
-        what was computed for it, several would need the memory of all."""
-        first, *rest = islice(micro_batches(), 2)
+        self, measure: Measure, micro_batches: Iterable[LossInputs], state: State
+    ) -> tuple[Iterable[LossInputs], dict[str, float]]:
+        """The sums of a loss's `measure`, and the micro-batches to compute the loss on: a single
+        one keeps what was computed for it; several are made anew, to hold one at a time."""
+        first, *rest = islice(micro_batches, 2)
         if not rest:
-            return lambda: iter([first]), self._summed([loss.measure(first)])
+            return [first], self._summed([_measure(measure, first, state)])
         with torch.no_grad():
-            sums = self._summed(loss.measure(inputs) for inputs in micro_batches())
+            sums = self._summed(_measure(measure, inputs, state) for inputs in micro_batches)
         return micro_batches, sums
 
     def _summed(self, parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
@@ -147,6 +162,11 @@ class Updater:
 def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = None
+
+
+def _measure(measure: Measure, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:
+    inputs.state = state
+    return measure(inputs)
 
 
 def _backward(loss: Loss, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:

@@ -12,18 +12,19 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
+from vpd_envs.catalog import make
 from vpd_envs.text_env import TextEnv, TextVectorEnv
 
 CHECKS = (OrderEnforcing, PassiveEnvChecker)  # what gym.make adds; they change nothing
 
 
 def text_env(env: str | gym.Env | VectorEnv, **options: Any) -> TextEnv:
-    """The environment that judges: made by its id with these options, or the one inside `env`.
+    """The environment that judges: made with these options by its id, or the one inside `env`.
 
     Raises ValueError for wrappers, whose changes to rewards or feedback an adapter would lose.
     """
     if isinstance(env, str):
-        env = gym.make(env, **options)
+        env = make(env, **options)
     elif options:
         raise ValueError(
             f"The options {', '.join(options)} are for an environment given by its id; {env} is "

@@ -12,8 +12,8 @@ Several answers, each after the feedback on the one before, handed in through a 
     GRPOTrainer(model=..., environment_factory=environment_factory(env),
                 train_dataset=dataset(env), args=...)
 
-The second needs a chat template with tools. Wherever an `env` is taken, so is an id with the
-options of `gym.make`; but each such call loads the data again.
+The second needs a chat template with tools. Wherever an `env` is taken, so is an id (or
+`module:Class`) with its options; but each such call loads the data again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sandbox.core import SandboxError
 from sandbox.installation import pip_install
 from vpd_envs.adapters import text_env
 from vpd_envs.feedback import FeedbackSource, compose
-from vpd_envs.text_env import TextEnv, TextVectorEnv
+from vpd_envs.text_env import TextEnv, TextVectorEnv, check_some_judged
 from vpd_envs.types import Verdict
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def dataset(
 
     problem_ids: these problems only, in this order. Raises ValueError for an unknown one.
     """
-    require_trl()
+    _require_trl()
     from datasets import Dataset
 
     env = text_env(env, **options)
@@ -74,7 +74,7 @@ def reward_function(
 
     name: what TRL's logs call it; by default the environment's class.
     """
-    require_trl()
+    _require_trl()
     env = text_env(env, **options)
     return RewardFunction(env, type(env).__name__ if name is None else name)
 
@@ -87,7 +87,7 @@ def environment_factory(
     sources: sources of feedback around the environment, as for `compose`. They are shown one answer
         at a time: ValueError for one that compares the answers of a batch.
     """
-    require_trl()
+    _require_trl()
     for source in sources:
         if source.needs_batch:
             raise ValueError(
@@ -137,21 +137,17 @@ class RewardFunction:
                 f"The reward {self.__name__} finds problems by the column 'problem_id', which the "
                 "data set lacks. Train on vpd_envs.adapters.trl.dataset(env)."
             )
-        ours = [i for i, id_ in enumerate(problem_id) if id_ is not None]
-        problems = [self.env.problem(problem_id[i]) for i in ours]
+        ours = {i: self.env.problem(id_) for i, id_ in enumerate(problem_id) if id_ is not None}
         answers = [answer_text(completions[i]) for i in ours]
-        judged = self.env.judge_batch(problems, answers)
-        if judged and not any(isinstance(verdict, Verdict) for verdict in judged):
-            raise SandboxError(
-                f"None of {len(judged)} answers could be judged. The first failure: {judged[0]}"
-            ) from judged[0]
+        judged = self.env.judge_batch(list(ours.values()), answers)
+        check_some_judged(judged)
         verdicts: list[Verdict | SandboxError | None] = [None] * len(completions)
         for i, verdict in zip(ours, judged, strict=True):
             verdicts[i] = verdict
         self.last_verdicts = verdicts
         if log_extra is not None:
             log_extra(f"{self.__name__}/feedback", self.last_feedback)
-            log_extra(f"{self.__name__}/status", [status_text(verdict) for verdict in verdicts])
+            log_extra(f"{self.__name__}/status", [_status_text(verdict) for verdict in verdicts])
         if log_metric is not None and judged:
             known = [verdict for verdict in judged if isinstance(verdict, Verdict)]
             log_metric(f"{self.__name__}/solved", fmean(verdict.solved for verdict in known))
@@ -232,13 +228,13 @@ def answer_text(completion: Completion) -> str:
     return "".join(block.get("text") or "" for block in content)
 
 
-def status_text(verdict: Verdict | SandboxError | None) -> str | None:
+def _status_text(verdict: Verdict | SandboxError | None) -> str | None:
     if isinstance(verdict, SandboxError):
         return f"not judged: {verdict}"
     return None if verdict is None else verdict.status.value
 
 
-def require_trl() -> None:
+def _require_trl() -> None:
     """Raises ImportError unless a TRL is installed that treats answers without reward rightly."""
     try:
         version = metadata.version("trl")

@@ -18,6 +18,9 @@ Answers are judged in the process that scores, not where the model's program run
 tells: the reward `verdict`, the metric `solved`, and `status` and `feedback` in its `info`.
 """
 
+# pyright: reportMissingImports=false
+# verifiers is not among the packages that this project is developed with.
+
 from __future__ import annotations
 
 import asyncio
@@ -47,7 +50,7 @@ __all__ = ["VPDEnv", "VPDTaskset"]
 
 class VPDTasksetConfig(vf.TasksetConfig):
     environment: str = ""  # verifiers makes the config by its `id` alone before it fills it
-    """The id of the environment, `vpd/...` or `module:Name-v0`."""
+    """The id of the environment, `vpd/...`; your own as `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The options of `gym.make`; `max_turns` above 1 gives the model the feedback and another
     answer."""
@@ -72,7 +75,7 @@ class VPDTask(vf.Task[VPDData]):
 
     @property
     def env(self) -> TextEnv:
-        return made(self.data.environment, json.dumps(self.data.options, sort_keys=True))
+        return _made(self.data.environment, json.dumps(self.data.options, sort_keys=True))
 
     @vf.reward
     async def verdict(self, trace: vf.Trace) -> float:
@@ -104,7 +107,7 @@ class VPDTaskset(vf.Taskset[VPDTask, VPDTasksetConfig]):
                 "The task set has no environment: set --env.taskset.environment vpd/..., or "
                 "`environment` in its config."
             )
-        env = made(config.environment, json.dumps(config.options, sort_keys=True))
+        env = _made(config.environment, json.dumps(config.options, sort_keys=True))
         for problem_id in env.problem_ids:
             problem = env.problem(problem_id)
             data = VPDData(
@@ -143,6 +146,6 @@ class VPDEnv(vf.SingleAgentEnv, vf.Env[VPDEnvConfig]):
 
 
 @cache
-def made(environment: str, options: str) -> TextEnv:
+def _made(environment: str, options: str) -> TextEnv:
     """One environment for all tasks that name it, with options as JSON."""
     return text_env(environment, **json.loads(options))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from vpd_envs.answers.extraction import Found, without_thinking
+from vpd_envs.answers.extraction import FinalAnswer, Found, without_thinking
 from vpd_envs.types import Status, Verdict
 
 TAG = re.compile(r"<(/?)answer>")
@@ -18,17 +17,11 @@ NO_TAG = {
 }
 
 
-@dataclass(frozen=True)
-class Tagged:
-    found: Found
-    text: str = ""  # without the white space around it; only if COMPLETE
-
-
-def tagged_answer(answer: str) -> Tagged:
+def tagged_answer(answer: str) -> FinalAnswer:
     """What the last complete pair of tags after the thinking holds. Tags are lower case."""
     text = without_thinking(answer)
     if text is None:
-        return Tagged(Found.THINKING)
+        return FinalAnswer(Found.THINKING)
     last: str | None = None
     start: int | None = None  # where the open tag's content begins
     opened = False
@@ -38,11 +31,11 @@ def tagged_answer(answer: str) -> Tagged:
         elif start is not None:
             last, start = text[start : tag.start()].strip(), None
     if last is None:
-        return Tagged(Found.TRUNCATED if opened else Found.NONE)
-    return Tagged(Found.COMPLETE, last) if last else Tagged(Found.EMPTY)
+        return FinalAnswer(Found.TRUNCATED if opened else Found.NONE)
+    return FinalAnswer(Found.COMPLETE, last) if last else FinalAnswer(Found.EMPTY)
 
 
-def unreadable(answer: str, tagged: Tagged, asked: str) -> Verdict | None:
+def unreadable(answer: str, tagged: FinalAnswer, asked: str) -> Verdict | None:
     """The verdict on an answer without a filled pair of tags; None if it has one.
 
     asked: the format as a sentence, which ends the feedback.
@@ -56,13 +49,13 @@ def unreadable(answer: str, tagged: Tagged, asked: str) -> Verdict | None:
     return Verdict(0.0, Status.NO_ANSWER, f"{NO_TAG[tagged.found]} {asked}")
 
 
-def cut(text: str, at_most: int) -> str:
-    """The text on one line, cut to so many characters."""
+def shortened(text: str, at_most: int) -> str:
+    """The text on one line, of at most so many characters; dots stand for the rest."""
     line = " ".join(text[: 2 * at_most].split())
     whole = len(line) <= at_most and len(text) <= 2 * at_most
     return line if whole else f"{line[:at_most]}..."
 
 
 def quoted(text: str, at_most: int) -> str:
-    """`cut`, in quotation marks."""
-    return f'"{cut(text, at_most)}"'
+    """`shortened`, in quotation marks."""
+    return f'"{shortened(text, at_most)}"'

@@ -33,6 +33,14 @@ class Found(StrEnum):
 
 
 @dataclass(frozen=True)
+class FinalAnswer:
+    """Where the final answer of a text was looked for, and what stands there."""
+
+    found: Found
+    text: str = ""  # without the white space around it; only if COMPLETE
+
+
+@dataclass(frozen=True)
 class FencedBlock:
     language: str  # the first word of its tag in lower case; "" if it has none
     code: str  # its lines, each with its end
@@ -62,17 +70,17 @@ def fenced_blocks(text: str) -> list[FencedBlock]:
         at += 1
         if not opening:
             continue
-        indent = width(opening.groupdict().get("indent") or "")
-        end = end_of_block(lines, at, opening["fence"], indent)
+        indent = _width(opening.groupdict().get("indent") or "")
+        end = _end_of_block(lines, at, opening["fence"], indent)
         closed = end < len(lines) and CLOSING.match(lines[end]) is not None
         if closed or end == len(lines):
-            code = "".join(f"{dedented(line, indent)}\n" for line in lines[at:end])
-            blocks.append(FencedBlock(language_of(opening["info"]), code, closed))
+            code = "".join(f"{_dedented(line, indent)}\n" for line in lines[at:end])
+            blocks.append(FencedBlock(_language_of(opening["info"]), code, closed))
         at = end + 1 if closed else end
     return blocks
 
 
-def end_of_block(lines: list[str], start: int, fence: str, indent: int) -> int:
+def _end_of_block(lines: list[str], start: int, fence: str, indent: int) -> int:
     """The number of the line that closes a block or gives it up; `len(lines)` if none does.
 
     Fences in strings of the code are passed over, if the string ends before the block does.
@@ -82,24 +90,24 @@ def end_of_block(lines: list[str], start: int, fence: str, indent: int) -> int:
     for at in range(start, len(lines)):
         closing = CLOSING.match(lines[at])
         found = closing or OPENING.match(lines[at])
-        if found and (closing or found["info"].strip()) and is_counterpart(found, fence, indent):
+        if found and (closing or found["info"].strip()) and _is_counterpart(found, fence, indent):
             if not quote:
                 return at
             in_string.append(at)
             if len(in_string) == FENCES_IN_A_STRING:
                 break
         if any(mark in lines[at] for mark in REST_OF_STRING):
-            quote = quote_after(lines[at], quote)
+            quote = _quote_after(lines[at], quote)
     return in_string[0] if in_string else len(lines)
 
 
-def is_counterpart(match: re.Match[str], fence: str, indent: int) -> bool:
+def _is_counterpart(match: re.Match[str], fence: str, indent: int) -> bool:
     """Whether a fence line is the counterpart of an opening `fence`, not a line of the code."""
     same_kind = match["fence"][0] == fence[0] and len(match["fence"]) >= len(fence)
-    return same_kind and width(match["indent"]) < indent + DEEPER
+    return same_kind and _width(match["indent"]) < indent + DEEPER
 
 
-def quote_after(line: str, quote: str) -> str:
+def _quote_after(line: str, quote: str) -> str:
     """The triple quote of the string that is open after a line of Python; "" if none is.
 
     `quote` is the one that is open before the line.
@@ -117,15 +125,15 @@ def quote_after(line: str, quote: str) -> str:
         quote, at = token[0] if token[0] in REST_OF_STRING else "", token.end()
 
 
-def language_of(info: str) -> str:
-    return LANGUAGE.match(info)[1].lower()
+def _language_of(info: str) -> str:
+    return LANGUAGE.findall(info)[0].lower()
 
 
-def width(indent: str) -> int:
+def _width(indent: str) -> int:
     return len(indent.expandtabs(4))
 
 
-def dedented(line: str, indent: int) -> str:
+def _dedented(line: str, indent: int) -> str:
     """The line without the indentation of its block's fence, as far as it has it."""
     column = 0
     for position, character in enumerate(line):

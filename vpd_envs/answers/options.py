@@ -13,7 +13,6 @@ points to the docstring of that module.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -24,6 +23,8 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
+
+from sandbox import plugins
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
 MAKERS_OWN = ("max_episode_steps", "disable_env_checker")  # options that `gym.make` itself takes
@@ -75,23 +76,21 @@ def check_options(name: str, given: Collection[str]) -> None:
     wrong = next((option for option in given if option not in known), None)
     if wrong is None or takes_any:
         return
-    close = difflib.get_close_matches(wrong, parameters, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    there_is = f"It takes {', '.join(parameters)}" if parameters else "It takes none"
-    raise ValueError(
-        f"{name} has no option {wrong!r}.{hint} {there_is}; vpd envs {name} explains them."
-    )
+    said = plugins.unknown(f"option of {name}:", wrong, parameters)
+    raise ValueError(f"{said} vpd envs {name} explains them.")
 
 
 # --- from a constructor -------------------------------------------------------------------------
 
 
-def _creator(name: str) -> Callable[..., gym.Env]:
+def _creator(name: str) -> Callable[..., Any]:
     entry_point = gym.spec(name).entry_point
+    if entry_point is None:
+        raise ValueError(f"{name} has no entry_point, so it can only be made as a batch.")
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
-def _parameters(creator: Callable[..., gym.Env]) -> tuple[dict[str, inspect.Parameter], bool]:
+def _parameters(creator: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """By name; and whether there may be others, since it hands on any keyword argument.
 
     A class hands them on to the next of those it inherits from that has a constructor.
@@ -102,9 +101,10 @@ def _parameters(creator: Callable[..., gym.Env]) -> tuple[dict[str, inspect.Para
     for kind in creator.__mro__:
         if "__init__" not in vars(kind):
             continue
-        named, goes_on = _named(kind.__init__)
-        named.pop("problems", None)  # what a subclass gives its base
-        found |= {key: value for key, value in named.items() if key not in found}
+        named, goes_on = _named(vars(kind)["__init__"])
+        if kind is not creator:  # what a base class requires, its subclass gives
+            named = {key: p for key, p in named.items() if p.default is not REQUIRED}
+        found |= {key: p for key, p in named.items() if key not in found}
         if not goes_on:
             return found, False
     return found, True
@@ -126,7 +126,7 @@ def _written(annotation: Any) -> str:
 # --- from docstrings ----------------------------------------------------------------------------
 
 
-def _meanings(creator: Callable[..., gym.Env]) -> dict[str, str]:
+def _meanings(creator: Callable[..., Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind in creator.__mro__ if inspect.isclass(creator) else (creator,):
         for document in (vars(kind).get("__init__"), kind) if inspect.isclass(kind) else (kind,):

@@ -51,18 +51,18 @@ def program_in(answer: str, functions: Iterable[str] = ()) -> Program:
     text = without_thinking(answer)
     if text is None:
         return Program(Found.THINKING)
-    blocks = [inner for block in fenced_blocks(text) for inner in opened(block)]
+    blocks = [inner for block in fenced_blocks(text) for inner in _opened(block)]
     candidates = [
-        Part(place, block.code, is_python(block), block.closed)
+        Part(place, block.code, _is_python(block), block.closed)
         for place, block in enumerate(blocks, 1)
-        if may_be_python(block)
+        if _may_be_python(block)
     ]
     closed = [part for part in candidates if part.closed and part.code.strip()]
     is_cut_off = any(not part.closed and (part.code.strip() or not closed) for part in candidates)
-    parts = chosen_parts(closed[-MOST_BLOCKS:], frozenset(functions), is_cut_off)
+    parts = _chosen_parts(closed[-MOST_BLOCKS:], frozenset(functions), is_cut_off)
     if parts:
         places = tuple(part.place for part in parts)
-        return Program(Found.COMPLETE, joined(parts), len(blocks), places)
+        return Program(Found.COMPLETE, _joined(parts), len(blocks), places)
     if is_cut_off:
         return Program(Found.TRUNCATED)
     if candidates:
@@ -70,7 +70,7 @@ def program_in(answer: str, functions: Iterable[str] = ()) -> Program:
     return Program(Found.OTHER_LANGUAGE if blocks else Found.NONE)
 
 
-def opened(block: FencedBlock) -> Sequence[FencedBlock]:
+def _opened(block: FencedBlock) -> Sequence[FencedBlock]:
     """The blocks within a block of Markdown; any other block as it is."""
     if block.language not in (*MARKDOWN, "") or not re.search("```|~~~", block.code):
         return [block]
@@ -79,12 +79,12 @@ def opened(block: FencedBlock) -> Sequence[FencedBlock]:
     return inner if is_markdown else [block]
 
 
-def is_python(block: FencedBlock) -> bool:
+def _is_python(block: FencedBlock) -> bool:
     return PYTHON.fullmatch(block.language) is not None
 
 
-def may_be_python(block: FencedBlock) -> bool:
-    return is_python(block) or block.language in UNTAGGED
+def _may_be_python(block: FencedBlock) -> bool:
+    return _is_python(block) or block.language in UNTAGGED
 
 
 # The choice ---------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Part:
         return facts_of(self.code)
 
 
-def chosen_parts(
+def _chosen_parts(
     parts: Sequence[Part], functions: frozenset[str], is_cut_off: bool
 ) -> Sequence[Part]:
     """The parts that make up the program, in their order; none if there is no answer among them.
@@ -112,76 +112,76 @@ def chosen_parts(
     is_cut_off: whether an unfinished block follows: then a part must look like the answer to be it.
     """
     if is_cut_off or len(parts) > 1:
-        rules = function_rules(parts, functions) if functions else program_rules(parts)
+        rules = _function_rules(parts, functions) if functions else _program_rules(parts)
         chosen = next(filter(None, rules), [])
-        return chosen if chosen or is_cut_off else last_resort(parts, functions)
+        return chosen if chosen or is_cut_off else _last_resort(parts, functions)
     return parts
 
 
-def function_rules(parts: Sequence[Part], functions: frozenset[str]) -> Iterator[Sequence[Part]]:
+def _function_rules(parts: Sequence[Part], functions: frozenset[str]) -> Iterator[Sequence[Part]]:
     def works(facts: Facts) -> bool:
         return not functions.isdisjoint(facts.returning)
 
     def defines(part: Part) -> bool:
         return not functions.isdisjoint(part.facts.defined)
 
-    yield with_needed(last(parts, lambda part: works(part.facts)), parts, functions)
-    yield neighbors(parts, works)
-    yield with_needed(last(parts, defines), parts, functions)
+    yield _with_needed(_last(parts, lambda part: works(part.facts)), parts, functions)
+    yield _neighbors(parts, works)
+    yield _with_needed(_last(parts, defines), parts, functions)
 
 
-def program_rules(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
+def _program_rules(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
     def works(facts: Facts) -> bool:
         return facts.parses and facts.reads and facts.prints
 
-    yield last_program(parts, works)
-    yield neighbors(parts, works)
-    yield last(parts, lambda part: part.facts.reads and part.facts.prints)
+    yield _last_program(parts, works)
+    yield _neighbors(parts, works)
+    yield _last(parts, lambda part: part.facts.reads and part.facts.prints)
 
 
-def last_resort(parts: Sequence[Part], functions: frozenset[str]) -> Sequence[Part]:
+def _last_resort(parts: Sequence[Part], functions: frozenset[str]) -> Sequence[Part]:
     """What is judged where no part looks like the answer, so that feedback can say what it lacks;
     or a program that needs no input."""
-    printing = [] if functions else last_program(parts, lambda facts: facts.prints)
+    printing = [] if functions else _last_program(parts, lambda facts: facts.prints)
     return (
         printing
-        or last(parts, lambda part: part.tagged and bool(part.facts.returning))
-        or last(parts, lambda part: part.tagged)
-        or last(parts, lambda part: part.facts.parses)
+        or _last(parts, lambda part: part.tagged and bool(part.facts.returning))
+        or _last(parts, lambda part: part.tagged)
+        or _last(parts, lambda part: part.facts.parses)
         or parts[-1:]
     )
 
 
-def last(parts: Sequence[Part], is_right: Callable[[Part], bool]) -> Sequence[Part]:
+def _last(parts: Sequence[Part], is_right: Callable[[Part], bool]) -> Sequence[Part]:
     """The last part that is right, alone; no part if none is."""
     return next(([part] for part in reversed(parts) if is_right(part)), [])
 
 
-def last_program(parts: Sequence[Part], works: Callable[[Facts], bool]) -> Sequence[Part]:
+def _last_program(parts: Sequence[Part], works: Callable[[Facts], bool]) -> Sequence[Part]:
     """The last part that, with what it needs, works as a program.
 
     A part that needs another which works by itself is none: it demonstrates that one, or tests it.
     """
     for part in reversed(parts):
-        whole = with_needed([part], parts)
+        whole = _with_needed([part], parts)
         if any(works(other.facts) for other in whole if other is not part):
             continue
-        if works(part.facts if len(whole) == 1 else facts_of(joined(whole))):
+        if works(part.facts if len(whole) == 1 else facts_of(_joined(whole))):
             return whole
     return []
 
 
-def neighbors(parts: Sequence[Part], works: Callable[[Facts], bool]) -> Sequence[Part]:
+def _neighbors(parts: Sequence[Part], works: Callable[[Facts], bool]) -> Sequence[Part]:
     """The fewest neighboring parts that work together; of several such runs, the last."""
     for count in range(2, min(len(parts), MOST_NEIGHBORS) + 1):
         for start in range(len(parts) - count, -1, -1):
             run = parts[start : start + count]
-            if fit_together(run) and works(facts_of(joined(run))):
+            if _fit_together(run) and works(facts_of(_joined(run))):
                 return run
     return []
 
 
-def with_needed(
+def _with_needed(
     chosen: Sequence[Part], parts: Sequence[Part], wanted: Iterable[str] = ()
 ) -> Sequence[Part]:
     """The chosen part and those that define what is wanted, or what any of them uses; in order.
@@ -204,14 +204,14 @@ def with_needed(
                     members.append(other)
                     names += sorted(other.facts.used)
                     break
-    return sorted(members, key=lambda each: each.place) if fit_together(members) else chosen
+    return sorted(members, key=lambda each: each.place) if _fit_together(members) else chosen
 
 
-def fit_together(parts: Sequence[Part]) -> bool:
+def _fit_together(parts: Sequence[Part]) -> bool:
     return sum(len(part.code) for part in parts) <= LONGEST_JOINED
 
 
-def joined(parts: Sequence[Part]) -> str:
+def _joined(parts: Sequence[Part]) -> str:
     return "".join(part.code for part in parts)
 
 
@@ -247,8 +247,8 @@ def facts_of(code: str) -> Facts:
     text = quiet(code)
     try:
         tree = ast.parse(text)
-        provided, used = global_names(symtable.symtable(text, "answer", "exec"))
-        running = list(running_nodes(tree))
+        provided, used = _global_names(symtable.symtable(text, "answer", "exec"))
+        running = list(_running_nodes(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Facts(
             parses=False,
@@ -256,15 +256,15 @@ def facts_of(code: str) -> Facts:
             reads=READS_IN_TEXT.search(code) is not None,
             prints=PRINTS_IN_TEXT.search(code) is not None,
         )
-    definitions = list(named_values(tree))
+    definitions = list(_named_values(tree))
     return Facts(
         parses=True,
         defined=frozenset(name for name, _ in definitions),
-        returning=frozenset(name for name, value in definitions if gives_a_value(value)),
+        returning=frozenset(name for name, value in definitions if _gives_a_value(value)),
         provided=frozenset(provided),
         used=frozenset(used),
-        reads=any(map(reads_input, running)),
-        prints=any(loaded_name(node) in PRINTING for node in running),
+        reads=any(map(_reads_input, running)),
+        prints=any(_loaded_name(node) in PRINTING for node in running),
     )
 
 
@@ -278,7 +278,7 @@ def quiet(code: str) -> str:
     return re.sub(r"\b(\d[\d_.]*)(?=(?:and|else|for|if|in|is|not|or)\b)", r"\1 ", code)
 
 
-def global_names(module: symtable.SymbolTable) -> tuple[set[str], set[str]]:
+def _global_names(module: symtable.SymbolTable) -> tuple[set[str], set[str]]:
     """The global names that a module binds, and those that it only uses."""
     bound: set[str] = set()
     used: set[str] = set()
@@ -295,7 +295,7 @@ def global_names(module: symtable.SymbolTable) -> tuple[set[str], set[str]]:
     return bound, used - bound - set(dir(builtins))
 
 
-def named_values(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+def _named_values(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
     """What a program gives to callers: names at top level and in `Solution`, with their values."""
     solutions = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Solution"]
     for body in [tree.body, *solutions]:
@@ -306,7 +306,7 @@ def named_values(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                 yield from ((t.id, node.value) for t in node.targets if isinstance(t, ast.Name))
 
 
-def gives_a_value(node: ast.AST) -> bool:
+def _gives_a_value(node: ast.AST) -> bool:
     """Whether it is a class, or a function that returns something: not the mere outline of one."""
     if isinstance(node, FUNCTIONS):
         return any(
@@ -317,7 +317,7 @@ def gives_a_value(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef | ast.Lambda)
 
 
-def running_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+def _running_nodes(tree: ast.Module) -> Iterator[ast.AST]:
     """What runs with the program: statements outside of definitions, and those definitions that
     they name, directly or by way of others."""
     definitions = {node.name: node for node in tree.body if isinstance(node, DEFINITIONS)}
@@ -329,14 +329,14 @@ def running_nodes(tree: ast.Module) -> Iterator[ast.AST]:
                 waiting.append(definitions.pop(node.id))
 
 
-def reads_input(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call) and loaded_name(node.func) in OPENING and node.args:
+def _reads_input(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and _loaded_name(node.func) in OPENING and node.args:
         first = node.args[0]
         return isinstance(first, ast.Constant) and first.value in (0, "/dev/stdin")
-    return loaded_name(node) in READING
+    return _loaded_name(node) in READING
 
 
-def loaded_name(node: ast.AST) -> str:
+def _loaded_name(node: ast.AST) -> str:
     """`x` for `x` and `a.x`, where they are read, and for `import x`; else ""."""
     if isinstance(node, ast.alias):
         return node.name

@@ -4,27 +4,67 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from sandbox import Limits
 from sandbox.judge import judge
 from vpd_envs.code import feedback as code_feedback
-from vpd_envs.code.environment import AssertionTest, CodeEnv, status_of
+from vpd_envs.code.cases import AssertionCase
+from vpd_envs.code.environment import CodeEnv, answer_format, limits_for, status_of
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
+log = logging.getLogger("vpd_envs")
 
-class AssertionEnv(CodeEnv):
-    """A `CodeEnv` whose problems have a tuple of `AssertionTest` as target.
+
+class AssertionEnv(DatasetEnv, CodeEnv):
+    """A `CodeEnv` whose problems have a tuple of `AssertionCase` as target.
 
     Each assertion is a test of its own, in a process of its own, so that one that fails says
     nothing of the others. A program that passes all of them one by one is then run once more with
     all of them in one process, as the data sets' own evaluation does it: a function that keeps
     something from one call to the next may fail there (`info["details"]["passed_together"]`). That
     run has as much time as all tests together.
+
+    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
+    to the reasons.
     """
 
-    def tests(self, problem: Problem) -> Sequence[AssertionTest]:
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        time_limit_seconds: float = 6.0,
+        memory_limit_mb: float = 512,
+        **options: Any,
+    ) -> None:
+        self.excluded: dict[str, str] = {}
+        limits = limits_for(time_limit_seconds, memory_limit_mb)
+        super().__init__(data, limits=limits, **options)
+
+    def problem_with(
+        self, id_: str, task: str, tests: Sequence[AssertionCase], place: str
+    ) -> Problem | None:
+        """The problem; None, with the reason in `excluded`, if no sandbox can run its tests."""
+        try:
+            for test in tests:
+                test.test.check()
+        except ValueError as error:
+            self.excluded[id_] = str(error)
+            log.warning("%s: %s is left out. %s", place, id_, error)
+            return None
+        return Problem(
+            id=id_,
+            prompt=f"{task}\n\n{answer_format(self.limits, whole_program=False)}",
+            target=tuple(tests),
+            metadata={"function": tests[0].function},
+        )
+
+    def tests(self, problem: Problem) -> Sequence[AssertionCase]:
         return problem.target
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
@@ -34,7 +74,7 @@ class AssertionEnv(CodeEnv):
             return verdict
         tests = [test for test in self.tests(problem) if test in judged]  # in the data's order
         together = dataclasses.replace(tests[0], input="\n".join(test.input for test in tests))
-        limits = times(self.limits_of(problem), len(tests))
+        limits = _times(self.limits_of(problem), len(tests))
         (result,) = judge(self.sandbox, code, [together], limits=limits).results
         status, _ = status_of(result, together)
         details = dict(verdict.details) | {"passed_together": status is Status.SOLVED}
@@ -43,23 +83,15 @@ class AssertionEnv(CodeEnv):
         return Verdict(0.0, status, code_feedback.not_together(status), details)
 
 
-def times(limits: Limits, tests: int) -> Limits:
+def _times(limits: Limits, tests: int) -> Limits:
     """The same limits with as much time as so many tests have together."""
+    assert limits.wall_seconds is not None  # `Limits` fills both in
+    assert limits.cpu_seconds is not None
     return dataclasses.replace(
         limits,
         wall_seconds=limits.wall_seconds * tests,
         cpu_seconds=limits.cpu_seconds * tests,
     )
-
-
-def unfit_reason(tests: Sequence[AssertionTest]) -> str | None:
-    """Why tests cannot be judged in a sandbox, whatever the program is."""
-    try:
-        for test in tests:
-            test.test.check()
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def checked_python(source: str, what: str, place: str) -> ast.Module:

@@ -23,12 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sandbox import MIB, Limits, Sandbox
+from sandbox import MIB, Limits
 from sandbox.comparison import Rule
 from vpd_envs.code import livecodebench
+from vpd_envs.code.cases import ProgramCase
 from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of, several_answers
-from vpd_envs.code.environment import CodeEnv, CodeTest, StdinTest, answer_format, limits_for
-from vpd_envs.data.files import Hub, Row, load_problems, local_files, text_field
+from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
+from vpd_envs.data.files import DataOptions, Hub, Row, load_problems, local_files, text_field
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem
 
 HUB = Hub("deepmind/code_contests")
@@ -45,7 +47,7 @@ MAX_DECOMPRESSED = 512 * MIB  # of the tests of one row in LiveCodeBench's layou
 INTERACTIVE = re.compile(r"\binteractive\s+(?:problem|task|interaction)\b", re.IGNORECASE)
 
 
-class CodeContests(CodeEnv):
+class CodeContests(DatasetEnv, CodeEnv):
     """`vpd/CodeContests-v0`.
 
     data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data.files`. Of the hub,
@@ -69,24 +71,14 @@ class CodeContests(CodeEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         checkers: Checkers | None = None,
         multi_answer: str = "exclude",
         comparison: str | Rule = "auto",
         generated_tests: bool = True,
-        sandbox: str | Sandbox = "auto",
         time_limit_seconds: float | None = None,
         time_limit_factor: float = 3.0,
         memory_limit_mb: float | None = None,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
         if multi_answer not in ("exclude", "include"):
             raise ValueError(f"multi_answer must be 'exclude' or 'include', got {multi_answer!r}.")
@@ -96,58 +88,26 @@ class CodeContests(CodeEnv):
             )
         asked = (time_limit_seconds, memory_limit_mb)
         limits_for(*(1.0 if each is None else each for each in asked))  # refuses what is no limit
+        self.time_limit_seconds = time_limit_seconds
+        self.time_limit_factor = time_limit_factor
+        self.memory_limit_mb = memory_limit_mb
+        self.multi_answer = multi_answer
+        self.generated_tests = generated_tests
         self.excluded: dict[str, str] = {}
-        rules = Rules(checkers, comparison, rule_of)
+        self._rules = Rules(checkers, comparison, rule_of)
+        super().__init__(data, limits=Limits(), **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        split, own = options.split, _own_splits(options.data)
+        hub = dataclasses.replace(HUB, split=HUB_SPLITS[split])
         seen: set[str] = set()
-
-        def problem_of(row: Row, place: str) -> Problem | None:
-            source = source_of(row, place, generated_tests)
-            if source.id in seen:
-                source = dataclasses.replace(source, id=f"{source.id} ({source.digest[:8]})")
-            seen.add(source.id)
-            reason = source.unusable
-            if not reason and INTERACTIVE.search(source.statement):
-                reason = "it is interactive"
-            several = several_answers(row, source.statement)
-            if several and source.id not in rules.checkers and multi_answer == "exclude":
-                reason = reason or f"several outputs may be right, and it has no checker: {several}"
-            if reason:
-                self.excluded[source.id] = reason
-                return None
-            seconds = min(source.own_seconds * time_limit_factor, MOST_SECONDS) or DEFAULT_SECONDS
-            megabytes = max(LEAST_MEMORY_MB, min(source.own_megabytes, MOST_MEMORY_MB))
-            limits = limits_for(
-                seconds if time_limit_seconds is None else time_limit_seconds,
-                megabytes if memory_limit_mb is None else memory_limit_mb,
-            )
-            return source.problem(limits, rules.of(source.id, source.statement))
-
-        own = own_splits(data)
-        problems = self._loaded(
-            data,
-            Hub(hub or HUB.name, split=HUB_SPLITS.get(split, split), revision=revision),
-            problem_of,
-            split="all" if own and split in HUB_SPLITS else split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-            files=lambda path: not own or split == "all" or split_of(path) == split,
-        )
-        if max_problems is None:
-            rules.check_ids(seen)
-        super().__init__(
-            problems,
-            limits=Limits(),
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
-        )
-
-    def _loaded(self, *arguments: Any, **options: Any) -> list[Problem]:
         try:
-            return load_problems(*arguments, **options)
+            problems = load_problems(
+                dataclasses.replace(options, split="all") if own else options,
+                hub,
+                lambda row, place: self._problem_of(row, place, seen),
+                files=lambda path: not own or split == "all" or _split_of(path) == split,
+            )
         except ValueError as error:
             if not self.excluded or "No problem of" not in str(error):
                 raise
@@ -156,8 +116,38 @@ class CodeContests(CodeEnv):
                 f"{error} {len(self.excluded)} problems were excluded; the first: "
                 f"{'; '.join(reasons)}. Give checkers= for them, or say multi_answer='include'."
             ) from None
+        if options.max_problems is None:
+            self._rules.check_ids(seen)
+        return problems
 
-    def tests(self, problem: Problem) -> tuple[CodeTest, ...]:
+    def _problem_of(self, row: Row, place: str, seen: set[str]) -> Problem | None:
+        source = _source_of(row, place, self.generated_tests)
+        if source.id in seen:
+            source = dataclasses.replace(source, id=f"{source.id} ({source.digest[:8]})")
+        seen.add(source.id)
+        reason = source.unusable
+        if not reason and INTERACTIVE.search(source.statement):
+            reason = "it is interactive"
+        several = several_answers(row, source.statement)
+        has_rule = source.id in self._rules.checkers or self.multi_answer == "include"
+        if several and not has_rule:
+            reason = reason or f"several outputs may be right, and it has no checker: {several}"
+        if reason:
+            self.excluded[source.id] = reason
+            return None
+        rule = self._rules.of(source.id, source.statement)
+        return source.problem(self._limits_for(source), rule)
+
+    def _limits_for(self, source: Source) -> Limits:
+        """The limits that were asked for; else the problem's own, with allowance for Python."""
+        seconds = min(source.own_seconds * self.time_limit_factor, MOST_SECONDS) or DEFAULT_SECONDS
+        megabytes = max(LEAST_MEMORY_MB, min(source.own_megabytes, MOST_MEMORY_MB))
+        return limits_for(
+            seconds if self.time_limit_seconds is None else self.time_limit_seconds,
+            megabytes if self.memory_limit_mb is None else self.memory_limit_mb,
+        )
+
+    def tests(self, problem: Problem) -> tuple[ProgramCase, ...]:
         return problem.target.tests
 
     def limits_of(self, problem: Problem) -> Limits:
@@ -174,17 +164,17 @@ class PackedTests:
     limits: Limits
 
     @property
-    def tests(self) -> tuple[CodeTest, ...]:
-        return unpacked(self)
+    def tests(self) -> tuple[ProgramCase, ...]:
+        return _unpacked(self)
 
     def __repr__(self) -> str:  # what the fingerprint covers
         return f"PackedTests({self.digest}, {rule_name(self.rule)}, {self.limits})"
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
-def unpacked(stored: PackedTests) -> tuple[CodeTest, ...]:
+def _unpacked(stored: PackedTests) -> tuple[ProgramCase, ...]:
     listed = json.loads(zlib.decompress(stored.packed))
-    return tuple(StdinTest(*each, rule=stored.rule) for each in listed)
+    return tuple(ProgramCase(*each, rule=stored.rule) for each in listed)
 
 
 @dataclass(frozen=True)
@@ -218,34 +208,36 @@ class Source:
 # Layouts ------------------------------------------------------------------------------------------
 
 
-def source_of(row: Row, place: str, generated_tests: bool) -> Source:
+def _source_of(row: Row, place: str, generated_tests: bool) -> Source:
     """Raises ValueError, which names the place, for a row of no known layout."""
     if "public_test_cases" in row:
-        return livecodebench_source(row, place)
+        return _livecodebench_source(row, place)
     if "public_tests" in row:
-        return deepmind_source(row, place, generated_tests)
+        return _deepmind_source(row, place, generated_tests)
     if "tests" in row:
         statement = text_field(row, place, LAYOUT, "question_content")
-        labels = row.get("labels") if isinstance(row.get("labels"), Mapping) else {}
+        labels = row.get("labels")
         return Source(
             id=text_field(row, place, LAYOUT, "id"),
             statement=statement,
-            tests=[(*pair, False) for pair in pairs(row["tests"], "tests", place)],
-            metadata=shown(labels, "name", "source", "difficulty"),
+            tests=[(given, want, False) for given, want in _pairs(row["tests"], "tests", place)],
+            metadata=_shown(
+                labels if isinstance(labels, Mapping) else {}, "name", "source", "difficulty"
+            ),
             unusable="" if row["tests"] else "it has no test",
         )
     if "examples" in row:
-        return codeforces_source(row, place)
+        return _codeforces_source(row, place)
     text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
     raise AssertionError("unreachable")
 
 
-def deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
+def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
     tests = [
         (*pair, public)
         for name, public in KINDS.items()
         if generated_tests or name != "generated_tests"
-        for pair in pairs(row.get(name) or [], name, place)
+        for pair in _pairs(row.get(name) or [], name, place)
     ]
     statement = row.get("description")
     files = [row.get(name) for name in ("input_file", "output_file")]
@@ -258,23 +250,23 @@ def deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
         unusable = "it has no test"
     limit = row.get("time_limit")
     if isinstance(limit, Mapping):
-        nanos = number(limit.get("nanos"), "time_limit's nanos", place)
-        limit = number(limit.get("seconds"), "time_limit's seconds", place) + nanos / 1e9
+        nanos = _number(limit.get("nanos"), "time_limit's nanos", place)
+        limit = _number(limit.get("seconds"), "time_limit's seconds", place) + nanos / 1e9
     return Source(
         id=text_field(row, place, LAYOUT, "name"),
         statement=statement if isinstance(statement, str) else "",
         tests=tests,
-        metadata=shown(row, "source", "difficulty", "cf_rating", "is_description_translated"),
-        own_seconds=number(limit, "time_limit", place),
-        own_megabytes=number(row.get("memory_limit_bytes"), "memory_limit_bytes", place) / MIB,
+        metadata=_shown(row, "source", "difficulty", "cf_rating", "is_description_translated"),
+        own_seconds=_number(limit, "time_limit", place),
+        own_megabytes=_number(row.get("memory_limit_bytes"), "memory_limit_bytes", place) / MIB,
         unusable=unusable,
     )
 
 
-def livecodebench_source(row: Row, place: str) -> Source:
+def _livecodebench_source(row: Row, place: str) -> Source:
     problem = livecodebench.problem_of_row(row, place, Limits(), MAX_DECOMPRESSED)
     tests = livecodebench.decoded(problem.target)
-    functional = any(not isinstance(test, StdinTest) for test in tests)
+    functional = any(not isinstance(test, ProgramCase) for test in tests)
     return Source(
         id=problem.id,
         statement=row["question_content"],
@@ -284,46 +276,47 @@ def livecodebench_source(row: Row, place: str) -> Source:
     )
 
 
-def codeforces_source(row: Row, place: str) -> Source:
+def _codeforces_source(row: Row, place: str) -> Source:
     statement = text_field(row, place, LAYOUT, "description")
     for name in ("input", "output", "note"):
         if isinstance(row.get(name), str) and row[name].strip():
             statement += f"\n\n{name.capitalize()}\n\n{row[name].strip()}"
-    tests = [(*pair, True) for pair in pairs(row["examples"], "examples", place)]
+    tests = [(given, want, True) for given, want in _pairs(row["examples"], "examples", place)]
     unusable = "" if tests else "it has no test"
     return Source(
         id=text_field(row, place, LAYOUT, "problem_id", "id"),
         statement=statement,
         tests=tests,
-        metadata=shown(row, "title", "rating"),
-        own_seconds=number(row.get("time_limit_ms"), "time_limit_ms", place) / 1000,
-        own_megabytes=number(row.get("memory_limit_mb"), "memory_limit_mb", place),
+        metadata=_shown(row, "title", "rating"),
+        own_seconds=_number(row.get("time_limit_ms"), "time_limit_ms", place) / 1000,
+        own_megabytes=_number(row.get("memory_limit_mb"), "memory_limit_mb", place),
         unusable="it is interactive" if row.get("interaction") else unusable,
     )
 
 
-def pairs(tests: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
+def _pairs(tests: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
     """The (input, output) of {"input": [...], "output": [...]} or of [{"input": ...}, ...]."""
     if isinstance(tests, Mapping):
-        columns = [tests.get("input"), tests.get("output")]
-        if all(isinstance(each, list) for each in columns) and len(columns[0]) == len(columns[1]):
-            tests = [{"input": i, "output": o} for i, o in zip(*columns, strict=True)]
+        inputs, outputs = tests.get("input"), tests.get("output")
+        if isinstance(inputs, list) and isinstance(outputs, list) and len(inputs) == len(outputs):
+            tests = [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
     if not isinstance(tests, list):
         raise ValueError(
             f"{place}: {name} must be a list of tests, or lists 'input' and 'output' of the same "
             f"length; came {tests!r:.60}."
         )
     for test in tests:
-        pair = [test.get("input"), test.get("output")] if isinstance(test, Mapping) else []
-        if not pair or not all(isinstance(text, str) for text in pair):
+        pair = test if isinstance(test, Mapping) else {}
+        input_, output = pair.get("input"), pair.get("output")
+        if not isinstance(input_, str) or not isinstance(output, str):
             raise ValueError(
                 f"{place}: a test in {name} must have the texts 'input' and 'output', came "
                 f"{test!r:.60}."
             )
-        yield pair[0], pair[1]
+        yield input_, output
 
 
-def number(value: Any, name: str, place: str) -> float:
+def _number(value: Any, name: str, place: str) -> float:
     """A limit; 0 where none is given."""
     if value is None:
         return 0.0
@@ -332,22 +325,22 @@ def number(value: Any, name: str, place: str) -> float:
     return float(value)
 
 
-def shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
+def _shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: str(row[name]) for name in names if row.get(name) is not None}
 
 
 # Which files and ids ------------------------------------------------------------------------------
 
 
-def own_splits(data: str | Path | None) -> bool:
+def _own_splits(data: str | Path | None) -> bool:
     """Whether the data come in splits of their own: the hub's, or files named as there."""
     if data is None:
         return True
     path = Path(data)
-    return path.is_dir() and all(split_of(each) for each in local_files(path))
+    return path.is_dir() and all(_split_of(each) for each in local_files(path))
 
 
-def split_of(path: Path) -> str:
+def _split_of(path: Path) -> str:
     """The split that a file's name begins with ("train-00000-of-00039-....parquet"), or ""."""
     name = re.match(r"(train|valid|test)[-.]", path.name)
     return name[1] if name else ""

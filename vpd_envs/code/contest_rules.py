@@ -15,14 +15,14 @@ comparison: the rule for all problems without a checker: "lines", "whitespace", 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from sandbox import plugins
 from sandbox.comparison import Checker, Floats, IgnoreCase, Rule, Whitespace, rule
 from vpd_envs.data.files import Row
 
-Checkers = Mapping[str, str | Rule | Callable[[str, str, str], bool]]
+Checkers = Mapping[str, str | Rule]
 
 
 class Rules:
@@ -34,7 +34,9 @@ class Rules:
     def __init__(
         self, checkers: Checkers | None, comparison: str | Rule, auto: Callable[[str], Rule]
     ) -> None:
-        self.checkers = {id_: rule(checker) for id_, checker in (checkers or {}).items()}
+        self.checkers: dict[str, Rule] = {
+            id_: rule(checker) for id_, checker in (checkers or {}).items()
+        }
         self._common = None if comparison == "auto" else rule(comparison)
         self._auto = auto
 
@@ -45,10 +47,8 @@ class Rules:
         """Raises ValueError for a checker of a problem that is not known."""
         for id_ in self.checkers:
             if id_ not in known:
-                close = sorted(each for each in known if each.startswith(id_))[:3]
-                close = close or difflib.get_close_matches(id_, known, n=3)
-                hint = f" Close matches: {', '.join(close)}." if close else ""
-                raise ValueError(f"checkers has the id {id_!r}, and no problem has it.{hint}")
+                close = [each for each in known if each.startswith(id_)]
+                raise ValueError(plugins.unknown("problem in checkers:", id_, close or known))
 
 
 def rule_name(compare: Rule) -> str:

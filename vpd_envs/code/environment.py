@@ -1,7 +1,7 @@
 """Programming problems: an answer's program is run on tests in a sandbox and compared outside it.
 
 A family of problems (LiveCodeBench, ...) subclasses `CodeEnv` and says which tests a problem has. A
-kind of test is a class with the three methods of `CodeTest`.
+kind of test is a class with the members of `CodeCase`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-from sandbox import MIB, Call, Execution, Job, Limits, Sandbox
-from sandbox.comparison import Json, Lines, Rule
-from sandbox.judge import AssertTest, Outcome, Result, judge
+from sandbox import MIB, Limits, Sandbox
+from sandbox.judge import Outcome, Result, judge
 from sandbox.local import PACKAGES
 from vpd_envs.answers.extraction import Found
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.code import feedback as code_feedback
 from vpd_envs.code.answer import Program, program_in
-from vpd_envs.code.feedback import Failure
+from vpd_envs.code.cases import AssertionCase, CodeCase, encodable
+from vpd_envs.code.feedback import FailedCase
 from vpd_envs.code.sandboxed import SandboxedEnv
 from vpd_envs.data.files import hashed_fraction
 from vpd_envs.types import Problem, Status, Verdict
 
-LINES, JSON = Lines(), Json()
 FEEDBACK_TESTS = ("none", "public", "half", "all")
 JUDGED_TESTS = ("all", "feedback")
 ANSWER_FORMAT = (
@@ -34,30 +32,6 @@ ANSWER_FORMAT = (
     "Answer with one Python code block (```python ... ```). If there are several, the last one "
     "that {is_asked} counts, with those that it needs; blocks in other languages never count."
 )
-
-
-class CodeTest(Protocol):
-    """One test of a program, as `sandbox.judge` takes it.
-
-    `input` and `expected` are what feedback may show of it. `expected` is None if the test is code
-    that checks by itself; then `input` is that code.
-    """
-
-    input: str
-    expected: str | None
-    public: bool
-
-    def job(self, code: str, limits: Limits) -> Job:
-        """What the sandbox runs: never the expected output."""
-        ...
-
-    def output(self, execution: Execution) -> str:
-        """What is compared and shown; of code that checks by itself, what it reports."""
-        ...
-
-    def passes(self, execution: Execution) -> bool:
-        """Whether a run that ended well gave the right result."""
-        ...
 
 
 class CodeEnv(SandboxedEnv):
@@ -91,12 +65,12 @@ class CodeEnv(SandboxedEnv):
         stop_at_first_failure: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_test_options(feedback_tests, judged_tests)
-        super().__init__(problems, **kwargs)
+        _check_test_options(feedback_tests, judged_tests)
         self.limits = limits
         self.feedback_tests = feedback_tests
         self.judged_tests = judged_tests
         self.stop_at_first_failure = stop_at_first_failure
+        super().__init__(problems, **kwargs)
         if (feedback_tests, judged_tests) == ("public", "feedback"):
             lacking = [each.id for each in self._problems if not self.has_public_test(each)]
             if lacking:
@@ -106,7 +80,7 @@ class CodeEnv(SandboxedEnv):
                     "Take feedback_tests='half'."
                 )
 
-    def tests(self, problem: Problem) -> Sequence[CodeTest]:
+    def tests(self, problem: Problem) -> Sequence[CodeCase]:
         """The problem's tests, public ones first."""
         raise NotImplementedError(f"{type(self).__name__} must implement tests(problem).")
 
@@ -114,7 +88,7 @@ class CodeEnv(SandboxedEnv):
         """As `TextEnv`'s. Its prompt says what the answer's program runs on, as the sandbox tells:
         a machine of another kind may have another Python, but the same problem."""
         problem = super().problem(problem_id)
-        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{runs_on(self.sandbox)}")
+        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{_runs_on(self.sandbox)}")
 
     def limits_of(self, problem: Problem) -> Limits:
         """What each test of the problem may use: what its prompt states."""
@@ -126,12 +100,13 @@ class CodeEnv(SandboxedEnv):
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_ANSWER)
-        program = program_in(encodable(answer), functions_called(self.tests(problem)))
+        names = {name for test in self.tests(problem) for name in test.names}
+        program = program_in(encodable(answer), names)
         if program.found is Found.EMPTY:
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_BLOCK)
         if program.found is not Found.COMPLETE:
             return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[program.found])
-        return with_judged_blocks(self.judge_code(problem, program.code), program)
+        return _with_judged_blocks(self.judge_code(problem, program.code), program)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         tests, shown = self.tests_to_run(problem)
@@ -144,17 +119,22 @@ class CodeEnv(SandboxedEnv):
             stop_at_first_failure=self.stop_at_first_failure,
             side_by_side=1,  # a batch has a thread for each cage
         )
-        failures: list[Failure] = []
+        failures: list[FailedCase] = []
         for result in judgment.results:
-            test, execution = tests[result.number - 1], result.execution
+            number, test = result.number, tests[result.number - 1]
             status, note = status_of(result, test)
             if status is not Status.SOLVED:
-                may_show = result.number <= shown
                 failures.append(
-                    Failure(result.number, test, execution, status, may_show, limits, note)
+                    FailedCase(
+                        number, test, result.execution, status, number <= shown, limits, note
+                    )
                 )
         run = len(judgment.results)
-        details = {"tests": len(tests), "tests_run": run, "tests_passed": run - len(failures)}
+        details: dict[str, Any] = {
+            "tests": len(tests),
+            "tests_run": run,
+            "tests_passed": run - len(failures),
+        }
         if not failures:
             return Verdict(1.0, Status.SOLVED, code_feedback.solved(len(tests)), details)
         chosen = code_feedback.chosen(failures)
@@ -172,25 +152,18 @@ class CodeEnv(SandboxedEnv):
             return fingerprint
         return hashlib.sha256(f"{fingerprint} {self.feedback_tests}".encode()).hexdigest()
 
-    def tests_to_run(self, problem: Problem) -> tuple[list[CodeTest], int]:
+    def tests_to_run(self, problem: Problem) -> tuple[list[CodeCase], int]:
         """The tests in the order in which they run, and how many of them, the first ones, feedback
         may show."""
         tests = self.tests(problem)
-        may_show = shown_tests(tests, self.feedback_tests)
+        may_show = _shown_tests(tests, self.feedback_tests)
         shown = [test for i, test in enumerate(tests) if i in may_show]
         if self.judged_tests == "feedback":
             return shown, len(shown)
         return shown + [test for i, test in enumerate(tests) if i not in may_show], len(shown)
 
 
-def functions_called(tests: Sequence[CodeTest]) -> set[str]:
-    """The names that tests take from the program; none if they run it as a whole."""
-    names = {getattr(test, "function", None) for test in tests}
-    names.update(*(getattr(test, "functions", None) or () for test in tests))
-    return names - {None}
-
-
-def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
+def _with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
     """The verdict that says which blocks of the answer were judged, where there is a choice."""
     if program.blocks == 1:
         return verdict
@@ -204,7 +177,7 @@ def with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
     return dataclasses.replace(verdict, feedback=feedback, details=details)
 
 
-def check_test_options(feedback_tests: str, judged_tests: str) -> None:
+def _check_test_options(feedback_tests: str, judged_tests: str) -> None:
     for name, value, known in (
         ("feedback_tests", feedback_tests, FEEDBACK_TESTS),
         ("judged_tests", judged_tests, JUDGED_TESTS),
@@ -218,7 +191,7 @@ def check_test_options(feedback_tests: str, judged_tests: str) -> None:
         )
 
 
-def shown_tests(tests: Sequence[CodeTest], feedback_tests: str) -> set[int]:
+def _shown_tests(tests: Sequence[CodeCase], feedback_tests: str) -> set[int]:
     """The positions of the tests that feedback may show (see `CodeEnv`)."""
     if feedback_tests == "none":
         return set()
@@ -227,11 +200,11 @@ def shown_tests(tests: Sequence[CodeTest], feedback_tests: str) -> set[int]:
     public = {i for i, test in enumerate(tests) if test.public}
     if feedback_tests == "public":
         return public
-    hidden = sorted(set(range(len(tests))) - public, key=lambda i: content_hash(tests[i]))
+    hidden = sorted(set(range(len(tests))) - public, key=lambda i: _content_hash(tests[i]))
     return public | set(hidden[: max(len(hidden) // 2, 0 if public else 1)])
 
 
-def content_hash(test: CodeTest) -> float:
+def _content_hash(test: CodeCase) -> float:
     return hashed_fraction(f"{test.input}\x00{test.expected}")
 
 
@@ -244,7 +217,7 @@ def answer_format(limits: Limits, *, whole_program: bool) -> str:
     )
 
 
-def runs_on(sandbox: Sandbox) -> str:
+def _runs_on(sandbox: Sandbox) -> str:
     return (
         f"The code runs on Python {sandbox.python_version}. Besides the standard library it may "
         f"import {' and '.join(PACKAGES)}."
@@ -266,96 +239,13 @@ def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
     return Limits(cpu_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
 
 
-@dataclass(frozen=True)
-class StdinTest:
-    """A whole program: reads stdin, and its stdout is compared by the problem's rule."""
-
-    input: str
-    expected: str
-    public: bool
-    rule: Rule = LINES
-
-    def job(self, code: str, limits: Limits) -> Job:
-        return Job(code, stdin=encodable(self.input), limits=limits)
-
-    def output(self, execution: Execution) -> str:
-        return execution.stdout
-
-    def passes(self, execution: Execution) -> bool:
-        return self.rule(execution.stdout, self.expected, self.input)
-
-
-@dataclass(frozen=True)
-class CallTest:
-    """One call of a function or of a method of `Solution`; its JSON value is compared.
-
-    As in LiveCodeBench, it passes if `==` says so in Python, after a tuple became a list: True for
-    1, numpy's numbers, but no tuple in a list. The sandbox gives such programs the names LeetCode
-    has imported (`List`, `defaultdict`, ...). Unlike there, a program may begin with `from
-    __future__ import ...`, which those imports would forbid, and a function beside a class
-    `Solution` without it is found.
-    """
-
-    input: str  # one JSON value per line, as shown
-    expected: str  # JSON text
-    public: bool
-    function: str
-    arguments: tuple[Any, ...] = field(repr=False)
-    rule: Rule = JSON
-
-    def job(self, code: str, limits: Limits) -> Job:
-        call = Call(self.function, self.arguments, strict=self.rule == JSON)
-        return Job(code, call=call, limits=limits)
-
-    def output(self, execution: Execution) -> str:
-        return execution.value or ""
-
-    def passes(self, execution: Execution) -> bool:
-        return self.rule(execution.value, self.expected, self.input)
-
-
-@dataclass(frozen=True)
-class AssertionTest:
-    """Python code that tests a function of the program; `sandbox.judge.AssertTest` runs it out of
-    the program's reach."""
-
-    input: str  # an assertion, or a call of a function of `setup` that makes assertions
-    public: bool
-    function: str  # what the task asks for
-    setup: str = ""  # code that runs before it
-    functions: tuple[str, ...] | None = None  # all that comes from the program; None: any name
-    expected: ClassVar[None] = None
-
-    @property
-    def test(self) -> AssertTest:
-        return AssertTest(f"{self.setup}\n{self.input}\n", self.functions, classes=())
-
-    def job(self, code: str, limits: Limits) -> Job:
-        return self.test.job(code, limits)
-
-    def output(self, execution: Execution) -> str:
-        return self.test.failure(execution)
-
-    def passes(self, execution: Execution) -> bool:
-        """Raises ValueError for a test that cannot run in this sandbox: it lacks an import."""
-        return self.test.passes(execution)
-
-    def misses_function(self, execution: Execution) -> bool:
-        """Whether the test failed since the program defines no such function.
-
-        A NameError of the program's own is none of the test's: it ends as an error.
-        """
-        error = f"NameError: name {self.function!r} is not defined"
-        return f"\n{error}" in self.output(execution)
-
-
-def status_of(result: Result, test: CodeTest) -> tuple[Status, str]:
+def status_of(result: Result, test: CodeCase) -> tuple[Status, str]:
     """The status of a test's result, and what may be said of it even if the test is hidden."""
     match result.outcome:
         case Outcome.PASSED:
             return Status.SOLVED, ""
         case Outcome.WRONG_ANSWER:
-            if isinstance(test, AssertionTest) and test.misses_function(result.execution):
+            if isinstance(test, AssertionCase) and test.misses_function(result.execution):
                 return Status.RUNTIME_ERROR, f"The program defines no function {test.function}."
             return Status.WRONG_ANSWER, ""
         case Outcome.TIMEOUT:
@@ -370,8 +260,3 @@ def status_of(result: Result, test: CodeTest) -> tuple[Status, str]:
     if code_feedback.exception_name(stderr) == "MemoryError":
         return Status.MEMORY_LIMIT, ""
     return Status.RUNTIME_ERROR, ""
-
-
-def encodable(text: str) -> str:
-    """The text with lone surrogates, which no file or pipe can hold, replaced by `?`."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
 """What a contestant would see: texts about failing programs, LeetCode style, and their caps.
 
-A hidden test that may not be shown (`Failure.shown` is False) contributes only text of our own and
-the name of a builtin exception: whatever the program prints or raises could carry its input.
+Of a hidden test that may not be shown (`FailedCase.shown` is False), feedback has only text of our
+own and the name of a builtin exception: what the program prints or raises could carry its input.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sandbox import MIB, Execution, ExecutionStatus, Limits
 from vpd_envs.answers.extraction import Found
 from vpd_envs.code.answer import Program
+from vpd_envs.code.cases import CodeCase, encodable
 from vpd_envs.types import Status
-
-if TYPE_CHECKING:
-    from vpd_envs.code.environment import CodeTest
 
 # The caps of the papers' feedback (characters and lines).
 LONGEST_FEEDBACK = 2000
@@ -50,9 +47,9 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedCase:
     number: int  # of the test; 1 is the first
-    test: CodeTest
+    test: CodeCase
     execution: Execution
     status: Status
     shown: bool  # whether feedback may show the test
@@ -70,7 +67,7 @@ def with_blocks(feedback: str, program: Program) -> str:
     which = f"blocks {', '.join(first)} and {last}" if first else f"block {last}"
     note = f"\n\nJudged: {which} of the answer's {program.blocks} code blocks"
     note += ", joined." if first else "."
-    return clip(feedback, LONGEST_FEEDBACK - len(note)) + note
+    return _clip(feedback, LONGEST_FEEDBACK - len(note)) + note
 
 
 def not_together(status: Status) -> str:
@@ -81,7 +78,7 @@ def not_together(status: Status) -> str:
     )
 
 
-def chosen(failures: Sequence[Failure]) -> list[Failure]:
+def chosen(failures: Sequence[FailedCase]) -> list[FailedCase]:
     """Which failures are told: the first error, else the first timeout, else the two shortest wrong
     answers; those that may be shown before those that may not."""
     pool = [failure for failure in failures if failure.shown] or failures
@@ -92,37 +89,37 @@ def chosen(failures: Sequence[Failure]) -> list[Failure]:
     return loud[:1] or late[:1] or wrong[:2]
 
 
-def describe(failures: Sequence[Failure]) -> str:
+def describe(failures: Sequence[FailedCase]) -> str:
     """The feedback on failing tests, at most LONGEST_FEEDBACK characters."""
     budget = LONGEST_FEEDBACK // len(failures) - 1
-    text = "\n\n".join(one_failure(failure, budget) for failure in failures)
+    text = "\n\n".join(_one_failure(failure, budget) for failure in failures)
     # A lone surrogate (from a JSON value) has no encoding: no tokenizer could take it.
-    return clip(text, LONGEST_FEEDBACK).encode("utf-8", "replace").decode()
+    return encodable(_clip(text, LONGEST_FEEDBACK))
 
 
-def one_failure(failure: Failure, budget: int) -> str:
+def _one_failure(failure: FailedCase, budget: int) -> str:
     title = TITLES[failure.status]
     if not failure.shown:
         text = f"Hidden Test Case {failure.number}: {title}"
-        reason = hidden_reason(failure)
+        reason = _reason_of(failure)
         return f"{text}\n{reason}" if reason else text
     if failure.status is Status.WRONG_ANSWER:
         head = f"Test Case {failure.number}: {title}"
+        output = failure.test.output(failure.execution)
         if failure.test.expected is None:
-            return clip(f"{head}\n\n{failure.test.output(failure.execution)}", budget)
-        return with_input(head, "Input", failure.test.input, outputs(failure), budget)
-    head = f"{title}\n{reason_of(failure)}"
+            return _clip(f"{head}\n\n{output}", budget)
+        compared = _outputs(output.rstrip(), failure.test.expected.rstrip(), failure.execution)
+        return _with_input(head, "Input", failure.test.input, compared, budget)
+    head = f"{title}\n{_reason_of(failure)}"
     if failure.status is Status.SYNTAX_ERROR:
         return head
     kind = "Test" if failure.test.expected is None else "Input"
     label = f"Last Executed {kind} (test case {failure.number})"
-    return with_input(head, label, failure.test.input, "", budget)
+    return _with_input(head, label, failure.test.input, "", budget)
 
 
-def outputs(failure: Failure) -> str:
+def _outputs(output: str, expected: str, execution: Execution) -> str:
     """Output and expected output; the part around the first difference if their starts agree."""
-    output = failure.test.output(failure.execution).rstrip()
-    expected = failure.test.expected.rstrip()
     pairs = enumerate(zip(output, expected, strict=False))
     agreeing = next((i for i, (a, b) in pairs if a != b), min(len(output), len(expected)))
     where = ""
@@ -130,68 +127,60 @@ def outputs(failure: Failure) -> str:
         start = agreeing - 50
         where = f" (from character {start + 1} on, the texts agree before)"
         output, expected = output[start:], expected[start:]
-    text = f"Output{where}\n{clip(output, OUTPUT) or '(nothing)'}\n\n"
-    text += f"Expected{where}\n{clip(expected, OUTPUT) or '(nothing)'}"
-    if failure.execution.value is not None and failure.execution.stdout.strip():
-        text += f"\n\nStdout\n{clip(failure.execution.stdout.rstrip(), OUTPUT)}"
+    text = f"Output{where}\n{_clip(output, OUTPUT) or '(nothing)'}\n\n"
+    text += f"Expected{where}\n{_clip(expected, OUTPUT) or '(nothing)'}"
+    if execution.value is not None and execution.stdout.strip():
+        text += f"\n\nStdout\n{_clip(execution.stdout.rstrip(), OUTPUT)}"
     return text
 
 
-def with_input(head: str, label: str, input_: str, tail: str, budget: int) -> str:
+def _with_input(head: str, label: str, input_: str, tail: str, budget: int) -> str:
     """The sections in LeetCode's order; the input gets the room that the others leave."""
     tail = f"\n\n{tail}" if tail else ""
     room = budget - len(head) - len(label) - len(tail) - len("\n\n\n")
     lines = input_.rstrip().split("\n")
-    shown = [clip(line, INPUT_LINE) for line in lines[:INPUT_LINES]]
+    shown = [_clip(line, INPUT_LINE) for line in lines[:INPUT_LINES]]
     if len(lines) > INPUT_LINES:
         shown.append(f"... ({len(lines) - INPUT_LINES} more lines)")
-    return f"{head}\n\n{label}\n{clip(chr(10).join(shown), room) or '(nothing)'}{tail}"
+    return f"{head}\n\n{label}\n{_clip(chr(10).join(shown), room) or '(nothing)'}{tail}"
 
 
-def reason_of(failure: Failure) -> str:
-    """Why it ended, with what the program said of it."""
-    execution, status = failure.execution, failure.status
-    if failure.note:
-        return failure.note
-    if status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
-        if execution.status is ExecutionStatus.CRASH:
-            return crash_reason(execution)
-        return solution_traceback(execution.stderr) or f"Exit code {execution.exit_code}"
-    return limit_reason(failure)
-
-
-def hidden_reason(failure: Failure) -> str:
-    """Why it ended, in words that cannot depend on the hidden test's text."""
+def _reason_of(failure: FailedCase) -> str:
+    """Why it ended. Of a hidden test, in words that cannot depend on the test's text."""
     execution = failure.execution
     if failure.note:
         return failure.note
-    if failure.status in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
-        if execution.status is ExecutionStatus.CRASH:
-            return crash_reason(execution)
-        name = exception_name(execution.stderr)
-        known = getattr(builtins, name, None)
-        is_exception = isinstance(known, type) and issubclass(known, BaseException)
-        return name if is_exception else ""
-    return "" if failure.status is Status.WRONG_ANSWER else limit_reason(failure)
+    if failure.status is Status.WRONG_ANSWER:
+        return ""
+    if failure.status not in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
+        return _limit_reason(failure)
+    if execution.status is ExecutionStatus.CRASH:
+        return _crash_reason(execution)
+    if failure.shown:
+        return _solution_traceback(execution.stderr) or f"Exit code {execution.exit_code}"
+    name = exception_name(execution.stderr)
+    known = getattr(builtins, name, None)
+    return name if isinstance(known, type) and issubclass(known, BaseException) else ""
 
 
-def limit_reason(failure: Failure) -> str:
+def _limit_reason(failure: FailedCase) -> str:
     limits = failure.limits
     return {
-        Status.TIME_LIMIT: late_reason(failure.execution, limits),
+        Status.TIME_LIMIT: _late_reason(failure.execution, limits),
         Status.MEMORY_LIMIT: f"The program needed more than {limits.memory_bytes / MIB:g} MB.",
         Status.OUTPUT_LIMIT: f"The program wrote more than {limits.output_bytes / MIB:g} MB.",
     }[failure.status]
 
 
-def late_reason(execution: Execution, limits: Limits) -> str:
+def _late_reason(execution: Execution, limits: Limits) -> str:
+    assert limits.cpu_seconds is not None  # `Limits` fills it in
     if execution.cpu_seconds < limits.cpu_seconds and execution.signal != signal.SIGXCPU:
         clock = f"within {limits.wall_seconds:g} s by the clock"
         return f"The program did not finish {clock}: it slept or waited for something."
     return f"The program did not finish within {limits.cpu_seconds:g} s of CPU time."
 
 
-def crash_reason(execution: Execution) -> str:
+def _crash_reason(execution: Execution) -> str:
     try:
         name = signal.Signals(execution.signal or 0).name
     except ValueError:
@@ -209,22 +198,22 @@ SYNTAX_ERRORS = ("SyntaxError", "IndentationError", "TabError")
 NULL_BYTES = "source code string cannot contain null bytes"  # a ValueError before Python 3.12
 
 
-def solution_traceback(stderr: str) -> str:
+def _solution_traceback(stderr: str) -> str:
     """The end of a traceback: the frames that lie in the solution, and the exception.
 
     Without a traceback (`sys.exit("...")`, a syntax error), the last lines of stderr.
     """
-    frames, ending = last_traceback(stderr)
+    frames, ending = _last_traceback(stderr)
     own = [frame for frame in frames if SOLUTION.search(frame.partition("\n")[0])]
     head = TRACEBACK if own else ""
     own = own[-FRAMES:]
-    text = head + "".join(clip(frame, MESSAGE) + "\n" for frame in own)
-    return SOLUTION.sub('File "solution.py"', text) + clip(ending, MESSAGE)
+    text = head + "".join(_clip(frame, MESSAGE) + "\n" for frame in own)
+    return SOLUTION.sub('File "solution.py"', text) + _clip(ending, MESSAGE)
 
 
 def exception_name(stderr: str) -> str:
     """The class name of the exception that ended the program, "" if none did."""
-    ending = last_traceback(stderr)[1].splitlines()
+    ending = _last_traceback(stderr)[1].splitlines()
     for line in ending:
         name = re.match(r"(?:\w+\.)*([A-Za-z_]\w*)(?::|$)", line)
         if name:
@@ -238,12 +227,12 @@ def is_syntax_error(stderr: str) -> bool:
     A syntax error out of the program's own eval() or import has frames. A program can print the
     same text and exit with 1; it only misnames its own failure.
     """
-    frames, ending = last_traceback(stderr)
+    frames, ending = _last_traceback(stderr)
     named = exception_name(stderr) in SYNTAX_ERRORS
     return not frames and (named or ending.endswith(NULL_BYTES))
 
 
-def last_traceback(stderr: str) -> tuple[list[str], str]:
+def _last_traceback(stderr: str) -> tuple[list[str], str]:
     """The frames of the last traceback, as texts, and what follows them.
 
     Where no traceback is: no frames and the end of stderr, from a syntax error's place on.
@@ -268,7 +257,7 @@ def last_traceback(stderr: str) -> tuple[list[str], str]:
     return ["\n".join(frame) for frame in frames], ending
 
 
-def clip(text: str, limit: int) -> str:
+def _clip(text: str, limit: int) -> str:
     """The start of a text, and how much was cut; never longer than `limit`."""
     if len(text) <= limit:
         return text

@@ -11,20 +11,15 @@ the head of the function there may be its `declaration`.
 from __future__ import annotations
 
 import ast
-import logging
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sandbox import Sandbox
-from vpd_envs.code.assertions import AssertionEnv, checked_python, segment, unfit_reason
-from vpd_envs.code.environment import AssertionTest, answer_format, limits_for
-from vpd_envs.data.files import Hub, Row, checked_texts, load_problems, text_field
+from vpd_envs.code.assertions import AssertionEnv, checked_python, segment
+from vpd_envs.code.cases import AssertionCase
+from vpd_envs.data.files import DataOptions, Hub, Row, checked_texts, load_problems, text_field
 from vpd_envs.types import Problem, Verdict
-
-log = logging.getLogger("vpd_envs")
 
 HUB = Hub("openai/openai_humaneval")
 LAYOUT = "a HumanEval row ('task_id', 'prompt', 'entry_point', 'test')"
@@ -43,7 +38,7 @@ class HumanEval(AssertionEnv):
         is hub="evalplus/humanevalplus"; some of its tests need time_limit_seconds=60 and
         memory_limit_mb=2048. The data set has no training split of its own: "train" and "test" are
         by hash.
-    The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+    The others are those of `AssertionEnv`, `CodeEnv`, `SandboxedEnv` and `TextEnv`.
 
     Where `check` is nothing but assertions each is a test; else it is one test. Where there is no
     `check`, each statement is a test that defines nothing. An assertion is public if the docstring
@@ -51,70 +46,17 @@ class HumanEval(AssertionEnv):
 
     The prompt's imports and helper functions are in place: those that the answer does not have are
     put before it, so that the lines which a traceback numbers are those of the whole program.
-
-    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
-    to the reasons.
     """
 
-    def __init__(
-        self,
-        data: str | Path | None = None,
-        *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
-        sandbox: str | Sandbox = "auto",
-        time_limit_seconds: float = 6.0,
-        memory_limit_mb: float = 512,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
-    ) -> None:
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
-        above: dict[str, tuple[Above, ...]] = {}
-        excluded: dict[str, str] = {}
+    def load(self, options: DataOptions) -> list[Problem]:
+        self._above: dict[str, tuple[Above, ...]] = {}  # by the problem's id
+        return load_problems(options, HUB, self._problem_of)
 
-        def problem_of(row: Row, place: str) -> Problem | None:
-            source = source_of(row, place)
-            given = above[source.id] = statements_above(source.prompt, source.function, place)
-            task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
-            tests = tests_of(source, place, given)
-            reason = unfit_reason(tests)
-            if reason is not None:
-                excluded[source.id] = reason
-                log.warning("%s: %s is left out. %s", place, source.id, reason)
-                return None
-            return Problem(
-                id=source.id,
-                prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
-                target=tests,
-                metadata={"function": source.function},
-            )
-
-        problems = load_problems(
-            data,
-            Hub(hub or HUB.name, revision=revision),
-            problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(
-            problems,
-            limits=limits,
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
-        )
-        self._above = above  # by the problem's id
-        self.excluded = excluded
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
+        source = _source_of(row, place)
+        given = self._above[source.id] = statements_above(source.prompt, source.function, place)
+        task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
+        return self.problem_with(source.id, task, _tests_of(source, place, given), place)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
         return super().judge_code(problem, completed(code, self._above[problem.id]))
@@ -134,11 +76,11 @@ def statements_above(prompt: str, function: str, place: str) -> tuple[Above, ...
     for node in checked_python(source, "the prompt, with a body,", place).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return tuple(above)
-        above.append(Above(segment(source, node), tuple(defined_names(node))))
+        above.append(Above(segment(source, node), tuple(_defined_names(node))))
     raise ValueError(f"{place}: the prompt must define its entry_point, {function!r:.60}.")
 
 
-def defined_names(node: ast.stmt) -> Iterator[str]:
+def _defined_names(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         yield node.name
     elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -183,42 +125,42 @@ class Source:
     test: str  # Python code
 
 
-def source_of(row: Row, place: str) -> Source:
+def _source_of(row: Row, place: str) -> Source:
     if "buggy_program" in row and "entry_point" not in row:
-        return quixbugs_source(row, place)
+        return _quixbugs_source(row, place)
     id_field = next((name for name in ("task_id", "name", "id") if name in row), "task_id")
     function = text_field(row, place, LAYOUT, "entry_point")
     return Source(
         text_field(row, place, LAYOUT, id_field),
-        prompt_of(row, place, function),
+        _prompt_of(row, place, function),
         function,
-        test_code(row, place, LAYOUT),
+        _test_code(row, place, LAYOUT),
     )
 
 
-def prompt_of(row: Row, place: str, function: str) -> str:
+def _prompt_of(row: Row, place: str, function: str) -> str:
     """The prompt, if it has the function's head; else that of the declaration, above the text."""
     prompt, declaration = row.get("prompt"), row.get("declaration")
     if not isinstance(declaration, str) or f"def {function}" in str(prompt):
         return text_field(row, place, LAYOUT, "prompt")
     text = text_field(row, place, LAYOUT, "docstring", "prompt") if prompt is not None else ""
-    return f"{declaration.rstrip()}\n{docstring(text)}"
+    return f"{declaration.rstrip()}\n{_docstring(text)}"
 
 
-def quixbugs_source(row: Row, place: str) -> Source:
+def _quixbugs_source(row: Row, place: str) -> Source:
     name = text_field(row, place, QUIXBUGS_LAYOUT, "name")
     program = text_field(row, place, QUIXBUGS_LAYOUT, "buggy_program")
     text = text_field(row, place, QUIXBUGS_LAYOUT, "docstring")
     lines: list[str] = []
     for node in checked_python(program, "buggy_program", place).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            lines += [f"def {name}({ast.unparse(node.args)}):", docstring(text)]
-            return Source(name, "\n".join(lines), name, test_code(row, place, QUIXBUGS_LAYOUT))
+            lines += [f"def {name}({ast.unparse(node.args)}):", _docstring(text)]
+            return Source(name, "\n".join(lines), name, _test_code(row, place, QUIXBUGS_LAYOUT))
         lines.append(segment(program, node))
     raise ValueError(f"{place}: buggy_program must define the function {name!r:.60}.")
 
 
-def docstring(text: str) -> str:
+def _docstring(text: str) -> str:
     """The text as a function's docstring, which it may be already."""
     text = text.strip()
     if not text.startswith(('"""', "'''")):
@@ -226,7 +168,7 @@ def docstring(text: str) -> str:
     return textwrap.indent(text, "    ") + "\n"
 
 
-def test_code(row: Row, place: str, layout: str) -> str:
+def _test_code(row: Row, place: str, layout: str) -> str:
     """The tests as one text, which may be stored as a list of statements."""
     names = [name for name in ("test", "tests", "test_list") if name in row] or ["test"]
     if isinstance(row.get(names[0]), list):
@@ -237,14 +179,14 @@ def test_code(row: Row, place: str, layout: str) -> str:
 # Tests --------------------------------------------------------------------------------------------
 
 
-def tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[AssertionTest, ...]:
+def _tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[AssertionCase, ...]:
     tree = checked_python(source.test, "the test", place)
-    statements = [node for node in tree.body if not calls(node)]
+    statements = [node for node in tree.body if not _calls(node)]
     checks = [n for n in statements if isinstance(n, ast.FunctionDef) and n.name == "check"]
     setup = [each.source for each in above]
     if not checks:
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        tests = statement_tests(source, statements, setup) if source.function in used else ()
+        tests = _statement_tests(source, statements, setup) if source.function in used else ()
         if not tests:
             raise ValueError(
                 f"{place}: the test must define check(candidate), or make assertions about "
@@ -253,22 +195,22 @@ def tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[Assert
         return tests
     if len(checks) != 1 or len(checks[0].args.args) != 1:
         raise ValueError(f"{place}: the test must define check(candidate), with one argument.")
-    return check_tests(source, statements, checks[0], setup)
+    return _check_tests(source, statements, checks[0], setup)
 
 
-def check_tests(
+def _check_tests(
     source: Source, statements: Sequence[ast.stmt], check: ast.FunctionDef, setup: list[str]
-) -> tuple[AssertionTest, ...]:
+) -> tuple[AssertionCase, ...]:
     """The assertions of `check`, or all of it if it is more than these."""
     setup += [segment(source.test, node) for node in statements if node is not check]
     if not all(isinstance(node, ast.Assert) for node in check.body):
         setup.append(segment(source.test, check))
-        return (one_test(source, f"check({source.function})", setup),)
+        return (_one_test(source, f"check({source.function})", setup),)
     candidate = check.args.args[0].arg
     if candidate != source.function:
         setup.append(f"{candidate} = {source.function}")
     return tuple(
-        one_test(source, segment(source.test, node), setup, is_example(node, candidate, source))
+        _one_test(source, segment(source.test, node), setup, _is_example(node, candidate, source))
         for node in check.body
     )
 
@@ -277,30 +219,30 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, 
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 
 
-def statement_tests(
+def _statement_tests(
     source: Source, statements: Sequence[ast.stmt], setup: list[str]
-) -> tuple[AssertionTest, ...]:
+) -> tuple[AssertionCase, ...]:
     """Each statement that defines nothing is a test, after all definitions; together they are one
     where assignments stand among them. If there are none: the functions that are named as tests.
     """
-    statements = [node for node in unguarded(statements) if not is_text(node)]
+    statements = [node for node in _unguarded(statements) if not _is_text(node)]
     checks = [node for node in statements if not isinstance(node, DEFINITIONS + ASSIGNMENTS)]
     first = statements.index(checks[0]) if checks else len(statements)
     run = [node for node in statements[first:] if not isinstance(node, DEFINITIONS)]
     setup += [segment(source.test, node) for node in statements if node not in run]
     if not checks:
         functions = [node.name for node in statements if isinstance(node, ast.FunctionDef)]
-        return tuple(one_test(source, f"{name}()", setup) for name in functions if "test" in name)
+        return tuple(_one_test(source, f"{name}()", setup) for name in functions if "test" in name)
     texts = [segment(source.test, node) for node in run]
     if len(run) > len(checks):
-        return (one_test(source, "\n".join(texts), setup),)
+        return (_one_test(source, "\n".join(texts), setup),)
     return tuple(
-        one_test(source, text, setup, is_example(node, source.function, source))
+        _one_test(source, text, setup, _is_example(node, source.function, source))
         for node, text in zip(run, texts, strict=True)
     )
 
 
-def unguarded(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+def _unguarded(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements, those of `if __name__ == "__main__":` too."""
     for node in statements:
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
@@ -309,24 +251,24 @@ def unguarded(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
-def is_text(node: ast.stmt) -> bool:
+def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def one_test(
+def _one_test(
     source: Source, text: str, setup: Sequence[str], public: bool = False
-) -> AssertionTest:
+) -> AssertionCase:
     function = source.function
-    return AssertionTest(text, public, function, "\n".join(setup), (function,))
+    return AssertionCase(text, public, function, "\n".join(setup), (function,))
 
 
-def calls(node: ast.stmt) -> bool:
+def _calls(node: ast.stmt) -> bool:
     """Whether the statement is `check(...)`, which HumanEvalPack's tests have at their end."""
     call = node.value if isinstance(node, ast.Expr) else None
     return isinstance(call, ast.Call) and ast.unparse(call.func) == "check"
 
 
-def is_example(node: ast.stmt, candidate: str, source: Source) -> bool:
+def _is_example(node: ast.stmt, candidate: str, source: Source) -> bool:
     """Whether the prompt has an assertion's call, followed by its value, in whatever notation.
 
     candidate: the name of the function in the assertion.
@@ -338,14 +280,14 @@ def is_example(node: ast.stmt, candidate: str, source: Source) -> bool:
         return False
     if ast.unparse(test.left.func) != candidate:
         return False
-    call = source.function + squeezed(ast.unparse(test.left))[len(candidate) :]
-    value = squeezed(ast.unparse(test.comparators[0]))
+    call = source.function + _squeezed(ast.unparse(test.left))[len(candidate) :]
+    value = _squeezed(ast.unparse(test.comparators[0]))
     between = 12  # characters: "==", "➞", "should return"
-    parts = squeezed(source.prompt).split(call)
+    parts = _squeezed(source.prompt).split(call)
     return any(value in part[: len(value) + between] for part in parts[1:])
 
 
-def squeezed(text: str) -> str:
+def _squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text).replace('"', "'")
 
 

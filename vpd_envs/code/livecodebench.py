@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import datetime
 import pickletools
 import zlib
@@ -16,21 +17,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sandbox import MIB, Limits, Sandbox
+from sandbox import MIB, Limits
 from sandbox.comparison import Checker, Floats, Json, Rule
+from vpd_envs.code.cases import JSON, LINES, FunctionCase, ProgramCase
 from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of
-from vpd_envs.code.environment import (
-    JSON,
-    LINES,
-    CallTest,
-    CodeEnv,
-    CodeTest,
-    StdinTest,
-    answer_format,
-    limits_for,
+from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    Row,
+    hub_folder,
+    load_problems,
+    parsed,
+    text_field,
 )
-from vpd_envs.data.files import Hub, Row, hub_folder, load_problems, parsed, text_field
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem
+
+AnyCase = ProgramCase | FunctionCase
 
 HUB = Hub("livecodebench/code_generation_lite")
 # What each release adds; a release is its file and all before it.
@@ -58,7 +62,7 @@ FUNCTION_FORMAT = (
 CALL_FORMAT = "Write a Python function `{function}` that solves the problem."
 
 
-class LiveCodeBench(CodeEnv):
+class LiveCodeBench(DatasetEnv, CodeEnv):
     """`vpd/LiveCodeBench-v0`.
 
     data, hub, revision, split, test_fraction, max_problems: see `vpd_envs.data.files`. None loads
@@ -80,81 +84,63 @@ class LiveCodeBench(CodeEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         release: str | None = None,
         start_date: str | None = None,
         end_date: str | None = None,
         max_decompressed_mb: float = 512,
         checkers: Checkers | None = None,
         comparison: str | Rule = "lines",
-        sandbox: str | Sandbox = "auto",
         time_limit_seconds: float = 6.0,
         memory_limit_mb: float = 512,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
         if not max_decompressed_mb > 0:
             raise ValueError(
                 f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
             )
-        window = Window.of(start_date, end_date)
-        rules = Rules(checkers, comparison, rule_of)
+        self.release = release
+        self._files = _files_of(release)
+        self._window = Window.of(start_date, end_date)
+        self._max_bytes = int(max_decompressed_mb * MIB)
+        self._rules = Rules(checkers, comparison, rule_of)
+        limits = limits_for(time_limit_seconds, memory_limit_mb)
+        super().__init__(data, limits=limits, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        if options.data is None:
+            folder = hub_folder(options.source(HUB), self._files)
+            options = dataclasses.replace(options, data=folder)
+        elif self.release is not None:
+            _check_release(Path(options.data), self._files)
         seen: set[str] = set()
-        max_bytes = int(max_decompressed_mb * MIB)
-        source = Hub(hub or HUB.name, revision=revision)
-        names = files_of(release)
-        if data is None:
-            data = hub_folder(source, names)
-        elif release is not None:
-            check_release(Path(data), names)
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, limits, max_bytes, rules)
+            problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
             seen.add(problem.id)
-            if window and not window.holds(row.get("contest_date"), place):
+            if self._window and not self._window.holds(row.get("contest_date"), place):
                 return None
             if len(problem.target.private) <= CHECKED_AT_ONCE:
                 decoded(problem.target)
             return problem
 
         problems = load_problems(
-            data,
-            source,
+            options,
+            HUB,
             problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-            files=lambda path: release is None or path.name in names,
+            files=lambda path: self.release is None or path.name in self._files,
         )
-        if max_problems is None:
-            rules.check_ids(seen)
-        super().__init__(
-            problems,
-            limits=limits,
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
-        )
+        if options.max_problems is None:
+            self._rules.check_ids(seen)
+        return problems
 
-    def tests(self, problem: Problem) -> tuple[CodeTest, ...]:
+    def tests(self, problem: Problem) -> tuple[AnyCase, ...]:
         return decoded(problem.target)
 
     def has_public_test(self, problem: Problem) -> bool:
-        return bool(public_tests(problem.target))  # without decoding the private ones
+        return bool(_public_tests(problem.target))  # without decoding the private ones
 
 
-def files_of(release: str | None) -> list[str]:
+def _files_of(release: str | None) -> list[str]:
     """The names of a release's files."""
     releases = list(FILES)
     if release is None:
@@ -164,7 +150,7 @@ def files_of(release: str | None) -> list[str]:
     return list(FILES.values())[: releases.index(release) + 1]
 
 
-def check_release(folder: Path, names: list[str]) -> None:
+def _check_release(folder: Path, names: list[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -192,19 +178,19 @@ class StoredTests:
 
 
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
-def decoded(stored: StoredTests) -> tuple[CodeTest, ...]:
+def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
-    private = checked_list(private_tests(stored), stored.place)
-    tests = [test_of(test, True, stored) for test in public_tests(stored)]
-    tests += [test_of(test, False, stored) for test in private]
+    private = _checked_list(_private_tests(stored), stored.place)
+    tests = [_test_of(test, True, stored) for test in _public_tests(stored)]
+    tests += [_test_of(test, False, stored) for test in private]
     if not tests:
         raise ValueError(f"{stored.place}: the problem has no test, so nothing could be judged.")
     return tuple(tests)
 
 
-def public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
+def _public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
     listed = parsed(stored.public, "public_test_cases", stored.place)
-    return checked_list(listed, stored.place)
+    return _checked_list(listed, stored.place)
 
 
 def problem_of_row(
@@ -245,12 +231,12 @@ def problem_of_row(
     )
 
 
-def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeTest:
+def _test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> AnyCase:
     kind, input_, expected = (test.get(name) for name in ("testtype", "input", "output"))
     if not isinstance(input_, str) or not isinstance(expected, str):
         raise ValueError(f"{stored.place}: a test must have the texts 'input' and 'output'.")
     if kind == "stdin":
-        return StdinTest(input_, expected, public, stored.rule)
+        return ProgramCase(input_, expected, public, stored.rule)
     if kind != "functional":
         raise ValueError(
             f"{stored.place}: a test's testtype must be 'stdin' or 'functional', got {kind!r}."
@@ -260,12 +246,12 @@ def test_of(test: Mapping[str, Any], public: bool, stored: StoredTests) -> CodeT
     lines = [line for line in input_.split("\n") if line.strip()]
     arguments = [parsed(line, "an input line of a functional test", stored.place) for line in lines]
     parsed(expected, "the output of a functional test", stored.place)
-    return CallTest(
-        input_, expected, public, stored.function, tuple(arguments), value_rule(stored.rule)
+    return FunctionCase(
+        input_, expected, public, stored.function, tuple(arguments), _value_rule(stored.rule)
     )
 
 
-def value_rule(compare: Rule) -> Rule:
+def _value_rule(compare: Rule) -> Rule:
     """The rule for JSON values that goes with one for texts."""
     if isinstance(compare, Checker | Json):
         return compare
@@ -274,13 +260,13 @@ def value_rule(compare: Rule) -> Rule:
     return JSON
 
 
-def checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+def _checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
     if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
         raise ValueError(f"{place}: test cases must be a JSON list of objects.")
     return listed
 
 
-def private_tests(stored: StoredTests) -> Any:
+def _private_tests(stored: StoredTests) -> Any:
     """JSON text, or base64 of zlib of a pickle of JSON text."""
     text, place = stored.private, stored.place
     if not text.strip():
@@ -294,13 +280,13 @@ def private_tests(stored: StoredTests) -> Any:
             f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
         ) from error
     return parsed(
-        pickled_text(decompressed(packed, stored.max_bytes, place), place),
+        _pickled_text(_decompressed(packed, stored.max_bytes, place), place),
         "private_test_cases",
         place,
     )
 
 
-def decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
+def _decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
     stream = zlib.decompressobj()
     try:
         data = stream.decompress(packed, max_bytes)
@@ -322,12 +308,12 @@ PICKLED_TEXTS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
 HARMLESS = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
 
-def pickled_text(data: bytes, place: str) -> str:
+def _pickled_text(data: bytes, place: str) -> str:
     """The one text (or bytes of UTF-8) that a pickle holds. Anything else is refused."""
     texts: list[str | bytes] = []
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in PICKLED_TEXTS:
+            if isinstance(argument, str | bytes) and opcode.name in PICKLED_TEXTS:
                 texts.append(argument)
             elif opcode.name not in HARMLESS:
                 raise ValueError(f"the opcode {opcode.name} could build an object")
@@ -353,17 +339,17 @@ class Window:
     def of(cls, start_date: str | None, end_date: str | None) -> Window | None:
         if start_date is None and end_date is None:
             return None
-        start = date_of(start_date, "start_date") if start_date else datetime.datetime.min
-        end = date_of(end_date, "end_date") if end_date else datetime.datetime.max
+        start = _date_of(start_date, "start_date") if start_date else datetime.datetime.min
+        end = _date_of(end_date, "end_date") if end_date else datetime.datetime.max
         if start >= end:
             raise ValueError(f"start_date {start_date} must be before end_date {end_date}.")
         return cls(start, end)
 
     def holds(self, contest_date: Any, place: str) -> bool:
-        return self.start <= date_of(contest_date, f"{place}: contest_date") < self.end
+        return self.start <= _date_of(contest_date, f"{place}: contest_date") < self.end
 
 
-def date_of(text: Any, name: str) -> datetime.datetime:
+def _date_of(text: Any, name: str) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
     except (TypeError, ValueError) as error:

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import ast
 import builtins
-import logging
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sandbox import Sandbox
-from vpd_envs.code.assertions import AssertionEnv, checked_python, unfit_reason
-from vpd_envs.code.environment import AssertionTest, answer_format, limits_for
-from vpd_envs.data.files import Hub, Row, checked_texts, field, load_problems, text_field
+from vpd_envs.code.assertions import AssertionEnv, checked_python
+from vpd_envs.code.cases import AssertionCase
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    Row,
+    checked_texts,
+    field,
+    load_problems,
+    text_field,
+)
 from vpd_envs.types import Problem
-
-log = logging.getLogger("vpd_envs")
 
 HUB = Hub("google-research-datasets/mbpp", "full", "prompt+train+validation+test")
 CONFIGS = ("full", "sanitized")
@@ -38,99 +44,60 @@ class MBPP(AssertionEnv):
         problems, is the prompt of the MBPP paper (2108.07732); 1 leaves two that are hidden.
     challenge_tests: whether the few problems that have them are judged by their
         `challenge_test_list`, too, as hidden tests. The published figures are without.
-    The others are those of `CodeEnv`, `SandboxedEnv` and `TextEnv`.
+    The others are those of `AssertionEnv`, `CodeEnv`, `SandboxedEnv` and `TextEnv`.
 
     As in the data set's own evaluation, `test_setup_code` runs after the program and before the
     assertions. Where it needs a class of the program (tasks 367 and 927 build trees of its `Node`),
     it stands in the prompt.
-
-    `excluded`: a dict from the ids of the problems left out, since no sandbox can run their tests,
-    to the reasons.
     """
 
     def __init__(
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         config: str = "full",
         shown_tests: int = 1,
         challenge_tests: bool = False,
-        sandbox: str | Sandbox = "auto",
-        time_limit_seconds: float = 6.0,
-        memory_limit_mb: float = 512,
-        feedback_tests: str = "public",
-        judged_tests: str = "all",
-        stop_at_first_failure: bool = True,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
         if config not in CONFIGS:
             raise ValueError(f"config must be one of {', '.join(CONFIGS)}; got {config!r}.")
         if isinstance(shown_tests, bool) or not isinstance(shown_tests, int) or shown_tests < 1:
             raise ValueError(f"shown_tests must be a positive integer, got {shown_tests!r}.")
+        self.config = config
+        self.shown_tests = shown_tests
+        self.challenge_tests = challenge_tests
+        super().__init__(data, **options)
 
-        excluded: dict[str, str] = {}
-
-        def problem_of(row: Row, place: str) -> Problem | None:
-            tests = tests_of(row, place, shown_tests, challenge_tests)
-            assertions = [test.input for test in tests if test.public]
-            task = TASK.format(
-                text=text_field(row, place, LAYOUT, "text", "prompt").strip(),
-                these="this test" if len(assertions) == 1 else "these tests",
-                assertions="\n".join([*setup_for_prompt(row), *assertions]),
-            )
-            id_ = field(row, place, LAYOUT, "task_id")
-            if not isinstance(id_, int | str):
-                raise ValueError(f"{place}: task_id must be a number or a text, got {id_!r:.60}.")
-            reason = unfit_reason(tests)
-            if reason is not None:
-                excluded[str(id_)] = reason
-                log.warning("%s: task %s is left out. %s", place, id_, reason)
-                return None
-            return Problem(
-                id=str(id_),
-                prompt=f"{task}\n\n{answer_format(limits, whole_program=False)}",
-                target=tests,
-                metadata={"function": tests[0].function},
-            )
-
-        problems = load_problems(
-            data,
-            Hub(hub or HUB.name, config, HUB.split, revision),
-            problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
+    def load(self, options: DataOptions) -> list[Problem]:
+        return load_problems(
+            options, dataclasses.replace(HUB, config=self.config), self._problem_of
         )
-        super().__init__(
-            problems,
-            limits=limits,
-            feedback_tests=feedback_tests,
-            judged_tests=judged_tests,
-            stop_at_first_failure=stop_at_first_failure,
-            sandbox=sandbox,
-            max_turns=max_turns,
-            render_mode=render_mode,
+
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
+        tests = _tests_of(row, place, self.shown_tests, self.challenge_tests)
+        assertions = [test.input for test in tests if test.public]
+        task = TASK.format(
+            text=text_field(row, place, LAYOUT, "text", "prompt").strip(),
+            these="this test" if len(assertions) == 1 else "these tests",
+            assertions="\n".join([*_setup_for_prompt(row), *assertions]),
         )
-        self.excluded = excluded
+        id_ = field(row, place, LAYOUT, "task_id")
+        if not isinstance(id_, int | str):
+            raise ValueError(f"{place}: task_id must be a number or a text, got {id_!r:.60}.")
+        return self.problem_with(str(id_), task, tests, place)
 
 
-def tests_of(
+def _tests_of(
     row: Row, place: str, shown_tests: int, challenge_tests: bool
-) -> tuple[AssertionTest, ...]:
+) -> tuple[AssertionCase, ...]:
     """Raises ValueError for a row without assertions, or with some that call nothing of it."""
     setup = row.get("test_setup_code") or ""
     if not isinstance(setup, str):
         raise ValueError(f"{place}: test_setup_code must be a text, came {setup!r:.60}.")
     setup = "\n".join([*checked_texts(row.get("test_imports") or [], place, "test_imports"), setup])
     setup_body = checked_python(setup, "test_setup_code", place).body
-    defined = names(setup_body, ast.Store)
+    defined = _names(setup_body, ast.Store)
     assertions = checked_texts(field(row, place, LAYOUT, "test_list"), place, "test_list")
     if not assertions:
         raise ValueError(f"{place}: test_list is empty, so nothing could be judged.")
@@ -139,13 +106,13 @@ def tests_of(
         assertions = assertions + checked_texts(more, place, "challenge_test_list")
     assertions = [each.strip().replace("\r\n", "\n") for each in assertions]
     functions: list[str] = []  # that each test calls first
-    used = names_of_program(setup_body, defined)
+    used = _names_of_program(setup_body, defined)
     for number, assertion in enumerate(assertions, start=1):
         body = checked_python(assertion, f"test {number}", place).body
-        of_program = names_of_program(body, defined)
-        called = [name for name in called_names(body) if name in of_program]
+        of_program = _names_of_program(body, defined)
+        called = [name for name in _called_names(body) if name in of_program]
         if not called:  # it may be named like a builtin: task 126 asks for `sum`
-            called = [name for name in called_names(body) if name in names_of_answer(row)]
+            called = [name for name in _called_names(body) if name in _names_of_answer(row)]
             of_program |= set(called[:1])
         if not called:
             raise ValueError(
@@ -160,31 +127,31 @@ def tests_of(
         assertions.append(more_inputs)
         functions.append(functions[0])
     return tuple(
-        AssertionTest(assertion, number <= shown_tests, function, setup, tuple(sorted(used)))
+        AssertionCase(assertion, number <= shown_tests, function, setup, tuple(sorted(used)))
         for number, (assertion, function) in enumerate(zip(assertions, functions, strict=True), 1)
     )
 
 
-def setup_for_prompt(row: Row) -> list[str]:
+def _setup_for_prompt(row: Row) -> list[str]:
     """The setup code, if it needs names of the program, which could not be guessed."""
     setup = (row.get("test_setup_code") or "").replace("\r\n", "\n").strip()
     body = ast.parse(setup).body
-    return [setup] if names_of_program(body, names(body, ast.Store)) else []
+    return [setup] if _names_of_program(body, _names(body, ast.Store)) else []
 
 
-def names_of_program(body: Sequence[ast.stmt], defined: set[str]) -> set[str]:
-    return names(body, ast.Load) - names(body, ast.Store) - defined - set(dir(builtins))
+def _names_of_program(body: Sequence[ast.stmt], defined: set[str]) -> set[str]:
+    return _names(body, ast.Load) - _names(body, ast.Store) - defined - set(dir(builtins))
 
 
-def names_of_answer(row: Row) -> set[str]:
+def _names_of_answer(row: Row) -> set[str]:
     """What the data set's own answer defines; nothing, if that is no Python code."""
     try:
-        return names(ast.parse(row.get("code") or "").body, ast.Store)
+        return _names(ast.parse(row.get("code") or "").body, ast.Store)
     except (SyntaxError, ValueError, TypeError):
         return set()
 
 
-def names(body: Sequence[ast.stmt], context: type) -> set[str]:
+def _names(body: Sequence[ast.stmt], context: type) -> set[str]:
     """The names that statements use (Load) or define (Store)."""
     nodes = [node for statement in body for node in ast.walk(statement)]
     found = {
@@ -199,7 +166,7 @@ def names(body: Sequence[ast.stmt], context: type) -> set[str]:
     return found
 
 
-def called_names(body: Sequence[ast.stmt]) -> list[str]:
+def _called_names(body: Sequence[ast.stmt]) -> list[str]:
     calls = (n for statement in body for n in ast.walk(statement) if isinstance(n, ast.Call))
     return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
 

@@ -158,22 +158,22 @@ def expression(a: int, b: int) -> str:
 
 def feedback_for(a: int, b: int, answer_a: int, answer_b: int) -> str:
     """What the judge says of the answer `expression(answer_a, answer_b)` where a, b are wanted."""
-    return comparison([str(x * answer_a + answer_b) for x in TEST_INPUTS], a, b)
+    return _comparison([str(x * answer_a + answer_b) for x in TEST_INPUTS], a, b)
 
 
 def verdict_of(execution: Execution, a: int, b: int) -> Verdict:
     """A limit decides first, then the first wrong value, then what stopped the others."""
     values = execution.stdout.splitlines()
-    passed = sum(value == want for value, want in zip(values, wanted(a, b), strict=False))
+    passed = sum(value == want for value, want in zip(values, _wanted(a, b), strict=False))
     details = {"tests": len(TEST_INPUTS), "passed": passed}
-    feedback = comparison(values, a, b)
+    feedback = _comparison(values, a, b)
     if execution.status is ExecutionStatus.OK and feedback == RIGHT:
         return Verdict(1.0, Status.SOLVED, RIGHT, details)
     if execution.status in LIMIT_FEEDBACK:
         return Verdict(0.0, *LIMIT_FEEDBACK[execution.status], details)
     if feedback not in (RIGHT, UNFINISHED):
         return Verdict(0.0, Status.WRONG_ANSWER, feedback, details)
-    name = exception_name(execution.stderr)
+    name = _exception_name(execution.stderr)
     if name == "MemoryError":
         return Verdict(0.0, *LIMIT_FEEDBACK[ExecutionStatus.MEMORY], details)
     syntax = name in ("SyntaxError", "IndentationError", "TabError") and not values
@@ -184,9 +184,9 @@ def verdict_of(execution: Execution, a: int, b: int) -> Verdict:
 UNFINISHED = ""
 
 
-def comparison(values: list[str], a: int, b: int) -> str:
+def _comparison(values: list[str], a: int, b: int) -> str:
     """Feedback on the values printed so far: the first wrong one, RIGHT, or UNFINISHED."""
-    for x, got, want in zip(TEST_INPUTS, values, wanted(a, b), strict=False):
+    for x, got, want in zip(TEST_INPUTS, values, _wanted(a, b), strict=False):
         if got != want:
             return f"{x}<{got[:8]}/{want}"
     if len(values) > len(TEST_INPUTS):  # the answer printed text of its own
@@ -194,11 +194,11 @@ def comparison(values: list[str], a: int, b: int) -> str:
     return RIGHT if len(values) == len(TEST_INPUTS) else UNFINISHED
 
 
-def wanted(a: int, b: int) -> list[str]:
+def _wanted(a: int, b: int) -> list[str]:
     return [str(x * a + b) for x in TEST_INPUTS]
 
 
-def exception_name(stderr: str) -> str:
+def _exception_name(stderr: str) -> str:
     """The class name on a traceback's last line, without its module."""
     last_line = stderr.rstrip().rpartition("\n")[2]
     name = re.match(r"(?:\w+\.)*([A-Za-z_]\w{0,31})\s*(?::|$)", last_line, re.ASCII)

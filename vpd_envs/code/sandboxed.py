@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sandbox import Sandbox, shared
-from sandbox.core import BACKENDS
+from sandbox.factory import NAMES, check_name
+from sandbox.plugins import FORM
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem
 
@@ -14,9 +15,9 @@ from vpd_envs.types import Problem
 class SandboxedEnv(TextEnv):
     """Adds `self.sandbox`, opened at the first answer and shared by all envs of that name.
 
-    sandbox: docker, bubblewrap, local, or "auto" for the strongest of them that works here; or an
-        open sandbox. Neither is closed with the env: the one is shared (`sandbox.shared`), the
-        other is the caller's.
+    sandbox: docker, bubblewrap, local, or "auto" for the strongest of them that works here, or a
+        class of your own by `module:Class` (see `sandbox.make`); or an open sandbox. None is closed
+        with the env: those made by name are shared (`sandbox.shared`), an open one is the caller's.
 
     An env made by name can be pickled; its copy opens its own process's sandbox.
     """
@@ -24,13 +25,15 @@ class SandboxedEnv(TextEnv):
     def __init__(
         self, problems: Iterable[Problem], *, sandbox: str | Sandbox = "auto", **kwargs: Any
     ) -> None:
-        super().__init__(problems, **kwargs)
-        names = ("auto", *BACKENDS)
-        if sandbox not in names if isinstance(sandbox, str) else not isinstance(sandbox, Sandbox):
+        if isinstance(sandbox, str):
+            check_name(sandbox)
+        elif not isinstance(sandbox, Sandbox):
             raise ValueError(
-                f"sandbox must be one of {', '.join(names)}, or an open Sandbox; got {sandbox!r}."
+                f"sandbox must be one of {', '.join(NAMES)}, {FORM}, or an open Sandbox; "
+                f"got {sandbox!r}."
             )
         self._sandbox = sandbox
+        super().__init__(problems, **kwargs)
 
     @property
     def sandbox(self) -> Sandbox:

@@ -1,6 +1,6 @@
 """Rows of a data set, from a local file or folder or from the Hugging Face hub, and their splits.
 
-Every environment that reads data takes the same options:
+Every environment that reads data takes the same options (`DataOptions`):
 
 data: a .jsonl, .json or .parquet file (each also as .gz, but for parquet), or a folder of them.
     None loads the data set from the hub, through the package `datasets`.
@@ -14,14 +14,16 @@ max_problems: the first so many of what is left.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sandbox import MIB
 from sandbox.installation import install_hint
@@ -48,40 +50,65 @@ class Hub:
     revision: str | None = None
 
 
+@dataclass(frozen=True)
+class DataOptions:
+    """Which rows of which data set are asked: the options that the module's docstring explains.
+
+    Raises ValueError for values that no data set has.
+    """
+
+    data: str | Path | None = None
+    hub: str | None = None
+    revision: str | None = None
+    split: str = "all"
+    test_fraction: float = 0.2
+    max_problems: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be 'all', 'train' or 'test', got {self.split!r}.")
+        if not 0 <= self.test_fraction <= 1:
+            raise ValueError(f"test_fraction must be between 0 and 1, got {self.test_fraction!r}.")
+        if self.max_problems is not None and self.max_problems < 1:
+            raise ValueError(f"max_problems must be at least 1 or None, got {self.max_problems!r}.")
+
+    def source(self, default: Hub) -> Hub:
+        """The data set on the hub: the environment's own, or the one that was named instead."""
+        return dataclasses.replace(default, name=self.hub or default.name, revision=self.revision)
+
+
 def load_problems(
-    data: str | Path | None,
+    options: DataOptions,
     hub: Hub,
     problem_of: Callable[[Row, str], Problem | None],
     *,
-    split: str = "all",
-    test_fraction: float = 0.2,
-    max_problems: int | None = None,
     files: Callable[[Path], bool] = lambda path: True,
 ) -> list[Problem]:
     """The problems of a data set.
 
-    problem_of: makes a problem of a row and its place ("FILE, line 3"), or None to pass it over.
-        It raises ValueError, which names the place, for a row of another layout.
+    hub: the data set to load where the options name none.
+    problem_of: makes a problem of a row and its place ("FILE, line 3"), or gives None to leave the
+        row out. It raises ValueError, which names the place, for a row of another layout.
     files: which files of a folder belong to the data set.
 
     Raises:
         FileNotFoundError: there is no such file, or no file of a known kind in the folder.
         ConnectionError: the hub could not be reached; the message names `data=`.
-        ValueError: a bad option or row, or no problem is left.
+        ValueError: a bad row, or no problem is left.
     """
-    check_selection(split, test_fraction, max_problems)
+    hub = options.source(hub)
     problems: list[Problem] = []
-    for row, place in read_rows(data, hub, files):
+    for row, place in read_rows(options.data, hub, files):
         problem = problem_of(row, place)
-        if problem is None or not in_split(problem, split, test_fraction, row.get("split")):
+        if problem is None or not _in_split(problem, options, row.get("split")):
             continue
         problems.append(problem)
-        if len(problems) == max_problems:
+        if len(problems) == options.max_problems:
             break
     if not problems:
         raise ValueError(
-            f"No problem of {data or hub.name} is left with split={split!r} and the other options. "
-            f"Widen them, or name other data."
+            f"No problem of {options.data or hub.name} is left with split={options.split!r} and "
+            "the other options. Widen them, or name other data."
         )
     return problems
 
@@ -89,13 +116,13 @@ def load_problems(
 def read_rows(
     data: str | Path | None, hub: Hub, files: Callable[[Path], bool] = lambda path: True
 ) -> Iterator[tuple[Row, str]]:
-    """Rows and their places. Files are read as the rows are taken."""
+    """Rows and their places. A file's rows are read one by one, as they are asked for."""
     if data is None:
-        yield from hub_rows(hub)
+        yield from _hub_rows(hub)
         return
     for path in local_files(Path(data), files):
         empty = True
-        for row, place in file_rows(path):
+        for row, place in _file_rows(path):
             empty = False
             if not isinstance(row, Mapping):
                 came = type(row).__name__
@@ -126,17 +153,17 @@ def local_files(path: Path, belongs: Callable[[Path], bool] = lambda path: True)
     return [path]
 
 
-def file_rows(path: Path) -> Iterator[tuple[Any, str]]:
+def _file_rows(path: Path) -> Iterator[tuple[Any, str]]:
     if path.suffix == ".parquet":
-        return parquet_rows(path)
+        return _parquet_rows(path)
     lines = path.name.removesuffix(".gz").endswith(".jsonl")
-    return json_lines(path) if lines or begins_with_object(path) else json_list(path)
+    return json_lines(path) if lines or _begins_with_object(path) else _json_list(path)
 
 
-def begins_with_object(path: Path) -> bool:
+def _begins_with_object(path: Path) -> bool:
     """Whether a .json has rows one per line, as the package `datasets` writes them, and no list."""
     try:
-        with opened(path) as file:
+        with _opened(path) as file:
             return file.read(4096).lstrip().startswith(b"{")
     except DAMAGED:
         return False  # whoever reads it says so
@@ -146,12 +173,12 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
     """The JSON values of a file, one per line. A line that is cut off is named."""
     number = 0
     try:
-        with opened(path) as file:
+        with _opened(path) as file:
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 place = f"{path}, line {number}"
                 if len(line) > LONGEST_LINE:
-                    raise too_large(place, LONGEST_LINE)
+                    raise _too_large(place, LONGEST_LINE)
                 if line.strip():
                     yield parsed(line, "the line (is the file complete?)", place), place
     except DAMAGED as error:
@@ -160,14 +187,14 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
         ) from error
 
 
-def json_list(path: Path) -> Iterator[tuple[Any, str]]:
+def _json_list(path: Path) -> Iterator[tuple[Any, str]]:
     try:
-        with opened(path) as file:
+        with _opened(path) as file:
             text = file.read(LARGEST_LIST + 1)
     except DAMAGED as error:
         raise ValueError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
     if len(text) > LARGEST_LIST:
-        raise too_large(str(path), LARGEST_LIST)
+        raise _too_large(str(path), LARGEST_LIST)
     listed = parsed(text, "the file (is it complete?)", str(path))
     if not isinstance(listed, list):
         raise ValueError(f"{path}: expected a JSON list of rows, came {type(listed).__name__}.")
@@ -175,18 +202,18 @@ def json_list(path: Path) -> Iterator[tuple[Any, str]]:
         yield row, f"{path}, row {number}"
 
 
-def opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def too_large(place: str, limit: int) -> ValueError:
+def _too_large(place: str, limit: int) -> ValueError:
     return ValueError(
         f"{place}: refused, since it holds more than {limit / MIB:g} MB once decompressed. If the "
         "file is to be trusted, split it."
     )
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -197,7 +224,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
         with ParquetFile(path) as file:
             for i in range(file.num_row_groups):
                 if file.metadata.row_group(i).total_byte_size > LARGEST_ROW_GROUP:
-                    raise too_large(f"{path}, row group {i + 1}", LARGEST_ROW_GROUP)
+                    raise _too_large(f"{path}, row group {i + 1}", LARGEST_ROW_GROUP)
             for batch in file.iter_batches(batch_size=8):  # rows of code problems have megabytes
                 for row in batch.to_pylist():
                     number += 1
@@ -208,7 +235,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
         ) from error
 
 
-def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
+def _hub_rows(hub: Hub) -> Iterator[tuple[Any, str]]:
     try:
         import datasets
     except ImportError as error:
@@ -219,7 +246,7 @@ def hub_rows(hub: Hub) -> Iterator[tuple[Row, str]]:
     try:
         rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
     except Exception as error:  # the hub's client raises dozens of kinds
-        raise unreachable(hub, error) from error
+        raise _unreachable(hub, error) from error
     for number, row in enumerate(rows, start=1):
         yield row, f"{hub.name}, row {number}"
 
@@ -239,11 +266,11 @@ def hub_folder(hub: Hub, names: Iterable[str]) -> Path:
             for name in names
         ]
     except Exception as error:  # the hub's client raises dozens of kinds
-        raise unreachable(hub, error) from error
+        raise _unreachable(hub, error) from error
     return Path(paths[0]).parent
 
 
-def unreachable(hub: Hub, error: Exception) -> ConnectionError:
+def _unreachable(hub: Hub, error: Exception) -> ConnectionError:
     return ConnectionError(
         f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
         f"from the Hugging Face hub: {type(error).__name__}: {error} {ADVICE}"
@@ -295,23 +322,13 @@ def content_id(prefix: str, *texts: str) -> str:
 # Splits -------------------------------------------------------------------------------------------
 
 
-def check_selection(split: str, test_fraction: float, max_problems: int | None) -> None:
-    """Raises ValueError for options that no data set has."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be 'all', 'train' or 'test', got {split!r}.")
-    if not 0 <= test_fraction <= 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction!r}.")
-    if max_problems is not None and max_problems < 1:
-        raise ValueError(f"max_problems must be at least 1 or None, got {max_problems!r}.")
-
-
-def in_split(problem: Problem, split: str, test_fraction: float, own: Any = None) -> bool:
-    """Whether a problem is in the split: its own, if the data set has one, else by its id."""
-    if split == "all":
+def _in_split(problem: Problem, options: DataOptions, own: Any) -> bool:
+    """Whether a problem is in the split. own: the row's own split, which decides if it has one."""
+    if options.split == "all":
         return True
     if own in ("train", "test"):
-        return split == own
-    return (split == "test") == (hashed_fraction(problem.id) < test_fraction)
+        return options.split == own
+    return (options.split == "test") == (hashed_fraction(problem.id) < options.test_fraction)
 
 
 def hashed_fraction(text: str) -> float:
@@ -320,9 +337,8 @@ def hashed_fraction(text: str) -> float:
     return (int.from_bytes(digest[:8]) >> 11) / 2**53
 
 
-def checked_texts(values: Iterable[Any], place: str, what: str) -> list[str]:
+def checked_texts(values: Any, place: str, what: str) -> list[str]:
     """The values, if all are texts. Raises ValueError otherwise."""
-    values = list(values) if isinstance(values, list | tuple) else [None]
-    if not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
         raise ValueError(f"{place}: {what} must be a list of texts, came {values!r:.60}.")
-    return values
+    return list(values)

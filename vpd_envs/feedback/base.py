@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat, overload
 
 import gymnasium as gym
 import numpy as np
@@ -81,9 +81,11 @@ class FeedbackSource:
         return FeedbackWrapper(env, self)
 
 
-def compose(
-    env: gym.Env | VectorEnv, *sources: FeedbackSource | Callable[[Any], Any]
-) -> gym.Env | VectorEnv:
+@overload
+def compose(env: VectorEnv, *sources: FeedbackSource | Callable[[Any], Any]) -> VectorEnv: ...
+@overload
+def compose(env: gym.Env, *sources: FeedbackSource | Callable[[Any], Any]) -> gym.Env: ...
+def compose(env: Any, *sources: FeedbackSource | Callable[[Any], Any]) -> Any:
     """The environment with the sources around it; the first is the innermost, so the text of the
     last is what a learner sees. A source is an object, a source class, or any wrapper."""
     for source in sources:
@@ -91,17 +93,13 @@ def compose(
     return env
 
 
-class FeedbackWrapper(gym.Wrapper):
-    """A source around an environment of one answer; or subclass and write `feedback`."""
+class FeedbackWrapper(gym.Wrapper[str, str, str, str]):
+    """A source around an environment of one answer."""
 
-    def __init__(self, env: gym.Env, source: FeedbackSource | None = None) -> None:
+    def __init__(self, env: gym.Env[str, str], source: FeedbackSource) -> None:
         super().__init__(env)
         self.source = source
         self._prompt = ""
-
-    def feedback(self, prompt: str, answer: str, reward: float, info: dict[str, Any]) -> str:
-        """The new text; `info["feedback"]` is the one so far, `info["problem_id"]` the problem."""
-        return source_texts(self, [attempt_of(prompt, answer, reward, info)])[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -109,43 +107,25 @@ class FeedbackWrapper(gym.Wrapper):
         self._prompt, info = self.env.reset(seed=seed, options=options)
         return self._prompt, info
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        text = sanitize(self.feedback(self._prompt, action, reward, info))
+        (text,) = _texts(self.source, [_attempt(self._prompt, action, float(reward), info)])
         before = info["feedback"]
         observation = text if observation == before else observation
-        info = info | {"feedback": text}
+        changed: dict[str, Any] = {"feedback": text}
         if "messages" in info:
-            info["messages"] = replaced(info["messages"], before, text)
-        return observation, reward, terminated, truncated, info
+            changed["messages"] = _replaced(info["messages"], before, text)
+        return observation, reward, terminated, truncated, info | changed
 
 
 class VectorFeedbackWrapper(VectorWrapper):
-    """A source around a batched environment; or subclass and write `feedback`."""
+    """A source around a batched environment."""
 
-    def __init__(self, env: VectorEnv, source: FeedbackSource | None = None) -> None:
+    def __init__(self, env: VectorEnv, source: FeedbackSource) -> None:
         super().__init__(env)
         self.source = source
         self._prompts = ("",) * env.num_envs
         self._shown = self._prompts  # the last observations
-
-    def feedback(
-        self,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        rewards: np.ndarray,  # [B], NaN where not judged
-        infos: dict[str, Any],
-    ) -> Sequence[str]:
-        """The new texts, one for each answer; those of answers not judged are ignored."""
-        texts = [""] * len(answers)
-        judged = np.flatnonzero(infos["judged"])
-        attempts = [
-            attempt_of(prompts[i], answers[i], rewards[i], {key: infos[key][i] for key in READS})
-            for i in judged
-        ]
-        for i, text in zip(judged, source_texts(self, attempts), strict=True):
-            texts[i] = text
-        return texts
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -166,29 +146,36 @@ class VectorFeedbackWrapper(VectorWrapper):
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         if "judged" not in infos:
             raise ValueError(
-                f"{type(self).__name__} needs a batched environment whose infos have 'judged', as "
-                "gym.make_vec(ID, num_envs=N, vectorization_mode='vector_entry_point') makes it; "
-                f"got {', '.join(infos)}. Around a sync or async vector environment, put a source "
+                f"{type(self.source).__name__} needs a batched environment whose infos have "
+                "'judged', as gym.make_vec(ID, num_envs=N, "
+                "vectorization_mode='vector_entry_point') makes it; got "
+                f"{', '.join(infos)}. Around a sync or async vector environment, put a source "
                 "around each environment inside: gym.make_vec(..., wrappers=[SOURCE])."
             )
-        texts = self.feedback(self._prompts, actions, rewards, infos)
-        before, judged = infos["feedback"], infos["judged"]
-        after = before.copy()
-        for i in np.flatnonzero(judged):
-            after[i] = sanitize(texts[i])
-        self._shown = tuple(
-            after[i] if judged[i] and text == before[i] else text
-            for i, text in enumerate(observations)
-        )
-        infos = infos | {"feedback": after}
-        if "messages" in infos:
-            infos["messages"] = infos["messages"].copy()
-            for i in np.flatnonzero(infos["_messages"]):
-                infos["messages"][i] = replaced(infos["messages"][i], before[i], after[i])
-        return self._shown, rewards, terminations, truncations, infos
+        judged = [i for i, done in enumerate(infos["judged"]) if done]
+        attempts = []
+        for i in judged:
+            info = {key: infos[key][i] for key in READS}
+            attempts.append(_attempt(self._prompts[i], actions[i] or "", rewards[i], info))
+        shown = list(observations)
+        changed = {key: infos[key].copy() for key in ("feedback", "messages") if key in infos}
+        for i, text in zip(judged, _texts(self.source, attempts), strict=True):
+            before = infos["feedback"][i]
+            changed["feedback"][i] = text
+            shown[i] = text if shown[i] == before else shown[i]
+            if "messages" in infos and infos["_messages"][i]:
+                changed["messages"][i] = _replaced(infos["messages"][i], before, text)
+        self._shown = tuple(shown)
+        return self._shown, rewards, terminations, truncations, infos | changed
 
 
-def attempt_of(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
+def is_text_each(texts: Any, count: int) -> bool:
+    """Whether it is a sequence of `count` texts."""
+    fit = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) == count
+    return fit and all(isinstance(text, str) for text in texts)
+
+
+def _attempt(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
     return Attempt(
         problem_id=info["problem_id"],
         prompt=prompt,
@@ -201,32 +188,17 @@ def attempt_of(prompt: str, answer: str, reward: float, info: Mapping[str, Any])
     )
 
 
-def source_texts(
-    wrapper: FeedbackWrapper | VectorFeedbackWrapper, attempts: Sequence[Attempt]
-) -> Sequence[str]:
-    """What the wrapper's source says, checked. Raises TypeError for anything but a text each."""
-    source = wrapper.source
-    if source is None:
-        raise NotImplementedError(
-            f"{type(wrapper).__name__} must implement feedback(...), or be given a source."
-        )
+def _texts(source: FeedbackSource, attempts: Sequence[Attempt]) -> list[str]:
+    """What the source says, sanitized. Raises TypeError for anything but a text each."""
     texts = source.feedback(attempts)
     if not is_text_each(texts, len(attempts)):
         raise TypeError(
             f"{type(source).__name__}.feedback must return a list of {len(attempts)} texts, one "
             f"for each attempt; got {texts!r:.120}."
         )
-    return texts
+    return [sanitize(text) for text in texts]
 
 
-def is_text_each(texts: Any, count: int) -> bool:
-    """Whether it is a sequence of `count` texts."""
-    fit = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) == count
-    return fit and all(isinstance(text, str) for text in texts)
-
-
-def replaced(
-    messages: Sequence[Mapping[str, str]], before: str, after: str
-) -> list[Mapping[str, str]]:
+def _replaced(messages: Sequence[dict[str, str]], before: str, after: str) -> list[dict[str, str]]:
     """The messages with the text of the feedback replaced."""
     return [m | {"content": after} if m["content"] == before else m for m in messages]

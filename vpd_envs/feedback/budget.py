@@ -1,4 +1,4 @@
-"""A cap on the length of feedback, whatever stands inside."""
+"""A limit on the length of feedback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.checks import check_choice, check_integer
 
 WHERE = ("end", "middle")
 
@@ -14,15 +15,14 @@ class FeedbackBudget(FeedbackSource):
     """At most `characters` of feedback, without control characters, terminal escapes and the
     control tokens of chat templates (see `sanitize`).
 
-    where: what is left out of a longer text, its "end" or its "middle". A note of how long the
-        whole was takes the place, if it takes no more than half of the budget, in which it counts;
-        if it does not fit, it is the end that is left out.
+    where: what is left out of a longer text, its "end" or its "middle". A note in its place says
+        how long the text was. The note counts as part of the budget; where it would take more than
+        half of it, the end is left out without a note.
     """
 
     def __init__(self, characters: int = 2000, where: str = "end") -> None:
-        check_characters(characters, "characters")
-        if where not in WHERE:
-            raise ValueError(f"where must be one of {', '.join(WHERE)}, got {where!r}.")
+        check_integer("characters", characters, 1)
+        check_choice("where", where, WHERE)
         self.characters = characters
         self.where = where
 
@@ -34,7 +34,7 @@ class FeedbackBudget(FeedbackSource):
 
 
 def shortened(text: str, characters: int, where: str) -> str:
-    """The text, cut to so many characters, the note of the cut included."""
+    """The text, cut to so many characters, with the note that it was cut (see FeedbackBudget)."""
     if len(text) <= characters:
         return text
     note = f"\n[cut: {len(text)} characters in all]" + ("\n" if where == "middle" else "")
@@ -43,8 +43,3 @@ def shortened(text: str, characters: int, where: str) -> str:
     kept = characters - len(note)
     tail = kept // 2 if where == "middle" else 0
     return text[: kept - tail] + note + text[len(text) - tail :]
-
-
-def check_characters(characters: object, name: str) -> None:
-    if isinstance(characters, bool) or not isinstance(characters, int) or characters < 1:
-        raise ValueError(f"{name} must be a positive integer, got {characters!r}.")

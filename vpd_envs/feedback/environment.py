@@ -1,15 +1,16 @@
-"""Feedback from the environment itself, told in less detail than the judge does."""
+"""Feedback from the environment itself, in as much detail as asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.checks import check_choice
 from vpd_envs.types import Status
 
 VERBOSITIES = ("outcome", "status", "first", "full")
 RIGHT, WRONG = "Your answer is correct.", "Your answer is not correct."
-WORDS = {
+WORDS: dict[str, str] = {
     Status.SOLVED: "Correct",
     Status.WRONG_ANSWER: "Wrong answer",
     Status.RUNTIME_ERROR: "Runtime error",
@@ -33,20 +34,17 @@ class EnvironmentFeedback(FeedbackSource):
                    `details["first_failure"]`; else the feedback so far
         "full"     the feedback so far
 
-    "outcome" and "status" depend on the verdict alone, so whatever stands inside them is not heard.
+    "outcome" and "status" depend on the verdict alone: they replace the text of any source inside.
     """
 
     def __init__(self, verbosity: str = "full") -> None:
-        if verbosity not in VERBOSITIES:
-            raise ValueError(
-                f"verbosity must be one of {', '.join(VERBOSITIES)}, got {verbosity!r}."
-            )
+        check_choice("verbosity", verbosity, VERBOSITIES)
         self.verbosity = verbosity
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [self._told(attempt) for attempt in attempts]
+        return [self._text(attempt) for attempt in attempts]
 
-    def _told(self, attempt: Attempt) -> str:
+    def _text(self, attempt: Attempt) -> str:
         if self.verbosity == "outcome":
             return RIGHT if attempt.solved else WRONG
         if self.verbosity == "status":

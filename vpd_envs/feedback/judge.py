@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.endpoint import ChatEndpoint, Failure, log
-from vpd_envs.feedback.wording import CritiquePrompt, check_critiqued, criticized, with_critique
+from vpd_envs.feedback.checks import check_choice
+from vpd_envs.feedback.wording import CRITIQUED, CritiquePrompt, criticized, with_critique
+
+log = logging.getLogger("vpd_envs")
 
 
 class JudgeFeedback(FeedbackSource):
@@ -44,7 +47,9 @@ class JudgeFeedback(FeedbackSource):
         temperature: float | None = 0.0,
         cache: str | Path | None = None,
     ) -> None:
-        check_critiqued(critique)
+        from vpd_envs.feedback.endpoint import ChatEndpoint  # an HTTP library, loaded where needed
+
+        check_choice("critique", critique, CRITIQUED)
         self.prompt = CritiquePrompt(template, outcome, attempt_characters)
         self.critique = critique
         self.keep = keep
@@ -67,7 +72,7 @@ class JudgeFeedback(FeedbackSource):
         texts = [attempt.feedback for attempt in attempts]
         rows = criticized(attempts, self.critique)
         answers = self.endpoint.ask([self.prompt.of(attempts[i]) for i in rows])
-        failed = [answer for answer in answers if isinstance(answer, Failure)]
+        failed = [answer for answer in answers if not isinstance(answer, str)]
         if failed and not self.failures:
             log.warning(
                 "%d of %d critiques of %s failed, those attempts keep their feedback (further "
@@ -79,6 +84,6 @@ class JudgeFeedback(FeedbackSource):
             )
         self.failures += len(failed)
         for i, answer in zip(rows, answers, strict=True):
-            if not isinstance(answer, Failure):
+            if isinstance(answer, str):
                 texts[i] = with_critique(texts[i], answer, self.keep)
         return texts

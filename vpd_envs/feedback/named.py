@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from sandbox.plugins import load, unknown
 from vpd_envs.feedback.base import FeedbackSource
 from vpd_envs.feedback.budget import FeedbackBudget
 from vpd_envs.feedback.environment import EnvironmentFeedback
@@ -30,14 +30,20 @@ class NamedSource:
     @property
     def options(self) -> tuple[str, ...]:
         """What may be given as text behind the name."""
-        parameters = list(inspect.signature(self.source.__init__).parameters)[1:]
-        return tuple(name for name in parameters if name not in (*self.preset, "critic"))
+        return tuple(self._parameters)
 
     @property
     def required(self) -> tuple[str, ...]:
         """Those of the options that have no default."""
-        parameters = inspect.signature(self.source.__init__).parameters
-        return tuple(n for n in self.options if parameters[n].default is inspect.Parameter.empty)
+        empty = inspect.Parameter.empty
+        return tuple(name for name, p in self._parameters.items() if p.default is empty)
+
+    @property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        fixed = (*self.preset, "critic")
+        given = inspect.signature(self.source.__init__).parameters.values()
+        named = [p for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return {p.name: p for p in named if p.name not in (*fixed, "self")}
 
 
 SOURCES: Mapping[str, NamedSource] = MappingProxyType(
@@ -76,21 +82,39 @@ def named_sources(text: str) -> list[FeedbackSource]:
 
     Names are joined by `+`; options follow a colon and are joined by commas, as in
     "first+noisy:drop=0.2,seed=1+budget:characters=500". A value is a number, true, false, none, or
-    text without `+` and `,`.
+    text without `+` and `,`. A name is one of SOURCES, or your own subclass of FeedbackSource as
+    `module:Class` or `path/to/file.py:Class`: "status+my_source:Polite:times=2".
 
     Raises ValueError, with close matches and all there are, for an unknown name or option.
     """
-    return [named_source(part) for part in text.split("+")]
+    return [_named_source(part) for part in text.split("+")]
 
 
-def named_source(text: str) -> FeedbackSource:
-    name, _, options_text = text.partition(":")
-    name = name.strip()
-    if name not in SOURCES:
-        raise ValueError(unknown("feedback source", name, SOURCES))
-    named = SOURCES[name]
+def _named_source(text: str) -> FeedbackSource:
+    name, _, rest = (part.strip() for part in text.partition(":"))
+    if name not in SOURCES and (class_name := rest.partition(":")[0].strip()).isidentifier():
+        name, rest = f"{name}:{class_name}", rest.partition(":")[2]
+    named = load("feedback source", name, SOURCES)
+    if not isinstance(named, NamedSource):
+        if not (isinstance(named, type) and issubclass(named, FeedbackSource)):
+            raise ValueError(
+                f"The feedback source {name!r} must be a subclass of vpd_envs.FeedbackSource; it "
+                f"is {named!r:.80}."
+            )
+        named = NamedSource(named, "")
+    options = _options(name, rest, named)
+    absent = [key for key in named.required if key not in options]
+    if absent:
+        raise ValueError(
+            f"The feedback source {name!r} needs {' and '.join(f'{key}=...' for key in absent)}."
+        )
+    return named.source(**named.preset, **options)
+
+
+def _options(name: str, text: str, named: NamedSource) -> dict[str, Any]:
+    """The options in a text such as "drop=0.2,seed=1"."""
     options: dict[str, Any] = {}
-    for part in filter(str.strip, options_text.split(",")):
+    for part in filter(str.strip, text.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise ValueError(
@@ -102,16 +126,11 @@ def named_source(text: str) -> FeedbackSource:
             )
         if key in options:
             raise ValueError(f"The option {key!r} of the feedback source {name!r} came twice.")
-        options[key] = value_of(value)
-    absent = [key for key in named.required if key not in options]
-    if absent:
-        raise ValueError(
-            f"The feedback source {name!r} needs {' and '.join(f'{key}=...' for key in absent)}."
-        )
-    return named.source(**named.preset, **options)
+        options[key] = _value(value)
+    return options
 
 
-def value_of(text: str) -> Any:
+def _value(text: str) -> Any:
     literal = {"true": True, "false": False, "none": None}
     if text.lower() in literal:
         return literal[text.lower()]
@@ -119,11 +138,3 @@ def value_of(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def unknown(what: str, name: str, known: Collection[str]) -> str:
-    if not known:
-        return f"Unknown {what} {name!r}; it has no options."
-    close = difflib.get_close_matches(name, known, n=2)
-    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"Unknown {what} {name!r}. {hint}There are {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""Noise in the feedback, for ablations: how much of what is learned hangs on its truth?"""
+"""Noise in the feedback, for ablations: how much does learning depend on its being true?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.draws import check_seed, draws
+from vpd_envs.feedback.checks import check_integer, is_number
+from vpd_envs.feedback.rng import rng_for
 
 
 class NoisyFeedback(FeedbackSource):
@@ -18,9 +19,9 @@ class NoisyFeedback(FeedbackSource):
         those too many keep their own.
     truncate: the characters that are kept of every text (an integer), or the fraction of it (a
         float from 0 to 1).
-    drop: probability for each attempt that its feedback is lost and "" is left.
-    seed: of the draws; they depend on it and on the batch's problems and answers (see `draws`). Two
-        of these around one environment need two seeds, or they draw the same.
+    drop: probability for each attempt that its feedback is replaced by "".
+    seed: the random numbers depend on it and on the batch's problems and answers (see `rng_for`).
+        Two of these sources around one environment need two seeds, or they get the same numbers.
     """
 
     def __init__(
@@ -31,16 +32,16 @@ class NoisyFeedback(FeedbackSource):
         seed: int = 0,
     ) -> None:
         for name, value in (("drop", drop), ("shuffle", shuffle)):
-            if not is_fraction(value):
+            if not is_number(value, 0, 1):
                 raise ValueError(f"{name} must be a probability from 0 to 1, got {value!r}.")
-        whole = isinstance(truncate, int) and not isinstance(truncate, bool) and truncate >= 0
-        fraction = isinstance(truncate, float) and is_fraction(truncate)
-        if truncate is not None and not whole and not fraction:
+        count = isinstance(truncate, int) and not isinstance(truncate, bool) and truncate >= 0
+        fraction = isinstance(truncate, float) and is_number(truncate, 0, 1)
+        if truncate is not None and not count and not fraction:
             raise ValueError(
                 "truncate must be a number of characters (an integer), a fraction (a float from 0 "
                 f"to 1) or None, got {truncate!r}."
             )
-        check_seed(seed)
+        check_integer("seed", seed)
         self.drop = drop
         self.shuffle = shuffle
         self.truncate = truncate
@@ -51,24 +52,23 @@ class NoisyFeedback(FeedbackSource):
         return self.shuffle > 0
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        draw = draws(self.seed, attempts)
-        # Drawn for every row, needed or not: so no option changes what the others do.
-        shuffled = [i for i, a in enumerate(attempts) if draw.random() < self.shuffle]
-        dropped = [draw.random() < self.drop for _ in attempts]
-        taken_from = exchanges(shuffled, [attempt.problem_id for attempt in attempts], draw)
+        rng = rng_for(self.seed, attempts)
+        # A number for every row, needed or not: so no option changes what the others do.
+        shuffled = [i for i, a in enumerate(attempts) if rng.random() < self.shuffle]
+        dropped = [rng.random() < self.drop for _ in attempts]
+        taken_from = _exchanges(shuffled, [attempt.problem_id for attempt in attempts], rng)
         texts = [attempts[taken_from.get(i, i)].feedback for i in range(len(attempts))]
-        if self.truncate is not None:
-            texts = [text[: self._kept(text)] for text in texts]
+        texts = [self._truncated(text) for text in texts]
         return ["" if gone else text for gone, text in zip(dropped, texts, strict=True)]
 
-    def _kept(self, text: str) -> int:
+    def _truncated(self, text: str) -> str:
         if isinstance(self.truncate, float):
-            return int(self.truncate * len(text))
-        return self.truncate
+            return text[: int(self.truncate * len(text))]
+        return text[: self.truncate]  # None: all of it
 
 
-def exchanges(
-    rows: Sequence[int], problem_ids: Sequence[str], draw: random.Random
+def _exchanges(
+    rows: Sequence[int], problem_ids: Sequence[str], rng: random.Random
 ) -> dict[int, int]:
     """Whose feedback each row gets: a permutation that gives none of its own problem's.
 
@@ -76,7 +76,7 @@ def exchanges(
     largest group's size: never from its own group, if that group is no more than half of them.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for row in sorted(rows, key=lambda _: draw.random()):
+    for row in sorted(rows, key=lambda _: rng.random()):
         groups[problem_ids[row]].append(row)
     ordered = sorted(groups.values(), key=len, reverse=True)
     if not ordered:
@@ -85,8 +85,3 @@ def exchanges(
     shift = len(ordered[0])
     line = [row for group in ordered for row in group]
     return {row: line[(i + shift) % len(line)] for i, row in enumerate(line)}
-
-
-def is_fraction(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value <= 1

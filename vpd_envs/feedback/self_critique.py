@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource, is_text_each
-from vpd_envs.feedback.wording import (
-    CritiquePrompt,
-    check_critiqued,
-    criticized,
-    with_critique,
-)
+from vpd_envs.feedback.checks import check_choice
+from vpd_envs.feedback.wording import CRITIQUED, CritiquePrompt, criticized, with_critique
 
 Critic = Callable[[list[str]], Sequence[str]]
 
@@ -38,7 +34,7 @@ class SelfCritique(FeedbackSource):
         keep: bool = False,
         attempt_characters: int = 8000,
     ) -> None:
-        check_critiqued(critique)
+        check_choice("critique", critique, CRITIQUED)
         self.critic = critic
         self.prompt = CritiquePrompt(template, outcome, attempt_characters)
         self.critique = critique

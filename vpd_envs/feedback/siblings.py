@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.draws import check_seed, draws
+from vpd_envs.feedback.checks import check_choice, check_integer
+from vpd_envs.feedback.rng import rng_for
 from vpd_envs.feedback.wording import checked_template, without_thoughts
 
 TEMPLATES = {
@@ -26,7 +27,7 @@ class SiblingFeedback(FeedbackSource):
     template: replaces the wording that `show` chooses; `{attempt}` (the solved one), `{failed}` and
         `{feedback}` are filled in.
     which: which solved attempt, where there are several: the "first" of the batch, the "shortest",
-        or a "random" one for each failed attempt (see `draws`).
+        or a "random" one for each failed attempt (see `rng_for`).
 
     Thinking (`<think>...</think>`) is left out of what is shown. Solved attempts, and attempts
     without a solved sibling, keep their inner feedback. An attempt is never shown to itself.
@@ -42,11 +43,9 @@ class SiblingFeedback(FeedbackSource):
         which: str = "first",
         seed: int = 0,
     ) -> None:
-        if show not in TEMPLATES:
-            raise ValueError(f"show must be one of {', '.join(TEMPLATES)}, got {show!r}.")
-        if which not in WHICH:
-            raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}.")
-        check_seed(seed)
+        check_choice("show", show, TEMPLATES)
+        check_choice("which", which, WHICH)
+        check_integer("seed", seed)
         self.template = checked_template(
             TEMPLATES[show] if template is None else template,
             may=("attempt", "feedback", "failed"),
@@ -60,7 +59,7 @@ class SiblingFeedback(FeedbackSource):
         for attempt in attempts:
             if attempt.solved and (shown := without_thoughts(attempt.answer)):
                 solved[attempt.problem_id].append(shown)
-        draw = draws(self.seed, attempts)
+        rng = rng_for(self.seed, attempts)
         texts = []
         for attempt in attempts:
             siblings = solved.get(attempt.problem_id)
@@ -70,7 +69,7 @@ class SiblingFeedback(FeedbackSource):
             if self.which == "shortest":
                 shown = min(siblings, key=len)
             elif self.which == "random":
-                shown = siblings[int(draw.random() * len(siblings))]
+                shown = siblings[int(rng.random() * len(siblings))]
             else:
                 shown = siblings[0]
             text = self.template.format(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from vpd_envs.answers.extraction import without_thinking
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback.base import Attempt
-from vpd_envs.feedback.budget import check_characters, shortened
+from vpd_envs.feedback.budget import shortened
+from vpd_envs.feedback.checks import check_integer
 from vpd_envs.feedback.environment import status_in_words
 
 CRITIQUED = ("failed", "all")
@@ -50,7 +51,7 @@ class CritiquePrompt:
             may=("prompt", "attempt", "outcome") if outcome else ("prompt", "attempt"),
             must="attempt",
         )
-        check_characters(attempt_characters, "attempt_characters")
+        check_integer("attempt_characters", attempt_characters, 1)
         self.attempt_characters = attempt_characters
 
     def of(self, attempt: Attempt) -> str:
@@ -61,11 +62,6 @@ class CritiquePrompt:
             attempt=shortened(answer, self.attempt_characters, "middle") or "(nothing)",
             outcome=outcome if outcome.strip() else status_in_words(attempt.status),
         )
-
-
-def check_critiqued(critique: str) -> None:
-    if critique not in CRITIQUED:
-        raise ValueError(f"critique must be one of {', '.join(CRITIQUED)}, got {critique!r}.")
 
 
 def criticized(attempts: Sequence[Attempt], critique: str) -> list[int]:

@@ -1,8 +1,8 @@
 """Final answers of mathematical texts: finding them, and deciding the plain ones exactly.
 
 Pure parsing of any text; nothing here raises. Answers are decided in their normal form (see
-`math_notation` and `math_words`). What is more than text or a plain number is left to
-`math_comparison`.
+`notation` and `words`). What is more than text or a plain number is left to
+`comparison`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from vpd_envs.answers.extraction import Found, without_thinking
+from vpd_envs.answers.extraction import FinalAnswer, Found, without_thinking
 from vpd_envs.math.notation import PLAIN_NUMBER, normal_form, trimmed
 from vpd_envs.math.words import (
     choice,
@@ -31,12 +31,6 @@ LONGEST_NUMBER = 200  # characters; longer ones are compared by Math-Verify, or 
 NEAR = Fraction(1, 100_000)
 
 
-@dataclass(frozen=True)
-class FinalAnswer:
-    found: Found
-    text: str = ""  # only if COMPLETE
-
-
 def boxed_answer(answer: str) -> FinalAnswer:
     r"""What is within the last complete `\boxed{...}` (or `\fbox{...}`) after the thinking.
 
@@ -46,14 +40,14 @@ def boxed_answer(answer: str) -> FinalAnswer:
     text = without_thinking(answer)
     if text is None:
         return FinalAnswer(Found.THINKING)
-    text = BARE_BOX.sub(lambda match: f"{match[1]}{{{match[match.lastgroup]}}}", text)
-    boxes, truncated = boxes_of(text)
+    text = BARE_BOX.sub(lambda match: f"{match[1]}{{{match[match.lastgroup or 0]}}}", text)
+    boxes, truncated = _boxes_of(text)
     if not boxes:
         return FinalAnswer(Found.TRUNCATED if truncated else Found.NONE)
     parts: list[str] = []
     next_start = None
     for box in reversed(boxes):
-        if next_start is not None and not is_separator(text[box.end : next_start]):
+        if next_start is not None and not _is_separator(text[box.end : next_start]):
             break
         next_start = box.start
         content = INNER_BOX.sub("{", text[box.content : box.end - 1]).strip()
@@ -108,7 +102,7 @@ class Box:
     end: int  # behind its closing brace
 
 
-def boxes_of(text: str) -> tuple[list[Box], bool]:
+def _boxes_of(text: str) -> tuple[list[Box], bool]:
     """The outermost complete boxes in their order, and whether one is opened and never closed."""
     boxes: list[Box] = []
     opened: list[tuple[int, int] | None] = []  # of each open brace: None if it opens no box
@@ -126,7 +120,7 @@ def boxes_of(text: str) -> tuple[list[Box], bool]:
     return boxes, any(opened)
 
 
-def is_separator(between: str) -> bool:
+def _is_separator(between: str) -> bool:
     if len(between) > LONGEST_SEPARATOR or re.search(r"\n[ \t]*\n", between):
         return False
     return SEPARATOR.fullmatch(between) is not None
@@ -176,20 +170,20 @@ def plain_number(text: str) -> Plain | None:
     if len(text) > LONGEST_NUMBER or not text.isascii():
         return None
     if match := INTEGER.fullmatch(text):
-        return Plain(signed(match[1], Fraction(int(match[2]))), False)
+        return Plain(_signed(match[1], Fraction(int(match[2]))), False)
     if match := DECIMAL.fullmatch(text):
         digits = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
-        return Plain(signed(match[1], digits), True)
+        return Plain(_signed(match[1], digits), True)
     if match := QUOTIENT.fullmatch(text):
         over, under = int(match[2]), int(match[3])
     elif match := FRAC.fullmatch(text):
         over, under = int(match[2] or match[3] or match[4]), int(match[5] or match[6])
     else:
         return None
-    return Plain(signed(match[1], Fraction(over, under)), False) if under else None
+    return Plain(_signed(match[1], Fraction(over, under)), False) if under else None
 
 
-def signed(sign: str, value: Fraction) -> Fraction:
+def _signed(sign: str, value: Fraction) -> Fraction:
     return -value if sign == "-" else value
 
 
@@ -203,10 +197,10 @@ def decided(gold: str, prediction: str, tolerance: Fraction | None = None) -> De
     """Whether two tidy answers are equal, if text or plain numbers decide it; else None."""
     if compact(gold) == compact(prediction):
         return Decision(True, "text")
-    return decided_numbers(gold, prediction, tolerance) or decided_words(gold, prediction)
+    return _decided_numbers(gold, prediction, tolerance) or _decided_words(gold, prediction)
 
 
-def decided_numbers(gold: str, prediction: str, tolerance: Fraction | None) -> Decision | None:
+def _decided_numbers(gold: str, prediction: str, tolerance: Fraction | None) -> Decision | None:
     a, b = plain_number(gold), plain_number(prediction)
     if a is not None and b is not None:
         apart = abs(a.value - b.value)
@@ -218,15 +212,15 @@ def decided_numbers(gold: str, prediction: str, tolerance: Fraction | None) -> D
     # Math-Verify does not look at the base.
     in_base, other = IN_BASE.fullmatch(compact(gold)), IN_BASE.fullmatch(compact(prediction))
     if in_base and other:
-        return Decision(base_and_digits(in_base) == base_and_digits(other), "number")
+        return Decision(_base_and_digits(in_base) == _base_and_digits(other), "number")
     return None
 
 
-def decided_words(gold: str, prediction: str) -> Decision | None:
+def _decided_words(gold: str, prediction: str) -> Decision | None:
     """Texts, choices, and units that differ."""
-    if is_letter(gold) and (letter := choice(prediction)):
+    if _is_letter(gold) and (letter := choice(prediction)):
         return Decision(letter == gold, "text")
-    if choice(gold) and (is_letter(prediction) or choice(prediction)):
+    if choice(gold) and (_is_letter(prediction) or choice(prediction)):
         return Decision(choice(gold) == (choice(prediction) or prediction), "text")
     are_words = is_words_alone(gold) and is_words_alone(prediction)
     if are_words and text_key(gold) == text_key(prediction):
@@ -236,12 +230,12 @@ def decided_words(gold: str, prediction: str) -> Decision | None:
         return Decision(False, "text")
     if is_text(wanted.text):
         return Decision(text_key(gold) == text_key(prediction), "text")
-    if is_text(value_of(read.text, wanted.text), variables_of(wanted.text)):
+    if is_text(_value_of(read.text, wanted.text), variables_of(wanted.text)):
         return Decision(False, "text")
     return None
 
 
-def is_letter(text: str) -> bool:
+def _is_letter(text: str) -> bool:
     return len(text) == 1 and "A" <= text <= "Z"
 
 
@@ -253,13 +247,13 @@ class Measured:
 
 def measured(gold: str, prediction: str) -> tuple[Measured, Measured]:
     """Two tidy answers, parted from their units."""
-    wanted = without_units(gold, letters=False)
+    wanted = _without_units(gold, letters=False)
     has_letters = re.search(r"(?<![\\A-Za-z])[A-Za-z]", wanted.text)
-    return wanted, without_units(prediction, letters=not has_letters)
+    return wanted, _without_units(prediction, letters=not has_letters)
 
 
 @lru_cache(maxsize=1024)  # a gold answer is asked many times
-def without_units(text: str, letters: bool) -> Measured:
+def _without_units(text: str, letters: bool) -> Measured:
     if not re.search(r"\d[^\\]*[A-Za-z]|\\text", text):
         return Measured(text, "")
     split = [split_unit(part, letters) for part in split_outside_brackets(text)]
@@ -269,14 +263,14 @@ def without_units(text: str, letters: bool) -> Measured:
     return Measured(", ".join(part.strip() for part, _ in split), ",".join(sorted(units)))
 
 
-def value_of(prediction: str, gold: str) -> str:
+def _value_of(prediction: str, gold: str) -> str:
     """What an equation says, if the gold answer is none: `42` of `x = 42`."""
     if re.search(r"[=<>]|\\(?:le|ge|ne)(?![A-Za-z])", gold):
         return prediction
     return prediction.rpartition("=")[2].strip() or prediction
 
 
-def base_and_digits(match: re.Match[str]) -> tuple[int, str]:
+def _base_and_digits(match: re.Match[str]) -> tuple[int, str]:
     return int(match[2] or match[3]), match[1].lstrip("0")
 
 

@@ -1,6 +1,6 @@
 """Comparing answers with Math-Verify and SymPy: what runs in the worker processes of `math`.
 
-The text of an answer is brought into its normal form first (see `math_notation`); Math-Verify's
+The text of an answer is brought into its normal form first (see `notation`); Math-Verify's
 parser, latex2sympy2_extended, reads it without dropping units or words. Numbers and functions are
 then compared here, because Math-Verify compares by absolute difference: 1/50! would equal 1/51!.
 Sets, equations and all else are left to Math-Verify.
@@ -66,11 +66,11 @@ def compare(
     """
     margins = [Fraction(text) for text in tolerances]
     if several:
-        result = compare_lists(parts(gold), parts(prediction), margins)
+        result = _compare_lists(parts(gold), parts(prediction), margins)
         if result["equal"] or margins:
             return result
         # One part may stand for two answers: 1 ± √5.
-    return compare_tidy(tidy(gold), tidy(prediction), margins[0] if margins else None)
+    return _compare_tidy(tidy(gold), tidy(prediction), margins[0] if margins else None)
 
 
 def compare_response(gold: str, response: str) -> dict[str, Any]:
@@ -80,55 +80,55 @@ def compare_response(gold: str, response: str) -> dict[str, Any]:
 
     Returns {"equal": bool, "readable": bool, "extracted": str}.
     """
-    wanted, read = read_response(gold), read_response(response)
-    equal = bool(read) and is_equal(wanted, read)
+    wanted, read = _read_response(gold), _read_response(response)
+    equal = bool(read) and _is_equal(wanted, read)
     extracted = next((value for value in reversed(read) if isinstance(value, str)), "")
     return {"equal": equal, "readable": bool(read), "extracted": extracted}
 
 
-def compare_tidy(gold: str, prediction: str, tolerance: Fraction | None) -> dict[str, Any]:
+def _compare_tidy(gold: str, prediction: str, tolerance: Fraction | None) -> dict[str, Any]:
     quick = decided(gold, prediction, tolerance)
     if quick is not None:
         return {"equal": quick.equal, "readable": True}
     wanted, read = measured(gold, prediction)
-    golds, predictions = signed_parts(wanted.text), signed_parts(read.text)
+    golds, predictions = _signed_parts(wanted.text), _signed_parts(read.text)
     if 1 < len(golds) == len(predictions) <= LONGEST_LIST:
-        result = compare_lists(golds, predictions, [tolerance] if tolerance else [])
+        result = _compare_lists(golds, predictions, [tolerance] if tolerance else [])
         if result["equal"]:
             return result
-    return compare_single(", ".join(golds), ", ".join(predictions), tolerance)
+    return _compare_single(", ".join(golds), ", ".join(predictions), tolerance)
 
 
-def compare_single(gold: str, prediction: str, tolerance: Fraction | None) -> dict[str, Any]:
+def _compare_single(gold: str, prediction: str, tolerance: Fraction | None) -> dict[str, Any]:
     """Two tidy answers without their units."""
     quick = decided(gold, prediction, tolerance)
     if quick is not None:
         return {"equal": quick.equal, "readable": True}
-    wanted, read = read_gold(expression(gold)), read_expression(expression(prediction))
+    wanted, read = _read_gold(_expression(gold)), read_expression(_expression(prediction))
     equal = any(
-        is_equal(scaled(wanted, factor), read) for factor in percent_factors(gold, prediction)
+        _is_equal(_scaled(wanted, factor), read) for factor in _percent_factors(gold, prediction)
     )
     if not equal:
-        equal = is_same_set(gold, prediction)
+        equal = _is_same_set(gold, prediction)
     if not equal and tolerance is not None:
-        equal = is_within(wanted, read, tolerance)
-    return {"equal": equal, "readable": equal or is_parsed(read) or not is_parsed(wanted)}
+        equal = _is_within(wanted, read, tolerance)
+    return {"equal": equal, "readable": equal or _is_parsed(read) or not _is_parsed(wanted)}
 
 
-def compare_lists(
+def _compare_lists(
     golds: list[str], predictions: list[str], margins: list[Fraction]
 ) -> dict[str, Any]:
     """Whether each gold answer has a prediction of its own that equals it."""
     if len(golds) != len(predictions):
         some = predictions[: len(golds)]
-        return {"equal": False, "readable": all(is_parsed(read_expression(text)) for text in some)}
+        return {"equal": False, "readable": all(_is_parsed(read_expression(text)) for text in some)}
     each = margins if len(margins) == len(golds) else margins[:1] * len(golds)
     left = list(predictions)
     readable = True
     for number, gold in enumerate(golds):
         for prediction in left:
             wanted, read = measured(gold, prediction)
-            result = compare_single(wanted.text, read.text, each[number] if each else None)
+            result = _compare_single(wanted.text, read.text, each[number] if each else None)
             readable &= result["readable"]
             if result["equal"]:
                 left.remove(prediction)
@@ -143,13 +143,13 @@ def compare_lists(
 SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])\s*")
 
 
-def signed_parts(text: str) -> list[str]:
+def _signed_parts(text: str) -> list[str]:
     r"""The parts of a list, those with `\pm` as two answers; none of them twice."""
-    found = [each for part in listed(text) for each in both_signs(part)]
+    found = [each for part in listed(text) for each in _both_signs(part)]
     return list(dict.fromkeys(found))
 
 
-def both_signs(text: str) -> list[str]:
+def _both_signs(text: str) -> list[str]:
     r"""The answers that `\pm` stands for. Several go together if one of them is `\mp`, else each
     has its own sign."""
     signs = SIGNS.findall(text)
@@ -159,32 +159,32 @@ def both_signs(text: str) -> list[str]:
         choices = [[first if sign == "pm" else -first for sign in signs] for first in (1, -1)]
     else:
         choices = [list(choice) for choice in itertools.product((1, -1), repeat=len(signs))]
-    return [with_signs(text, choice) for choice in choices]
+    return [_with_signs(text, choice) for choice in choices]
 
 
-def with_signs(text: str, choice: list[int]) -> str:
+def _with_signs(text: str, choice: Sequence[int]) -> str:
     signs = iter(choice)
     return SIGNS.sub(lambda match: "+" if next(signs) > 0 else "-", text).removeprefix("+")
 
 
-def expression(text: str) -> str:
+def _expression(text: str) -> str:
     """What Math-Verify's parser takes: without a percent sign."""
     return text.replace(BOTH, ", ").removesuffix("%").rstrip()
 
 
-def percent_factors(gold: str, prediction: str) -> tuple[Fraction, ...]:
+def _percent_factors(gold: str, prediction: str) -> tuple[Fraction, ...]:
     """What the gold answer may be multiplied by: 5% equals 5, and 0.05."""
     if gold.endswith("%") == prediction.endswith("%"):
         return (Fraction(1),)
     return Fraction(1), Fraction(1, 100) if gold.endswith("%") else Fraction(100)
 
 
-def scaled(read: tuple[Any, ...], factor: Fraction) -> tuple[Any, ...]:
+def _scaled(read: tuple[Any, ...], factor: Fraction) -> tuple[Any, ...]:
     from sympy import Expr, Rational
 
     if factor == 1:
         return read
-    if not (is_parsed(read) and isinstance(read[0], Expr)):
+    if not (_is_parsed(read) and isinstance(read[0], Expr)):
         return ()
     return (read[0] * Rational(factor.numerator, factor.denominator),)
 
@@ -192,25 +192,25 @@ def scaled(read: tuple[Any, ...], factor: Fraction) -> tuple[Any, ...]:
 # Comparing what is read ---------------------------------------------------------------------------
 
 
-def is_equal(wanted: tuple[Any, ...], read: tuple[Any, ...]) -> bool:
+def _is_equal(wanted: tuple[Any, ...], read: tuple[Any, ...]) -> bool:
     """Whether two readings, as `read_expression` gives them, are equal."""
     from math_verify import verify
 
-    if is_parsed(wanted) and is_parsed(read):
-        return is_same(wanted[0], read[0])
+    if _is_parsed(wanted) and _is_parsed(read):
+        return _is_same(wanted[0], read[0])
     return verify(list(wanted), list(read), timeout_seconds=None)
 
 
-def is_same(gold: Any, prediction: Any) -> bool:
+def _is_same(gold: Any, prediction: Any) -> bool:
     from math_verify import verify
 
-    quick = is_same_value(*comparable(gold, prediction))
+    quick = _is_same_value(*_comparable(gold, prediction))
     if quick is not None:
         return quick
     return verify([gold], [prediction], allow_set_relation_comp=True, timeout_seconds=None)
 
 
-def comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
+def _comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
     """The right side of an equation where the other is none."""
     from latex2sympy2_extended.latex2sympy2 import is_expr_of_only_symbols
     from sympy import Eq
@@ -224,7 +224,7 @@ def comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
     return gold, prediction
 
 
-def is_same_value(gold: Any, prediction: Any) -> bool | None:
+def _is_same_value(gold: Any, prediction: Any) -> bool | None:
     """Whether numbers, functions, points, intervals and matrices are equal; None if Math-Verify is
     to say."""
     from sympy import Expr, FiniteSet, Interval, MatrixBase, Tuple
@@ -232,92 +232,92 @@ def is_same_value(gold: Any, prediction: Any) -> bool | None:
     if isinstance(gold, MatrixBase) and isinstance(prediction, MatrixBase):
         if gold.shape != prediction.shape:
             return False
-        return all(map(is_same, gold.flat(), prediction.flat()))
+        return all(map(_is_same, gold.flat(), prediction.flat()))
     if isinstance(gold, Tuple) and isinstance(prediction, Tuple):
-        return len(gold) == len(prediction) and all(map(is_same, gold, prediction))
+        return len(gold) == len(prediction) and all(map(_is_same, gold, prediction))
     if isinstance(gold, Interval) and isinstance(prediction, Interval):
         is_open = (gold.left_open, gold.right_open) == (prediction.left_open, prediction.right_open)
         ends = (gold.start, prediction.start), (gold.end, prediction.end)
-        return is_open and all(is_same(*pair) for pair in ends)
+        return is_open and all(_is_same(*pair) for pair in ends)
     if isinstance(gold, FiniteSet) and isinstance(prediction, FiniteSet):
-        return matches(list(gold.args), list(prediction.args))
+        return _matches(list(gold.args), list(prediction.args))
     if isinstance(gold, Expr) and isinstance(prediction, Expr):
-        return is_same_expression(gold, prediction)
+        return _is_same_expression(gold, prediction)
     return None
 
 
-def matches(golds: list[Any], predictions: list[Any]) -> bool | None:
+def _matches(golds: list[Any], predictions: list[Any]) -> bool | None:
     """Whether the elements of two sets are pairs of equal ones."""
     if len(golds) != len(predictions) or len(golds) > LONGEST_LIST:
         return None
     left = list(predictions)
     for gold in golds:
-        found = next((each for each in left if is_same(gold, each)), None)
+        found = next((each for each in left if _is_same(gold, each)), None)
         if found is None:
             return False
         left.remove(found)
     return True
 
 
-def is_same_expression(gold: Any, prediction: Any) -> bool | None:
+def _is_same_expression(gold: Any, prediction: Any) -> bool | None:
     from sympy import Float
 
     if gold == prediction:
         return True
     has_decimals = gold.has(Float) or prediction.has(Float)
     try:
-        gold, prediction = exact(gold), exact(prediction)
+        gold, prediction = _exact(gold), _exact(prediction)
         if gold.is_infinite or prediction.is_infinite:
             return gold == prediction
         if not gold.free_symbols and not prediction.free_symbols:
-            return is_same_number(gold, prediction, has_decimals)
-        return is_same_function(gold, prediction)
+            return _is_same_number(gold, prediction, has_decimals)
+        return _is_same_function(gold, prediction)
     except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
         return None  # no numbers
 
 
-def exact(expression: Any) -> Any:
+def _exact(expression: Any) -> Any:
     """With the decimals as fractions."""
     from sympy import Float, Rational
 
     return expression.xreplace({each: Rational(str(each)) for each in expression.atoms(Float)})
 
 
-def is_same_number(gold: Any, prediction: Any, has_decimals: bool) -> bool | None:
-    near = is_near(gold, prediction, "1e-10")
+def _is_same_number(gold: Any, prediction: Any, has_decimals: bool) -> bool | None:
+    near = _is_near(gold, prediction, "1e-10")
     if near is None:
         return None
-    if not near and not has_decimals and not (is_tiny(gold) or is_tiny(prediction)):
+    if not near and not has_decimals and not (_is_tiny(gold) or _is_tiny(prediction)):
         return False
     a, b = gold.doit(), prediction.doit()
     if a == b:
         return True
     if has_decimals:
         places = [each.evalf(DIGITS).round(DECIMAL_PLACES) for each in (a, b)]
-        return places[0] == places[1] and bool(is_near(a, b, DECIMALS_EQUAL_TO))
+        return places[0] == places[1] and bool(_is_near(a, b, DECIMALS_EQUAL_TO))
     if a.is_Rational and b.is_Rational:
         return False
-    if is_tiny(a) or is_tiny(b):
+    if _is_tiny(a) or _is_tiny(b):
         return bool((a - b).equals(0))
-    return is_near(a, b, EQUAL_TO)
+    return _is_near(a, b, EQUAL_TO)
 
 
-def is_tiny(number: Any) -> bool:
+def _is_tiny(number: Any) -> bool:
     """Whether it is zero, or may be, as far as it can be computed."""
     return bool(abs(number.evalf(DIGITS)) < TINY)
 
 
-def is_near(a: Any, b: Any, relative: str) -> bool | None:
+def _is_near(a: Any, b: Any, relative: str) -> bool | None:
     """Whether the numbers differ by no more than that part of the larger; None if they are none."""
     from sympy import Float
 
     a, b = a.evalf(DIGITS), b.evalf(DIGITS)
-    if not (is_value(a) and is_value(b)):
+    if not (_is_value(a) and _is_value(b)):
         return None
     return bool(abs(a - b).evalf(DIGITS) <= Float(relative) * max(abs(a), abs(b)).evalf(DIGITS))
 
 
-def is_value(number: Any) -> bool:
+def _is_value(number: Any) -> bool:
     return bool(
         number.is_number and all(part.is_Float or part.is_zero for part in number.as_real_imag())
     )
@@ -329,7 +329,7 @@ STEPS = tuple(str(number) for number in range(1, 31))  # where they have only wh
 FEWEST_POINTS = 3
 
 
-def is_same_function(gold: Any, prediction: Any) -> bool | None:
+def _is_same_function(gold: Any, prediction: Any) -> bool | None:
     """Whether two expressions with variables have the same values, where both are real.
 
     So 1/√n is √(1/n), though neither is real for negative n; but |x| is not x.
@@ -344,20 +344,20 @@ def is_same_function(gold: Any, prediction: Any) -> bool | None:
     is_complex = any(each.has(I) for each in both)
     points = STEPS + POINTS if any(each.has(floor, ceiling) for each in both) else POINTS
     compared = 0
-    for values in values_at(points, len(symbols)):
+    for values in _values_at(points, len(symbols)):
         at = dict(zip(symbols, values, strict=True))
         a, b = (each.xreplace(at).evalf(DIGITS) for each in both)
-        if not (is_value(a) and is_value(b)):
+        if not (_is_value(a) and _is_value(b)):
             continue
-        if not is_complex and not (is_real(a) and is_real(b)):
+        if not is_complex and not (_is_real(a) and _is_real(b)):
             continue
-        if not is_near_value(a, b):
+        if not _is_near_value(a, b):
             return False
         compared += 1
     return True if compared >= FEWEST_POINTS else None
 
 
-def values_at(points: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
+def _values_at(points: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
     """For each point, a value of each of `count` variables, all of them different."""
     from sympy import Rational
 
@@ -368,18 +368,18 @@ def values_at(points: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def is_real(value: Any) -> bool:
+def _is_real(value: Any) -> bool:
     real, imaginary = value.as_real_imag()
     return bool(abs(imaginary) <= abs(real) * float(EQUAL_TO))
 
 
-def is_near_value(a: Any, b: Any) -> bool:
+def _is_near_value(a: Any, b: Any) -> bool:
     largest = max(abs(a).evalf(), abs(b).evalf())
     return bool(largest == 0 or abs(a - b).evalf() <= largest * float(EQUAL_TO))
 
 
-def is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fraction) -> bool:
-    if not (is_parsed(wanted) and is_parsed(read)):
+def _is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fraction) -> bool:
+    if not (_is_parsed(wanted) and _is_parsed(read)):
         return False
     try:
         apart = abs((wanted[0] - read[0]).doit().evalf(30))
@@ -393,7 +393,7 @@ def is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fractio
 INTERVAL = re.compile(r"[(\[].*[)\]]|\\cup|\\setminus|\\mathbb|\\emptyset", re.DOTALL)
 
 
-def is_same_set(gold: str, prediction: str) -> bool:
+def _is_same_set(gold: str, prediction: str) -> bool:
     """Whether an inequality says what an interval does: `x<2` and `(-\\infty,2)`."""
     kinds = [bool(RELATION.search(text)) for text in (gold, prediction)]
     if not any(kinds) or not all(
@@ -401,7 +401,7 @@ def is_same_set(gold: str, prediction: str) -> bool:
     ):
         return False
     try:
-        (wanted, variables), (read, others) = solution_set(gold), solution_set(prediction)
+        (wanted, variables), (read, others) = _solution_set(gold), _solution_set(prediction)
         if all(kinds) and variables != others:
             return False
         return wanted == read or bool(wanted.symmetric_difference(read).is_empty)
@@ -410,7 +410,7 @@ def is_same_set(gold: str, prediction: str) -> bool:
         return False  # no sets
 
 
-def solution_set(text: str) -> tuple[Any, set[Any]]:
+def _solution_set(text: str) -> tuple[Any, set[Any]]:
     """The numbers that a list of inequalities or intervals admits, and their variables."""
     from sympy import Intersection, Union
 
@@ -419,13 +419,13 @@ def solution_set(text: str) -> tuple[Any, set[Any]]:
     for part in split_outside_brackets(text):
         read = [read_expression(each)[0] for each in part.split(BOTH)]
         symbols.update(*(each.free_symbols for each in read))
-        sets.append(Intersection(*map(as_set, read)))
+        sets.append(Intersection(*map(_as_set, read)))
     if len(symbols) > 1:
         raise ValueError(f"Expected one variable, got {symbols}.")
     return Union(*sets), {str(symbol) for symbol in symbols}
 
 
-def as_set(read: Any) -> Any:
+def _as_set(read: Any) -> Any:
     from sympy import Set, Tuple
 
     if isinstance(read, Set):
@@ -438,12 +438,12 @@ def as_set(read: Any) -> Any:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def is_parsed(read: tuple[Any, ...]) -> bool:
+def _is_parsed(read: tuple[Any, ...]) -> bool:
     return bool(read) and not isinstance(read[0], str)
 
 
 @lru_cache(maxsize=1024)  # a problem is asked many times
-def read_gold(text: str) -> tuple[Any, ...]:
+def _read_gold(text: str) -> tuple[Any, ...]:
     return read_expression(text)
 
 
@@ -456,20 +456,20 @@ def read_expression(text: str) -> tuple[Any, ...]:
     """A tidy text as one LaTeX expression: (SymPy object, text); if it is none, (text,) or ()."""
     if not text:
         return ()
-    for each in dict.fromkeys((text, last_side(text))):
+    for each in dict.fromkeys((text, _last_side(text))):
         try:
-            return parsed(each), text
+            return _parsed(each), text
         except Exception:  # whatever the parser meets in a text that is no mathematics
             continue
     return (text,)
 
 
-def last_side(text: str) -> str:
+def _last_side(text: str) -> str:
     sides = LAST_EQUATION.split(text)
     return sides[-1] if len(sides) > 2 and not re.search("[,;]", text) else text
 
 
-def parsed(text: str) -> Any:
+def _parsed(text: str) -> Any:
     from latex2sympy2_extended import NormalizationConfig, latex2sympy
     from math_verify.grader import should_treat_as_complex
 
@@ -487,12 +487,12 @@ def parsed(text: str) -> Any:
     return read
 
 
-def read_response(text: str) -> tuple[Any, ...]:
+def _read_response(text: str) -> tuple[Any, ...]:
     from math_verify import parse
 
     bare = len(text) <= LONGEST_BARE and not MATHEMATICS.search(text) and not PROSE.search(text)
     if bare and text.strip():
         read = read_expression(tidy(text))
-        if is_parsed(read):
+        if _is_parsed(read):
             return read
-    return tuple(parse(text, parsing_timeout=None))
+    return tuple(parse(text, parsing_timeout=0))  # none: see `vpd_envs.workers`

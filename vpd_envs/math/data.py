@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from vpd_envs.data.files import Hub, Row, check_selection, content_id, field, load_problems
+from vpd_envs.data.files import DataOptions, Hub, Row, content_id, field, load_problems
 from vpd_envs.math.answer import boxed_answer
 from vpd_envs.types import Problem
 
@@ -57,42 +57,27 @@ class Gold:
     unit: str = ""
 
 
-def math_problems(
-    dataset: str,
-    data: str | Path | None,
-    answer_format: str,
-    *,
-    hub: str | None,
-    revision: str | None,
-    split: str,
-    test_fraction: float,
-    max_problems: int | None,
-) -> list[Problem]:
-    """The problems of a data set of `HUBS`, their prompts ending in `answer_format`. The options,
-    and what is raised, are those of `vpd_envs.data.files`."""
-    check_selection(split, test_fraction, max_problems)
-    has_own_splits = dataset == "gsm8k" and data is None and hub is None
+def math_problems(dataset: str, options: DataOptions, answer_format: str) -> list[Problem]:
+    """The problems of a data set of `HUBS`, their prompts ending in `answer_format`."""
+    has_own_splits = dataset == "gsm8k" and options.data is None and options.hub is None
     return load_problems(
-        data,
-        hub_of(dataset, hub, revision, split),
-        reader(dataset, answer_format),
-        split="all" if has_own_splits else split,
-        test_fraction=test_fraction,
-        max_problems=max_problems,
-        files=files_of(dataset, data),
+        dataclasses.replace(options, split="all") if has_own_splits else options,
+        hub_of(dataset, options),
+        _reader(dataset, answer_format),
+        files=_files_of(dataset, options.data),
     )
 
 
-def reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | None]:
+def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | None]:
     """What makes a problem of a row, and passes over repetitions of a row: the public file of
     DAPO-Math-17k has each a hundred times."""
     question_by_id: dict[str, str] = {}
     layout = f"a row of {dataset}"
 
     def problem_of(row: Row, place: str) -> Problem | None:
-        question = question_of(row, place, layout)
-        gold = gold_of(row, place, layout)
-        id_ = id_of(row, dataset, question)
+        question = _question_of(row, place, layout)
+        gold = _gold_of(row, place, layout)
+        id_ = _id_of(row, dataset, question)
         if question_by_id.get(id_) == question:
             return None
         question_by_id[id_] = question
@@ -112,7 +97,7 @@ def reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | N
     return problem_of
 
 
-def question_of(row: Row, place: str, layout: str) -> str:
+def _question_of(row: Row, place: str, layout: str) -> str:
     question = field(row, place, layout, *QUESTION)
     if isinstance(question, list) and question and isinstance(question[-1], dict):
         question = question[-1].get("content")  # chat messages
@@ -126,7 +111,7 @@ def question_of(row: Row, place: str, layout: str) -> str:
     return question.removeprefix(DAPO_BEFORE).removesuffix(DAPO_AFTER).strip()
 
 
-def gold_of(row: Row, place: str, layout: str) -> Gold:
+def _gold_of(row: Row, place: str, layout: str) -> Gold:
     model = row.get("reward_model")
     solution = boxed_answer(str(row.get("solution")))
     if isinstance(model, dict) and model.get("ground_truth") is not None:
@@ -136,18 +121,18 @@ def gold_of(row: Row, place: str, layout: str) -> Gold:
     else:
         answer = field(row, place, layout, *ANSWER)
     listed = answer if isinstance(answer, list) else [answer]
-    texts = [answer_text(each, place, layout) for each in listed]
+    texts = [_answer_text(each, place, layout) for each in listed]
     if not texts:
         raise ValueError(f"{place}: expected {layout}, whose answer is not an empty list.")
     return Gold(
         text=", ".join(texts),
         several=bool(row.get("is_multiple_answer")) or len(texts) > 1,
-        tolerances=tolerances_of(row.get("error"), place, layout),
+        tolerances=_tolerances_of(row.get("error"), place, layout),
         unit=str(row.get("unit") or ""),
     )
 
 
-def answer_text(answer: Any, place: str, layout: str) -> str:
+def _answer_text(answer: Any, place: str, layout: str) -> str:
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -159,7 +144,7 @@ def answer_text(answer: Any, place: str, layout: str) -> str:
     return answer.rpartition("####")[2].strip()  # GSM8K has the solution before it
 
 
-def tolerances_of(error: Any, place: str, layout: str) -> tuple[str, ...]:
+def _tolerances_of(error: Any, place: str, layout: str) -> tuple[str, ...]:
     """`0.1`, "1e-1" or "1e-1,1e-2": one for all answers, or one for each."""
     texts = [] if error is None else str(error).strip().split(",")
     try:
@@ -174,7 +159,7 @@ def tolerances_of(error: Any, place: str, layout: str) -> tuple[str, ...]:
     return tuple(f"{margin:f}" for margin in margins)
 
 
-def id_of(row: Row, dataset: str, question: str) -> str:
+def _id_of(row: Row, dataset: str, question: str) -> str:
     extra = row.get("extra_info")
     found = [row[name] for name in ID if row.get(name) is not None]
     if isinstance(extra, dict) and extra.get("index") is not None:
@@ -184,23 +169,19 @@ def id_of(row: Row, dataset: str, question: str) -> str:
     return found[0] if isinstance(found[0], str) else f"{dataset}-{found[0]}"
 
 
-def hub_of(dataset: str, name: str | None, revision: str | None, split: str) -> Hub:
-    source = dataclasses.replace(HUBS[dataset], revision=revision)
-    if name is not None:
-        return Hub(name, split=source.split, revision=revision)
+def hub_of(dataset: str, options: DataOptions) -> Hub:
+    source = HUBS[dataset]
+    if options.hub is not None:
+        return dataclasses.replace(source, config=None)
     if dataset == "gsm8k":
-        return dataclasses.replace(source, split=OWN_SPLITS.get(split, split))
+        return dataclasses.replace(source, split=OWN_SPLITS[options.split])
     return source
 
 
-def files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
+def _files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
     """Which files of a folder are the data set's."""
     folder = Path(data) if data is not None else None
-    stems = {path.name.partition(".")[0] for path in folder.iterdir()} if is_folder(folder) else ()
-    if dataset in stems:
+    names = [path.name for path in folder.iterdir()] if folder and folder.is_dir() else []
+    if any(name.partition(".")[0] == dataset for name in names):
         return lambda path: path.name.partition(".")[0] == dataset
     return lambda path: path.name.startswith(dataset)
-
-
-def is_folder(path: Path | None) -> bool:
-    return path is not None and path.is_dir()

@@ -18,18 +18,13 @@ from typing import Any
 
 from sandbox.core import MIB, SandboxError
 from sandbox.installation import install_hint
-from vpd_envs.answers.extraction import Found
+from vpd_envs.answers.answer_tag import shortened
+from vpd_envs.answers.extraction import FinalAnswer, Found
 from vpd_envs.answers.thinking import PREFIX
-from vpd_envs.math.answer import (
-    FinalAnswer,
-    boxed_answer,
-    decided,
-    marked_answer,
-    tidy,
-    whole_answer,
-)
+from vpd_envs.data.files import DataOptions
+from vpd_envs.dataset_env import DatasetEnv
+from vpd_envs.math.answer import boxed_answer, decided, marked_answer, tidy, whole_answer
 from vpd_envs.math.data import HUBS, Gold, math_problems
-from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.workers.pool import WorkerError, WorkerMemory, Workers, WorkerTimeout, shared_workers
 
@@ -46,7 +41,7 @@ COMPARE_RESPONSE = "vpd_envs.math.comparison:compare_response"
 WARM_UP = "vpd_envs.math.comparison:warm_up"
 
 
-class Math(TextEnv):
+class Math(DatasetEnv):
     r"""`vpd/Math-v0`.
 
     dataset: one of `HUBS`.
@@ -58,8 +53,8 @@ class Math(TextEnv):
         has a train and a test split of its own; the repeated rows of DAPO-Math-17k are taken once.
 
     answer: where the final answer stands. "boxed": in the last `\boxed{}` after the thinking (see
-        `math_answer.boxed_answer`); "marker": after the last `answer_marker`, on the same line;
-        "last": wherever Math-Verify finds it in the response. The prompt asks for it accordingly.
+        `vpd_envs.math.answer.boxed_answer`); "marker": after the last `answer_marker`, on the same
+        line; "last": wherever Math-Verify finds it in the response. The prompt asks accordingly.
     answer_marker: of answer="marker".
     reveal: whether the feedback on a wrong answer tells the right one.
     time_limit_seconds, memory_limit_mb: of one comparison.
@@ -67,7 +62,7 @@ class Math(TextEnv):
         templates end them. Then a response without `</think>` is one that was cut off. The trainer
         and `vpd eval` see it for themselves and need no option (see `vpd_envs.answers.thinking`).
 
-    Answers are compared in a normal form (see `math_notation`, `math_words`), in which Unicode,
+    Answers are compared in a normal form (see `vpd_envs.math.notation`, `words`), in which Unicode,
     plain names (`pi`, `sqrt(2)`), thousands separators and number words (`5 million`) are LaTeX.
     They are equal if they are the same text, the same plain number, or equal for Math-Verify and
     SymPy, with these conventions:
@@ -96,19 +91,13 @@ class Math(TextEnv):
         data: str | Path | None = None,
         *,
         dataset: str = "math500",
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         answer: str = "boxed",
         answer_marker: str = "####",
         reveal: bool = False,
         time_limit_seconds: float = 5.0,
         memory_limit_mb: int = 512,
         thinking_prefilled: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
         if dataset not in HUBS:
             raise ValueError(f"dataset must be one of {', '.join(HUBS)}; got {dataset!r}.")
@@ -118,23 +107,17 @@ class Math(TextEnv):
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
-        check_math_verify()
-        self.reading = reading(answer, answer_marker)
+        _check_math_verify()
+        self.dataset = dataset
+        self.reading = _reading(answer, answer_marker)
         self.reveal = reveal
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_mb = memory_limit_mb
         self.thinking_prefilled = thinking_prefilled
-        problems = math_problems(
-            dataset,
-            data,
-            self.reading.prompt,
-            hub=hub,
-            revision=revision,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        return math_problems(self.dataset, options, self.reading.prompt)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():
@@ -148,14 +131,14 @@ class Math(TextEnv):
             judgment = self._judgment(problem.target, final.text)
         except WorkerTimeout:
             limit = f"within {self.time_limit_seconds:g} s"
-            return not_compared(Status.TIME_LIMIT, final.text, limit)
+            return _not_compared(Status.TIME_LIMIT, final.text, limit)
         except WorkerMemory:
             limit = f"with {self.memory_limit_mb:g} MB of memory"
-            return not_compared(Status.MEMORY_LIMIT, final.text, limit)
+            return _not_compared(Status.MEMORY_LIMIT, final.text, limit)
         if not judgment.extracted:
             return Verdict(0.0, Status.NO_ANSWER, self.reading.explained(Found.NONE))
         details = {"extracted": judgment.extracted, "method": judgment.method}
-        shown = clipped(judgment.extracted)
+        shown = shortened(judgment.extracted, LONGEST_SHOWN)
         if judgment.equal:
             return Verdict(1.0, Status.SOLVED, f"Correct\nThe answer {shown} is right.", details)
         if judgment.readable:
@@ -177,12 +160,12 @@ class Math(TextEnv):
 
     def _judgment(self, gold: Gold, text: str) -> Judgment:
         if self.reading.is_whole_response:
-            return judged_response(self._pool(COMPARE_RESPONSE), gold.text, text)
-        return judged(self._pool(COMPARE), gold, text)
+            return _compared_response(self._pool(COMPARE_RESPONSE), gold.text, text)
+        return _compared(self._pool(COMPARE), gold, text)
 
     def _pool(self, function: str) -> Workers:
         """Shared by all environments of this process, so that the environment can be pickled."""
-        return pool(function, self.time_limit_seconds, self.memory_limit_mb)
+        return _pool(function, self.time_limit_seconds, self.memory_limit_mb)
 
 
 def equal(gold: str, prediction: str, *, time_limit_seconds: float = 5.0) -> bool:
@@ -194,16 +177,16 @@ def equal(gold: str, prediction: str, *, time_limit_seconds: float = 5.0) -> boo
         SandboxError: the infrastructure failed.
         ValueError: Math-Verify is not installed.
     """
-    check_math_verify()
-    return judged(pool(COMPARE, time_limit_seconds), Gold(gold), prediction).equal
+    _check_math_verify()
+    return _compared(_pool(COMPARE, time_limit_seconds), Gold(gold), prediction).equal
 
 
 def response_equal(gold: str, response: str, *, time_limit_seconds: float = 5.0) -> bool:
     """Whether the final answer of a whole response, found by Math-Verify's own rules, equals the
     gold answer. No box is needed. Raises what `equal` raises."""
-    check_math_verify()
-    workers = pool(COMPARE_RESPONSE, time_limit_seconds)
-    return judged_response(workers, gold, response).equal
+    _check_math_verify()
+    workers = _pool(COMPARE_RESPONSE, time_limit_seconds)
+    return _compared_response(workers, gold, response).equal
 
 
 # Finding the answer -------------------------------------------------------------------------------
@@ -237,7 +220,7 @@ class Reading:
         return f"{title}\n{reason} {self.asked}"
 
 
-def reading(answer: str, marker: str) -> Reading:
+def _reading(answer: str, marker: str) -> Reading:
     """The reading of that name. Raises ValueError for an unknown one."""
     if answer == "boxed":
         asked = r"Put your final answer within \boxed{}."
@@ -260,7 +243,7 @@ def reading(answer: str, marker: str) -> Reading:
     raise ValueError(f"answer must be 'boxed', 'marker' or 'last', got {answer!r}.")
 
 
-# Judging ------------------------------------------------------------------------------------------
+# Comparing ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -271,8 +254,8 @@ class Judgment:
     method: str
 
 
-def judged(workers: Workers, gold: Gold, text: str) -> Judgment:
-    prediction = without_unit(text, gold.unit)
+def _compared(workers: Workers, gold: Gold, text: str) -> Judgment:
+    prediction = _without_unit(text, gold.unit)
     if len(prediction) > LONGEST_ANSWER:
         return Judgment(False, False, text, "text")
     if not gold.several:
@@ -280,16 +263,16 @@ def judged(workers: Workers, gold: Gold, text: str) -> Judgment:
         quick = decided(tidy(gold.text), tidy(prediction), tolerance)
         if quick is not None:
             return Judgment(quick.equal, True, text, quick.method)
-    result = called(workers, gold.text, prediction, gold.several, gold.tolerances)
+    result = _call_worker(workers, gold.text, prediction, gold.several, gold.tolerances)
     return Judgment(result["equal"], result["readable"], text, "math-verify")
 
 
-def judged_response(workers: Workers, gold: str, response: str) -> Judgment:
-    result = called(workers, gold, response)
+def _compared_response(workers: Workers, gold: str, response: str) -> Judgment:
+    result = _call_worker(workers, gold, response)
     return Judgment(result["equal"], result["readable"], result["extracted"], "math-verify")
 
 
-def called(workers: Workers, *arguments: Any) -> dict[str, Any]:
+def _call_worker(workers: Workers, *arguments: Any) -> dict[str, Any]:
     try:
         return workers.call(*arguments)
     except WorkerError as error:  # Math-Verify lets none out: nothing is known about the answer
@@ -298,7 +281,7 @@ def called(workers: Workers, *arguments: Any) -> dict[str, Any]:
         ) from error
 
 
-def pool(function: str, time_limit_seconds: float, memory_limit_mb: int = 512) -> Workers:
+def _pool(function: str, time_limit_seconds: float, memory_limit_mb: int = 512) -> Workers:
     return shared_workers(
         function,
         setup=WARM_UP,
@@ -307,7 +290,7 @@ def pool(function: str, time_limit_seconds: float, memory_limit_mb: int = 512) -
     )
 
 
-def without_unit(text: str, unit: str) -> str:
+def _without_unit(text: str, unit: str) -> str:
     """The answer without the problem's unit at its end, if it is written as the problem has it."""
     bare = re.sub(r"\\(?:text|mathrm)|[{}~$\s]", "", unit)
     for ending in (unit.strip(), unit.strip("$ "), bare):
@@ -316,24 +299,20 @@ def without_unit(text: str, unit: str) -> str:
     return text
 
 
-def check_math_verify() -> None:
+def _check_math_verify() -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise ValueError(
             f"Comparing mathematical answers needs the package Math-Verify: {install_hint('math')}"
         )
 
 
-def not_compared(status: Status, text: str, limit: str) -> Verdict:
+def _not_compared(status: Status, text: str, limit: str) -> Verdict:
+    shown = shortened(text, LONGEST_SHOWN)
     feedback = (
-        f"Answer too hard to compare\nYour final answer, {clipped(text)}, could not be compared "
+        f"Answer too hard to compare\nYour final answer, {shown}, could not be compared "
         f"{limit}. Write it in a simpler form."
     )
     return Verdict(0.0, status, feedback, {"extracted": text, "method": "math-verify"})
-
-
-def clipped(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 vector = Math.vector  # gymnasium's entry points cannot name a class attribute

@@ -47,9 +47,9 @@ class MiniArithmetic(TextEnv):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
-        train, test = sums(table_seed, digits)
+        train, test = _sums(table_seed, digits)
         super().__init__(
-            (problem_of(*summands) for summands in (train if split == "train" else test)),
+            (_problem_of(*summands) for summands in (train if split == "train" else test)),
             max_turns=max_turns,
             max_answer_length=64,
             render_mode=render_mode,
@@ -83,7 +83,7 @@ def marks(right: str, value: str) -> str:
     return "".join(reversed(found))
 
 
-def problem_of(first: int, second: int) -> Problem:
+def _problem_of(first: int, second: int) -> Problem:
     prompt = f"{first}+{second}"
     return Problem(
         id=prompt,
@@ -97,7 +97,7 @@ Sums = tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=8, typed=True)
-def sums(table_seed: int, digits: int) -> tuple[Sums, Sums]:
+def _sums(table_seed: int, digits: int) -> tuple[Sums, Sums]:
     """The summands of the train and test problems, drawn by SHA-256 of seed and position."""
     for name, value in (("table_seed", table_seed), ("digits", digits)):
         if isinstance(value, bool) or not isinstance(value, int):

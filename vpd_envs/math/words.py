@@ -1,7 +1,7 @@
 r"""What the words of a mathematical answer mean: number words, units, texts.
 
 `5 thousand` is 5000 and `5 squared` is 25, but `5 cm` is 5 with a unit. Answers that are words
-(`\text{east}`) are compared as texts. Works on normal forms (see `math_notation`); nothing here
+(`\text{east}`) are compared as texts. Works on normal forms (see `notation`); nothing here
 raises.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from functools import lru_cache
 
-from vpd_envs.math.notation import words
+from vpd_envs.math.commands import words
 
 # Number words -------------------------------------------------------------------------------------
 
@@ -78,14 +78,14 @@ def numbers_of_words(text: str) -> str:
     `2 \cdot \frac{1}{3}`."""
     if not HAS_NUMBER_WORD.search(text):
         return text
-    text = TEXT.sub(bare_number_words, text)
+    text = TEXT.sub(_bare_number_words, text)
     text = re.sub(rf"(?i)(?<![\\A-Za-z])(an?|one)[\s-]+(?={PART})", "1 ", text)
     text = re.sub(rf"(?i)\s+and\s+(?=(?:an? |one |\d+ )?{PART})", " + ", text)
     text = re.sub(r"(?i)\A\s*half(?![A-Za-z])(?: of)?", "1 half", text)
-    text = SCALED.sub(scaled, text)
-    text = RUN.sub(run_value, text)
-    text = SCALED.sub(scaled, text)
-    text = re.sub(rf"(?i)(?<=[\d}})])[\s-]+{PART}", part_of_one, text)
+    text = SCALED.sub(_scaled, text)
+    text = RUN.sub(_run_value, text)
+    text = SCALED.sub(_scaled, text)
+    text = re.sub(rf"(?i)(?<=[\d}})])[\s-]+{PART}", _part_of_one, text)
     for spoken, normal in OPERATIONS:
         behind_number = rf"(?i)(?<=[\d}})!%])\s*(?<![\\A-Za-z]){spoken}(?![A-Za-z])"
         behind_letter = rf"(?i)(?<![A-Za-z\\])([A-Za-z])\s+{spoken}(?![A-Za-z])"
@@ -96,7 +96,7 @@ def numbers_of_words(text: str) -> str:
     return re.sub(r"\\sqrt (\d+)", r"\\sqrt{\1}", text)
 
 
-def bare_number_words(match: re.Match[str]) -> str:
+def _bare_number_words(match: re.Match[str]) -> str:
     r"""A `\text{}` with a number word without its command around those words: the rest stays."""
     if not HAS_NUMBER_WORD.search(match[1]):
         return match[0]
@@ -105,19 +105,19 @@ def bare_number_words(match: re.Match[str]) -> str:
     for word in match[1].replace("-", " ").split():
         is_number = HAS_NUMBER_WORD.fullmatch(word) or word.lower() in BETWEEN_NUMBERS
         if is_number or not word.isalpha():
-            pieces += [text_of(rest), word] if rest else [word]
+            pieces += [_text_of(rest), word] if rest else [word]
             rest = []
         else:
             rest.append(word)
-    pieces += [text_of(rest)] if rest else []
+    pieces += [_text_of(rest)] if rest else []
     return f" {' '.join(pieces)} "
 
 
-def text_of(words: list[str]) -> str:
+def _text_of(words: list[str]) -> str:
     return rf"\text{{ {' '.join(words)}}}"
 
 
-def scaled(match: re.Match[str]) -> str:
+def _scaled(match: re.Match[str]) -> str:
     with localcontext(prec=MOST_DIGITS):
         value = Decimal(match[1])
         for word in match[2].lower().split():
@@ -125,7 +125,7 @@ def scaled(match: re.Match[str]) -> str:
         return f"{value.normalize():f}"
 
 
-def run_value(match: re.Match[str]) -> str:
+def _run_value(match: re.Match[str]) -> str:
     """The value of `two hundred and five`; of a scale behind other mathematics, the factor."""
     words = [word for word in re.split(r"[\s-]+", match[1].lower()) if word != "and"]
     total = current = 0
@@ -144,7 +144,7 @@ def run_value(match: re.Match[str]) -> str:
     return rf" \cdot {total + current}" if is_factor else str(total + current)
 
 
-def part_of_one(match: re.Match[str]) -> str:
+def _part_of_one(match: re.Match[str]) -> str:
     return rf" \cdot \frac{{1}}{{{PARTS[match[1].lower()]}}}"
 
 
@@ -208,14 +208,14 @@ def split_unit(text: str, letters: bool) -> tuple[str, str]:
     written = match["unit"]
     if re.match(r"\s*(?:/|\^|\\cdot|\{\})", written):
         return text, ""
-    unit = unit_of(written, letters)
+    unit = _unit_of(written, letters)
     if not unit:
         return text, ""
     return text[: match.start("unit")].rstrip(), unit
 
 
 @lru_cache(maxsize=4096)
-def unit_of(written: str, letters: bool) -> str:
+def _unit_of(written: str, letters: bool) -> str:
     """The unit in one spelling, such as "ft^2" or "km/h"; "" if the words are not one."""
     bare_words = re.findall(SPELLED, TEXT.sub("", written).replace("\\cdot", ""))
     if any(len(word) == 1 for word in bare_words) and not letters:
@@ -223,16 +223,16 @@ def unit_of(written: str, letters: bool) -> str:
     plain = TEXT.sub(r" \1 ", written).replace("\\cdot", " ")
     if re.search(r"[^A-Za-z\s/^{}().'\d-]|\\", plain) or re.search(r"(?<![\^{-])\d", plain):
         return ""
-    if any(len(word) < LONG_ENOUGH and not is_known(word) for word in re.findall(SPELLED, plain)):
+    if any(len(word) < LONG_ENOUGH and not _is_known(word) for word in re.findall(SPELLED, plain)):
         return ""
-    return product_of_units(TOKEN.finditer(plain))
+    return _product_of_units(TOKEN.finditer(plain))
 
 
-def is_known(word: str) -> bool:
-    return known_unit(word)[0] != "?" or word in POWERS or word in ARTICLES
+def _is_known(word: str) -> bool:
+    return _known_unit(word)[0] != "?" or word in POWERS or word in ARTICLES
 
 
-def product_of_units(tokens: Iterable[re.Match[str]]) -> str:
+def _product_of_units(tokens: Iterable[re.Match[str]]) -> str:
     powers: dict[str, int] = {}
     sign, prefix, last = 1, 1, ""
     for token in tokens:
@@ -251,7 +251,7 @@ def product_of_units(tokens: Iterable[re.Match[str]]) -> str:
             else:
                 prefix = POWERS[word.lower()]
         elif word not in ARTICLES:
-            last, _, under = known_unit(word).partition("/")
+            last, _, under = _known_unit(word).partition("/")
             powers[last] = powers.get(last, 0) + sign * prefix
             if under:
                 powers[under] = powers.get(under, 0) - sign
@@ -261,7 +261,7 @@ def product_of_units(tokens: Iterable[re.Match[str]]) -> str:
     return "*".join(f"{unit}^{power}" for unit, power in sorted(powers.items()) if power)
 
 
-def known_unit(word: str) -> str:
+def _known_unit(word: str) -> str:
     bare = word.replace(".", "")
     for spelling in (bare, bare.lower(), bare.lower().removesuffix("s"),
                      bare.lower().removesuffix("es")):  # fmt: skip

@@ -47,7 +47,7 @@ class MiniChoice(TextEnv):
         self.table = Table.make(table_seed)
         pairs = self.table.train_pairs if split == "train" else self.table.test_pairs
         super().__init__(
-            (problem_of(self.table, *pair) for pair in pairs),
+            (_problem_of(self.table, *pair) for pair in pairs),
             max_turns=max_turns,
             max_answer_length=64,
             render_mode=render_mode,
@@ -73,10 +73,10 @@ def feedback_for(right: str, chosen: str) -> str:
     return RIGHT if chosen == right else f"!{chosen}"
 
 
-def problem_of(table: Table, first: str, second: str) -> Problem:
+def _problem_of(table: Table, first: str, second: str) -> Problem:
     a, b = table.first[first], table.second[second]
     other_a, other_b = (
-        other_digit(digit, number(table.seed, "choice", slot, first, second))
+        _other_digit(digit, number(table.seed, "choice", slot, first, second))
         for slot, digit in (("first", a), ("second", b))
     )
     values = sorted(
@@ -92,7 +92,7 @@ def problem_of(table: Table, first: str, second: str) -> Problem:
     )
 
 
-def other_digit(digit: int, draw: int) -> int:
+def _other_digit(digit: int, draw: int) -> int:
     """One of the other digits from 1 to 9, by a number drawn at random."""
     return [other for other in range(1, 10) if other != digit][draw % 8]
 

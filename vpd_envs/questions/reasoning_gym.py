@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
+from sandbox import plugins
 from sandbox.core import SandboxError
 from sandbox.installation import install_hint
 from vpd_envs.answers.answer_tag import quoted, tagged_answer, unreadable
@@ -96,12 +96,12 @@ class ReasoningGym(TextEnv):
             raise ValueError(f"time_limit_seconds must be positive, got {time_limit_seconds!r}.")
         source = Source(
             name=dataset,
-            parameters=json_text(parameters or {}),
-            seed=seed_of(split, dataset_seed),
+            parameters=_json_text(parameters or {}),
+            seed=_seed_of(split, dataset_seed),
             size=size,
             time_limit_seconds=time_limit_seconds,
         )
-        category = checked_category(source)
+        category = _checked_category(source)
         self.source = source
         puzzles = (Puzzle(source, split, category, index) for index in range(size))
         super().__init__(puzzles, max_turns=max_turns, render_mode=render_mode)
@@ -140,10 +140,10 @@ class ReasoningGym(TextEnv):
         if "unreadable" in said:
             feedback = f"{yours} could not be read: {said['unreadable']}. {ASKED}"
             return Verdict(0.0, Status.FORMAT_ERROR, feedback, {"score": None})
-        return scored(said["score"], said["surrounded"], yours)
+        return _scored(said["score"], said["surrounded"], yours)
 
 
-def scored(score: float, surrounded: bool, yours: str) -> Verdict:
+def _scored(score: float, surrounded: bool, yours: str) -> Verdict:
     details = {"score": score}
     if score == 1.0:
         return Verdict(1.0, Status.SOLVED, "Correct: your answer scores 1 of 1.", details)
@@ -190,6 +190,8 @@ class Source:
 class Puzzle(Problem):
     """A problem that is made when its text is first needed: some take a quarter of a second."""
 
+    source: Source
+
     def __init__(self, source: Source, split: str, category: str, index: int) -> None:
         shown = {"dataset": source.name, "category": category, "index": index}
         for name, value in (
@@ -213,13 +215,13 @@ class Puzzle(Problem):
         return self.entry["answer"]
 
 
-def seed_of(split: str, dataset_seed: int) -> int:
+def _seed_of(split: str, dataset_seed: int) -> int:
     """Below 2**31: some datasets seed numpy with it, plus an index."""
     digest = hashlib.sha256(f"{split}/{dataset_seed}".encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
 
-def json_text(parameters: Mapping[str, Any]) -> str:
+def _json_text(parameters: Mapping[str, Any]) -> str:
     taken = {"seed": "dataset_seed", "size": "size"}.keys() & parameters.keys()
     if taken:
         raise ValueError(
@@ -231,7 +233,7 @@ def json_text(parameters: Mapping[str, Any]) -> str:
         raise ValueError(f"parameters must be JSON values, got {parameters!r:.100}.") from error
 
 
-def checked_category(source: Source) -> str:
+def _checked_category(source: Source) -> str:
     """The category of a dataset. Raises ValueError if there is none such."""
     try:
         from reasoning_gym import factory
@@ -243,19 +245,14 @@ def checked_category(source: Source) -> str:
         raise ValueError("composite mixes datasets: make an environment for each of them.")
     datasets = factory.DATASETS
     if source.name not in datasets:
-        close = difflib.get_close_matches(str(source.name), datasets, n=3)
-        hint = f"Close matches: {', '.join(close)}." if close else "leg_counting is one."
-        raise ValueError(
-            f"reasoning-gym has no dataset {source.name!r}. {hint} All {len(datasets)} are in "
-            "reasoning_gym.factory.DATASETS."
-        )
-    known = [field.name for field in dataclasses.fields(datasets[source.name][1])]
-    unknown = sorted(json.loads(source.parameters).keys() - set(known))
-    if unknown:
-        own = ", ".join(name for name in known if name not in ("seed", "size"))
-        raise ValueError(f"{source.name} has no parameter {unknown[0]!r}; it has {own}.")
+        raise ValueError(plugins.unknown("dataset of reasoning-gym:", str(source.name), datasets))
+    fields = [field.name for field in dataclasses.fields(datasets[source.name][1])]
+    known = [name for name in fields if name not in ("seed", "size")]
+    for name in json.loads(source.parameters):
+        if name not in known:
+            raise ValueError(plugins.unknown(f"parameter of {source.name}:", name, known))
     try:
-        return dataset_of(source.name, source.parameters, source.seed, source.size).category
+        return _dataset_of(source.name, source.parameters, source.seed, source.size).category
     except (AssertionError, TypeError, ValueError) as error:  # how configurations refuse a value
         raise ValueError(
             f"{source.name} does not take the parameters {source.parameters}: {error}"
@@ -276,17 +273,17 @@ def reply(request: str, key: list[Any], index: int, *arguments: Any) -> Any:
 
 
 def entry(key: tuple[Any, ...], index: int) -> dict[str, Any]:
-    puzzle = puzzle_of(key, index)
+    puzzle = _puzzle_of(key, index)
     return {"question": puzzle["question"], "answer": puzzle["answer"]}
 
 
 def score(key: tuple[Any, ...], index: int, answer: str) -> dict[str, Any]:
     """`score`, and whether the answer has the right one in it beside other text; or `unreadable`,
     why there is no score."""
-    dataset, puzzle = kept_dataset(*key), puzzle_of(key, index)
+    dataset, puzzle = _kept_dataset(*key), _puzzle_of(key, index)
     if key[0] in FORMULAS and not is_formula(answer):
         return {"unreadable": "a formula has only numbers, operators and elementary functions"}
-    with literals_only(dataset) if key[0] in LISTS else contextlib.nullcontext():
+    with _literals_only(dataset) if key[0] in LISTS else contextlib.nullcontext():
         try:
             value = float(dataset.score_answer(answer, puzzle))
         except MemoryError:
@@ -297,28 +294,28 @@ def score(key: tuple[Any, ...], index: int, answer: str) -> dict[str, Any]:
             return {"unreadable": f"the scorer failed on it with {type(error).__name__}"}
     if not 0 <= value <= 1:  # such as for an answer "nan"
         return {"unreadable": "the scorer gave it no score between 0 and 1"}
-    by_text = type(dataset).score_answer is basic_scorer()
+    by_text = type(dataset).score_answer is _basic_scorer()
     return {"score": value, "surrounded": by_text and 0 < value < 1}
 
 
 @lru_cache(maxsize=1024)
-def puzzle_of(key: tuple[Any, ...], index: int) -> dict[str, Any]:
-    return kept_dataset(*key)[index]
+def _puzzle_of(key: tuple[Any, ...], index: int) -> dict[str, Any]:
+    return _kept_dataset(*key)[index]
 
 
 @lru_cache(maxsize=8)
-def kept_dataset(*key: Any) -> Any:
-    return dataset_of(*key)
+def _kept_dataset(*key: Any) -> Any:
+    return _dataset_of(*key)
 
 
-def dataset_of(name: str, parameters: str, seed: int, size: int) -> Any:
+def _dataset_of(name: str, parameters: str, seed: int, size: int) -> Any:
     """The package's object."""
     from reasoning_gym import create_dataset
 
     return create_dataset(name, **json.loads(parameters), seed=seed, size=size)
 
 
-def basic_scorer() -> Callable[..., float]:
+def _basic_scorer() -> Callable[..., float]:
     """The scorer of datasets that have none of their own: it compares texts."""
     from reasoning_gym.dataset import ProceduralDataset
 
@@ -352,14 +349,14 @@ def is_formula(answer: str) -> bool:
 
 
 @contextlib.contextmanager
-def literals_only(dataset: Any):
+def _literals_only(dataset: Any):
     """In the module of a dataset, eval() reads literals and nothing else."""
     module = sys.modules[type(dataset).__module__]
-    module.eval = ast.literal_eval
+    vars(module)["eval"] = ast.literal_eval
     try:
         yield
     finally:
-        del module.eval
+        del vars(module)["eval"]
 
 
 vector = ReasoningGym.vector  # gymnasium's entry points cannot name a class attribute

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vpd_envs.answers.answer_tag import quoted, tagged_answer, unreadable
-from vpd_envs.data.files import Hub, Row, content_id, field, load_problems, text_field
-from vpd_envs.text_env import TextEnv
+from vpd_envs.data.files import DataOptions, Hub, Row, content_id, field, load_problems, text_field
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
-HUB = "hicai-zju/SciKnowEval"
+HUB = Hub("hicai-zju/SciKnowEval")
 DOMAINS = ("biology", "chemistry", "material", "physics")
 LETTERS = string.ascii_uppercase
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
@@ -47,7 +47,7 @@ letter of your option ({letters}) and nothing else between the answer tags, in t
 </answer>"""
 
 
-class SciKnowEval(TextEnv):
+class SciKnowEval(DatasetEnv):
     """`vpd/SciKnowEval-v0`.
 
     data: a file of either layout, or a folder of them, or a folder with a folder for each domain;
@@ -72,52 +72,45 @@ class SciKnowEval(TextEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         domain: str | None = None,
         level: str | None = "L3",
         reveal: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
         if domain is not None and domain not in DOMAINS:
             raise ValueError(f"domain must be None or one of {', '.join(DOMAINS)}, got {domain!r}.")
         if level is not None and level not in LEVELS:
             raise ValueError(f"level must be None or one of {', '.join(LEVELS)}, got {level!r}.")
+        self.domain = domain
+        self.level = level
         self.reveal = reveal
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
         seen: set[str] = set()
 
         def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, domain, level)
+            problem = _problem_of_row(row, place, self.domain, self.level)
             if problem is None or ("question" in row and problem.id in seen):
                 return None
             seen.add(problem.id)
             return problem
 
         problems: list[Problem] = []
-        for part in parts_of(data, domain):
-            left = None if max_problems is None else max_problems - len(problems)
+        most = options.max_problems
+        for part in _parts_of(options.data, self.domain):
+            left = None if most is None else most - len(problems)
             if left == 0:
                 break
-            problems += load_problems(
-                part,
-                Hub(hub or HUB, revision=revision),
-                problem_of,
-                split=split,
-                test_fraction=test_fraction,
-                max_problems=left,
-            )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+            of_part = dataclasses.replace(options, data=part, max_problems=left)
+            problems += load_problems(of_part, HUB, problem_of)
+        return problems
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         options = dict(zip(LETTERS, problem.metadata["options"], strict=False))
         details = {"chosen": None, "options": list(options)}
-        asked = (
-            f"Write one letter, {either(options)}, and nothing else between <answer> and </answer>."
-        )
+        letter = f"one letter, {_either(options)}, and nothing else"
+        asked = f"Write {letter} between <answer> and </answer>."
         tagged = tagged_answer(answer)
         verdict = unreadable(answer, tagged, asked)
         if verdict is not None:
@@ -127,26 +120,26 @@ class SciKnowEval(TextEnv):
             feedback += f"the options. {asked}"
             return Verdict(0.0, Status.FORMAT_ERROR, feedback, details)
         details["chosen"] = tagged.text
-        chosen = named(tagged.text, options)
+        chosen = _named(tagged.text, options)
         if tagged.text == problem.target:
             return Verdict(1.0, Status.SOLVED, f"Correct: {chosen}.", details)
         feedback = f"Wrong: you chose {chosen}, which is not the right option."
         if self.reveal:
-            feedback += f" The right option is {named(problem.target, options)}."
+            feedback += f" The right option is {_named(problem.target, options)}."
         return Verdict(0.0, Status.WRONG_ANSWER, feedback, details)
 
 
-def named(letter: str, options: Mapping[str, str]) -> str:
+def _named(letter: str, options: Mapping[str, str]) -> str:
     return f"{letter} ({quoted(options[letter], SHOWN_CHARACTERS)})"
 
 
-def either(letters: Mapping[str, str]) -> str:
+def _either(letters: Mapping[str, str]) -> str:
     """A, B, C or D."""
     *others, last = letters
     return f"{', '.join(others)} or {last}"
 
 
-def parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | None]:
+def _parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | None]:
     """The data itself, or the folders of the domains in it."""
     if data is None or not Path(data).is_dir():
         return [data]
@@ -158,17 +151,17 @@ def parts_of(data: str | Path | None, domain: str | None) -> list[str | Path | N
     return [*folders] or [data]
 
 
-def problem_of_row(row: Row, place: str, domain: str | None, level: str | None) -> Problem | None:
+def _problem_of_row(row: Row, place: str, domain: str | None, level: str | None) -> Problem | None:
     """None for a row of another domain, level or type."""
     own_domain = text_field(row, place, LAYOUT, "domain").lower()
     if domain is not None and own_domain != domain:
         return None
     if "question" in row:
-        return public_problem(row, place, own_domain, level)
-    return papers_problem(row, place, own_domain)
+        return _public_problem(row, place, own_domain, level)
+    return _papers_problem(row, place, own_domain)
 
 
-def papers_problem(row: Row, place: str, domain: str) -> Problem:
+def _papers_problem(row: Row, place: str, domain: str) -> Problem:
     prompt = text_field(row, place, LAYOUT, "prompt")
     options = options_in(prompt)
     if len(options) < 2:
@@ -180,13 +173,13 @@ def papers_problem(row: Row, place: str, domain: str) -> Problem:
     return Problem(
         id=content_id(domain, prompt) if idx is None else f"{domain}-{idx}",
         prompt=prompt,
-        target=answer_letter(row, place, "answer", options),
+        target=_answer_letter(row, place, "answer", options),
         metadata={"domain": domain, "options": tuple(options.values())},
-        system=row.get("system") or system_prompt(options),
+        system=row.get("system") or _system_prompt(options),
     )
 
 
-def public_problem(row: Row, place: str, domain: str, level: str | None) -> Problem | None:
+def _public_problem(row: Row, place: str, domain: str, level: str | None) -> Problem | None:
     """None for other levels and types, and where labels and texts of the options do not pair, as
     happens in the data."""
     details = field(row, place, LAYOUT, "details")
@@ -199,7 +192,7 @@ def public_problem(row: Row, place: str, domain: str, level: str | None) -> Prob
         return None
     if not str(row.get("type")).startswith("mcq"):
         return None
-    options = paired_options(row, place)
+    options = _paired_options(row, place)
     if options is None:
         return None
     question = text_field(row, place, LAYOUT, "question")
@@ -208,14 +201,14 @@ def public_problem(row: Row, place: str, domain: str, level: str | None) -> Prob
     return Problem(
         id=content_id(domain, question, lines),
         prompt=f"{question}\n\n{lines}\n{REASON}",
-        target=answer_letter(row, place, "answerKey", options),
+        target=_answer_letter(row, place, "answerKey", options),
         metadata={"domain": domain, "options": tuple(options.values())}
         | {name: details[name] for name in shown if details.get(name)},
-        system=system_prompt(options),
+        system=_system_prompt(options),
     )
 
 
-def paired_options(row: Row, place: str) -> dict[str, str] | None:
+def _paired_options(row: Row, place: str) -> dict[str, str] | None:
     """Letter -> text; None if labels and texts do not pair, or the labels are not A, B, ..."""
     choices = field(row, place, LAYOUT, "choices")
     if not isinstance(choices, Mapping):
@@ -229,7 +222,7 @@ def paired_options(row: Row, place: str) -> dict[str, str] | None:
     return dict(zip(labels, map(str, texts), strict=True))
 
 
-def answer_letter(row: Row, place: str, name: str, options: Mapping[str, str]) -> str:
+def _answer_letter(row: Row, place: str, name: str, options: Mapping[str, str]) -> str:
     letter = text_field(row, place, LAYOUT, name).strip()
     if letter not in options:
         raise ValueError(
@@ -253,8 +246,8 @@ def options_in(prompt: str) -> dict[str, str]:
     return {letter: "\n".join(text).strip() for letter, text in options.items()}
 
 
-def system_prompt(options: Mapping[str, Any]) -> str:
-    return SYSTEM.format(letters=either(options), first=next(iter(options)))
+def _system_prompt(options: Mapping[str, Any]) -> str:
+    return SYSTEM.format(letters=_either(options), first=next(iter(options)))
 
 
 vector = SciKnowEval.vector  # gymnasium's entry points cannot name a class attribute

@@ -19,11 +19,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sandbox.comparison import same_value
-from vpd_envs.answers.answer_tag import cut, quoted
+from vpd_envs.answers.answer_tag import quoted, shortened
 from vpd_envs.answers.extraction import without_thinking
 from vpd_envs.answers.sanitize import sanitize
-from vpd_envs.data.files import Hub, Row, content_id, field, load_problems, parsed, text_field
-from vpd_envs.text_env import TextEnv
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    Row,
+    content_id,
+    field,
+    load_problems,
+    parsed,
+    text_field,
+)
+from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
 LAYOUT = 'a row with a prompt and an answer, [{"Action": ..., "Action_Input": ...}, ...]'
@@ -48,7 +57,7 @@ class Call:
         return f"Action: {self.name}\nAction Input: {arguments}"
 
 
-class ToolUse(TextEnv):
+class ToolUse(DatasetEnv):
     """`vpd/ToolUse-v0`.
 
     data: a file or folder of that layout. No data set of the hub has it under a known name, so
@@ -73,30 +82,19 @@ class ToolUse(TextEnv):
         self,
         data: str | Path | None = None,
         *,
-        hub: str | None = None,
-        revision: str | None = None,
-        split: str = "all",
-        test_fraction: float = 0.2,
-        max_problems: int | None = None,
         reveal: bool = False,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        if data is None and hub is None:
+        self.reveal = reveal
+        super().__init__(data, **options)
+
+    def load(self, options: DataOptions) -> list[Problem]:
+        if options.data is None and options.hub is None:
             raise ValueError(
                 "vpd/ToolUse-v0 has no data set of its own on the hub. Name a file or folder with "
                 f"data=, or a data set with hub=; expected is {LAYOUT}."
             )
-        self.reveal = reveal
-        problems = load_problems(
-            data,
-            Hub(hub or "", revision=revision),
-            problem_of,
-            split=split,
-            test_fraction=test_fraction,
-            max_problems=max_problems,
-        )
-        super().__init__(problems, max_turns=max_turns, render_mode=render_mode)
+        return load_problems(options, Hub(""), _problem_of)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         try:
@@ -126,21 +124,21 @@ def differences(
     calls: Sequence[Call], wanted: Sequence[Call], tools: Sequence[str]
 ) -> dict[int, str]:
     """What is wrong, by the number of the call, in order. Empty if all is right."""
-    wanted = list(without_omitted(wanted, calls))
+    wanted = list(_without_omitted(wanted, calls))
     found: dict[int, str] = {}
     for number, (call, want) in enumerate(zip(calls, wanted, strict=False), start=1):
-        what = difference(call, want, tools)
+        what = _difference(call, want, tools)
         if what:
-            found[number] = f"{place_of(number, call.name)}: {what}."
+            found[number] = f"{_place_of(number, call.name)}: {what}."
     for number in range(len(wanted) + 1, len(calls) + 1):
-        place = place_of(number, calls[number - 1].name)
+        place = _place_of(number, calls[number - 1].name)
         found[number] = f"{place}: this is one call too many."
     if len(calls) < len(wanted):
         found[len(calls) + 1] = f"Too few calls: another one is needed after call {len(calls)}."
     return found
 
 
-def without_omitted(wanted: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
+def _without_omitted(wanted: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
     """The wanted calls without the optional ones in whose place is no call of their tool."""
     place = 0
     for want in wanted:
@@ -150,14 +148,14 @@ def without_omitted(wanted: Sequence[Call], calls: Sequence[Call]) -> Iterator[C
             place += 1
 
 
-def difference(call: Call, want: Call, tools: Sequence[str]) -> str:
+def _difference(call: Call, want: Call, tools: Sequence[str]) -> str:
     """What is wrong with one call; empty if nothing."""
     if call.name != want.name:
         if tools and call.name not in tools:
             return f"there is no such tool; there is {', '.join(tools)}"
         return "this is not the tool to call here"
     wrong = [
-        f"argument {quoted(name, SHOWN_CHARACTERS)} has a wrong value: you gave {shown(value)}"
+        f"argument {quoted(name, SHOWN_CHARACTERS)} has a wrong value: you gave {_shown(value)}"
         for name, value in call.arguments.items()
         if name in want.arguments and not same_value(value, want.arguments[name])
     ]
@@ -177,11 +175,11 @@ def difference(call: Call, want: Call, tools: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def place_of(number: int, name: str) -> str:
-    return f"Call {number} ({cut(name, SHOWN_CHARACTERS)})"
+def _place_of(number: int, name: str) -> str:
+    return f"Call {number} ({shortened(name, SHOWN_CHARACTERS)})"
 
 
-def shown(value: Any) -> str:
+def _shown(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except RecursionError:
@@ -222,10 +220,10 @@ def calls_in(answer: str) -> list[Call]:
         raise Unreadable("Your answer is empty.", Status.EMPTY_ANSWER)
     calls: list[Call] = []
     name: str | None = None  # of the call whose input is to come
-    for label, content in labeled(text):
+    for label, content in _labeled(text):
         if label == "action":
             if name is not None:
-                missing_input(len(calls) + 1, name)
+                _missing_input(len(calls) + 1, name)
             lines = content.strip().split("\n")
             name = lines[0].strip("`*\"' \t\r")
             if not name:
@@ -235,23 +233,23 @@ def calls_in(answer: str) -> list[Call]:
                 raise Unreadable(
                     f"Call {len(calls) + 1}: there is an Action Input without an Action before it."
                 )
-            calls.append(Call(name, json_object(content, place_of(len(calls) + 1, name))))
+            calls.append(Call(name, _json_object(content, _place_of(len(calls) + 1, name))))
             name = None
     if name is not None:
-        missing_input(len(calls) + 1, name)
+        _missing_input(len(calls) + 1, name)
     if not calls:
         raise Unreadable("There is no Action in your answer.", Status.NO_ANSWER)
     return calls
 
 
-def missing_input(number: int, name: str) -> NoReturn:
+def _missing_input(number: int, name: str) -> NoReturn:
     raise Unreadable(
-        f"{place_of(number, name)}: there is no Action Input after the Action; it is {{}} where "
+        f"{_place_of(number, name)}: there is no Action Input after the Action; it is {{}} where "
         "there are no arguments."
     )
 
 
-def labeled(text: str) -> Iterator[tuple[str, str]]:
+def _labeled(text: str) -> Iterator[tuple[str, str]]:
     """The lower-case labels, each with the text up to the next one."""
     labels = list(LABEL.finditer(text))
     ends = [*(label.start() for label in labels[1:]), len(text)]
@@ -259,7 +257,7 @@ def labeled(text: str) -> Iterator[tuple[str, str]]:
         yield label[1].lower(), text[label.end() : end]
 
 
-def json_object(text: str, call: str) -> dict[str, Any]:
+def _json_object(text: str, call: str) -> dict[str, Any]:
     """The JSON object that the text starts with; after it, the line must end."""
     text = text.strip()
     fence = FENCE.match(text)
@@ -287,11 +285,11 @@ def json_object(text: str, call: str) -> dict[str, Any]:
     return value
 
 
-def no_constant(name: str) -> NoReturn:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-DECODER = json.JSONDecoder(parse_constant=no_constant)
+DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -300,7 +298,7 @@ DECODER = json.JSONDecoder(parse_constant=no_constant)
 TOOL = re.compile(r"^([^\s:]+): .*\nParameters: ", re.MULTILINE)  # how a prompt documents one
 
 
-def problem_of(row: Row, place: str) -> Problem:
+def _problem_of(row: Row, place: str) -> Problem:
     prompt = text_field(row, place, LAYOUT, "prompt")
     answer = field(row, place, LAYOUT, "answer")
     listed = parsed(answer, "the answer", place) if isinstance(answer, str) else answer
@@ -310,13 +308,13 @@ def problem_of(row: Row, place: str) -> Problem:
     return Problem(
         id=content_id("tooluse", prompt) if idx is None else f"tooluse-{idx}",
         prompt=prompt,
-        target=tuple(wanted_call(each, place) for each in listed),
+        target=tuple(_wanted_call(each, place) for each in listed),
         metadata={"tools": tuple(TOOL.findall(prompt))},
         system=row.get("system") or None,
     )
 
 
-def wanted_call(call: Any, place: str) -> Call:
+def _wanted_call(call: Any, place: str) -> Call:
     name = call.get("Action") if isinstance(call, dict) else None
     arguments = call.get("Action_Input") if isinstance(call, dict) else None
     if isinstance(arguments, str):

@@ -22,24 +22,22 @@ own call, and later ones of that process, return. Programs belong into the `sand
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
 from sandbox.core import MIB, SandboxError
+from sandbox.killable import KillablePool, check_counts
+from sandbox.link import START_SECONDS, ProcessLink, receive_exactly
 
 PROGRAM = Path(__file__).with_name("worker.py")
-START_SECONDS = 60.0  # a worker that is not ready by then has failed
 STOP_SECONDS = 30.0  # the kernel may take a while for a killed process with much memory
 LARGEST_REPLY_BYTES = 64 * MIB
 
@@ -68,7 +66,7 @@ class WorkerDied(SandboxError):
     """Two fresh processes ended during the same call, or one could not start. No verdict."""
 
 
-class Workers:
+class Workers(KillablePool["Worker"]):
     """Up to `size` processes that call one function, started when they are first needed.
 
     function: "module:name" of a function whose arguments and value are JSON values. It is found on
@@ -101,10 +99,7 @@ class Workers:
         for name in (function, setup):
             if name is not None and (not isinstance(name, str) or name.count(":") != 1):
                 raise ValueError(f"Name a function as 'package.module:name', got {name!r}.")
-        whole = {"size": size, "memory_bytes": memory_bytes, "calls_per_worker": calls_per_worker}
-        for what, number in whole.items():
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{what} must be a positive integer, got {number!r}.")
+        check_counts(size=size, memory_bytes=memory_bytes, calls_per_worker=calls_per_worker)
         if not 0 < timeout_seconds < threading.TIMEOUT_MAX:
             raise ValueError(f"timeout_seconds must be a positive number, got {timeout_seconds!r}.")
         self.function = function
@@ -116,15 +111,11 @@ class Workers:
             "memory_bytes": memory_bytes,
             "calls": calls_per_worker,
         }
-        self._begin()
-        _pools.add(self)
+        closed = f"The workers of {function} are closed. Make new ones."
+        super().__init__(size, if_closed=closed, in_turn=False)
 
-    def _begin(self) -> None:
-        self._is_free = threading.Condition()
-        self._closed = False
-        self._live: set[Worker] = set()
-        self._rested: list[Worker] = []  # the last one used is taken first: its caches are warm
-        self._not_started = self.size
+    def start_member(self) -> Worker:
+        return Worker(self._settings)
 
     def call(self, *arguments: Any) -> Any:
         """The function's value.
@@ -135,18 +126,17 @@ class Workers:
             ValueError: the arguments are no JSON values, or the function cannot be imported.
         """
         request = frame(arguments)
-        worker = self._take()
         died: WorkerEnded | None = None
-        try:
+        with self.lend() as loan:
             while True:
-                self._check_open()
-                worker = worker or self._started()
+                self.check_open()
+                worker = loan.get()
                 fresh = worker.calls == 0
                 try:
                     reply = worker.call(request, self.timeout_seconds)
                 except WorkerEnded as ended:
-                    worker = self._discard(worker)
-                    self._check_open()
+                    loan.discard()
+                    self.check_open()
                     if died is not None:
                         raise WorkerDied(
                             f"Expected a value of {self.function}, but two worker processes ended "
@@ -154,8 +144,8 @@ class Workers:
                         ) from ended
                     died = ended
                     continue
-                if reply.get("worn") or "memory" in reply:
-                    worker = self._discard(worker)
+                if reply.get("retire") or "memory" in reply:
+                    loan.discard()
                 if "memory" not in reply:
                     break
                 if fresh:
@@ -163,74 +153,9 @@ class Workers:
                         f"{self.function} needed more than {self._settings['memory_bytes'] >> 20} "
                         "MB of memory."
                     )
-        except BaseException:  # also Ctrl-C: the worker may be in the middle of the call
-            worker = self._discard(worker)
-            raise
-        finally:
-            self._give_back(worker)
         if "error" in reply:
             raise WorkerError(*reply["error"])
         return reply["value"]
-
-    def close(self) -> None:
-        """Kill all processes. Idempotent; calls that are under way raise SandboxError."""
-        with self._is_free:
-            self._closed = True
-            workers = list(self._live)
-        for worker in workers:
-            self._discard(worker)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxError(f"The workers of {self.function} are closed. Make new ones.")
-
-    def _take(self) -> Worker | None:
-        """A free process; None stands for one that is to be started."""
-        with self._is_free:
-            while not self._rested and not self._not_started:
-                self._is_free.wait()
-            if self._rested:
-                return self._rested.pop()
-            self._not_started -= 1
-            return None
-
-    def _give_back(self, worker: Worker | None) -> None:
-        with self._is_free:
-            if worker is None:
-                self._not_started += 1
-            else:
-                self._rested.append(worker)
-            self._is_free.notify()
-
-    def _started(self) -> Worker:
-        worker = Worker(self._settings)
-        with self._is_free:
-            if not self._closed:
-                self._live.add(worker)
-                return worker
-        worker.kill()
-        raise SandboxError(f"The workers of {self.function} were closed.")
-
-    def _discard(self, worker: Worker | None) -> None:
-        if worker is not None:
-            worker.kill()
-            with self._is_free:
-                self._live.discard(worker)
-
-    def _begin_again_in_forked_child(self) -> None:
-        for worker in self._live:
-            worker.forget()
-        self._begin()
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def shared_workers(function: str, **options: Any) -> Workers:
@@ -248,29 +173,20 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """One process, on the other end of a socket pair."""
+    """One process that answers calls."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.calls = 0
-        self._lock = threading.Lock()
-        self._killed = False
-        self._socket, theirs = socket.socketpair()
         try:
             # By its path: the package's own imports are not needed. -P: our folder has a math.py.
-            self._process = subprocess.Popen(
+            self._link = ProcessLink(
                 [sys.executable, "-P", str(PROGRAM), json.dumps(settings)],
-                stdin=theirs,
+                environment(),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment(),
-                cwd="/",
-                start_new_session=True,
+                before_kill=self._kill_session,
             )
         except OSError as error:
-            self._socket.close()
             raise WorkerDied(f"A worker process could not start: {error}.") from error
-        finally:
-            theirs.close()
         try:
             reply = self._reply(time.monotonic() + START_SECONDS)
             if "failed" in reply:
@@ -278,20 +194,25 @@ class Worker:
                     f"{settings['function']} could not be made ready in a worker process. "
                     f"It said:\n{reply['failed']}"
                 )
-            self._process.stderr.close()
         except (WorkerEnded, OSError) as error:
-            words = self._last_words()
-            raise WorkerDied(f"A worker process did not start ({error}). {words}") from error
+            said = self._link.stderr_tail()[-2000:].strip()
+            self.kill()
+            raise WorkerDied(f"A worker process did not start ({error}). {said}") from error
         except BaseException:
             self.kill()
             raise
 
     def call(self, request: bytes, seconds: float) -> dict[str, Any]:
+        """The reply to a framed request.
+
+        Raises:
+            WorkerTimeout: it takes longer than `seconds`.
+            WorkerEnded: see there.
+        """
         self.calls += 1
         deadline = time.monotonic() + seconds
         try:
-            self._socket.settimeout(seconds)
-            self._socket.sendall(request)
+            self._link.send(request, deadline)
             return self._reply(deadline)
         except TimeoutError:
             raise WorkerTimeout(f"No value within {seconds:g} s.") from None
@@ -299,66 +220,35 @@ class Worker:
             raise WorkerEnded(f"the channel broke: {error}") from error
 
     def _reply(self, deadline: float) -> dict[str, Any]:
-        size = int.from_bytes(self._receive(4, deadline), "big")
-        if size > LARGEST_REPLY_BYTES:
-            raise WorkerEnded(f"it announced {size} bytes")
         try:
-            reply = json.loads(self._receive(size, deadline))
+            size = int.from_bytes(receive_exactly(self._link, 4, deadline), "big")
+            if size > LARGEST_REPLY_BYTES:
+                raise WorkerEnded(f"it announced {size} bytes")
+            reply = json.loads(receive_exactly(self._link, size, deadline))
+        except EOFError:
+            raise WorkerEnded(self._end()) from None
         except ValueError as error:
             raise WorkerEnded("it sent something that is no JSON") from error
         if not isinstance(reply, dict) or not reply.keys() & REPLIES:
             raise WorkerEnded(f"it sent {reply!r:.60}")
         return reply
 
-    def _receive(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("it did not answer in time")
-            self._socket.settimeout(left)
-            part = self._socket.recv(min(size - len(data), 1 << 20))
-            if not part:
-                raise WorkerEnded(self._end())
-            data += part
-        return bytes(data)
-
     def _end(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(STOP_SECONDS)
+            code = self._link.process.wait(STOP_SECONDS)
             return f"signal {-code}" if code < 0 else f"exit code {code}"
         return "it hung up"
 
-    def _last_words(self) -> str:
-        """What it wrote to standard error before it was ready. Kills it."""
-        os.set_blocking(self._process.stderr.fileno(), False)
-        words = self._process.stderr.read() or b""
-        self.kill()
-        return words.decode("utf-8", "replace")[-2000:].strip()
+    def _kill_session(self, leader: int) -> None:
+        if self._link.process.poll() is None:  # else the number may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(leader, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process and wait for its end. Idempotent."""
-        with self._lock:
-            if self._killed:
-                return
-            self._killed = True
-            if self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_SECONDS)
-            with contextlib.suppress(OSError):  # wakes a thread that waits for a reply
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._close()
+        self._link.kill()
 
-    def forget(self) -> None:
-        """In a forked child: close our copies of the ends. The process is the parent's."""
-        self._process.returncode = 0  # else it would be waited for, and missed with a warning
-        self._close()
-
-    def _close(self) -> None:
-        self._socket.close()
-        self._process.stderr.close()
+    def detach(self) -> None:
+        self._link.detach()
 
 
 REPLIES = {"ready", "failed", "value", "error", "memory"}
@@ -388,22 +278,13 @@ def environment() -> dict[str, str]:
     }
 
 
-_pools: weakref.WeakSet[Workers] = weakref.WeakSet()
 _shared: dict[tuple[Any, ...], Workers] = {}
 _lock = threading.Lock()
 
 
-@atexit.register
-def _close_all() -> None:
-    for workers in list(_pools):
-        workers.close()
-
-
-def _after_fork_in_child() -> None:
+def _unlock_after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    for workers in list(_pools):
-        workers._begin_again_in_forked_child()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -2,13 +2,12 @@
 
 Frames on the control channel, both ways: 4 bytes big-endian length, and that many bytes of JSON.
 The host sends the arguments of a call as a list. Back comes {"ready": true} or {"failed": TEXT}
-once, and for every call {"value": ...}, {"error": [CLASS NAME, TEXT]} or {"memory": true}; "worn"
+once, and for every call {"value": ...}, {"error": [CLASS NAME, TEXT]} or {"memory": true}; "retire"
 beside it says whether this process should be replaced.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
 import importlib
@@ -23,9 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox import seccomp
-
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 4, 22, 38
-SECCOMP_MODE_FILTER = 2
+from sandbox.runner import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, add_filter, prctl
 
 # What a judge has no use for, besides what `seccomp.DENIED` has. name: (x86_64, aarch64); None
 # where the machine has no such call.
@@ -112,17 +109,17 @@ def main() -> None:
 
 
 def serve(channel: Channel, function: Callable[..., Any], settings: dict[str, Any]) -> None:
-    """Answer calls until the host hangs up or this process is worn."""
+    """Answer calls until the host hangs up or this process should be replaced."""
     most_resident = resident_bytes() + settings["memory_bytes"] // 2
-    worn = False
+    retire = False
     calls = 0
-    while not worn:
+    while not retire:
         arguments = channel.receive()
         with channel.hangup_ends_us:
             reply = replied(function, arguments)
         calls += 1
-        worn = calls >= settings["calls"] or resident_bytes() > most_resident
-        channel.send(reply | {"worn": worn})
+        retire = calls >= settings["calls"] or resident_bytes() > most_resident
+        channel.send(reply | {"retire": retire})
 
 
 def replied(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
@@ -206,13 +203,12 @@ def confine(memory_bytes: int) -> None:
     limit(resource.RLIMIT_AS, address_bytes() + memory_bytes)
     for which in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
         limit(which, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    prctl(libc, PR_SET_DUMPABLE, 0)
-    prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
     machine = os.uname().machine
     if machine in seccomp.MACHINES:
         for program in (bytes.fromhex(seccomp.programs()[machine]), own_filter(machine)):
-            install(libc, program)
+            add_filter(program)
 
 
 def limit(which: int, most: int) -> None:
@@ -241,21 +237,6 @@ def own_filter(machine: str) -> bytes:
             ]
     steps.append(allowed)
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
-
-
-class SockFprog(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
-def install(libc: ctypes.CDLL, program: bytes) -> None:
-    memory = ctypes.create_string_buffer(program, len(program))
-    pointed = SockFprog(len(program) // 8, ctypes.addressof(memory))
-    prctl(libc, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(pointed))
-
-
-def prctl(libc: ctypes.CDLL, option: int, value: int, more: int = 0) -> None:
-    if libc.prctl(option, *(ctypes.c_ulong(number) for number in (value, more, 0, 0))) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
 
 def address_bytes() -> int:

@@ -14,14 +14,16 @@ import tyro
 from agent.helpers import small_policy
 from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli.compare import CompareOptions
-from vpd_agent.cli.config_file import differences, read, saved, with_defaults
+from vpd_agent.cli.config_file import read, with_defaults
 from vpd_agent.cli.doctor import DoctorOptions
 from vpd_agent.cli.evaluate import EvalOptions
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.cli.main import main
-from vpd_agent.cli.train_flags import TrainOptions, flag_groups
+from vpd_agent.cli.train_flags import flag_groups
 from vpd_agent.cli.warmup import WarmupOptions
-from vpd_agent.model.teacher import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.runs.record import differences, saved
+from vpd_agent.train.options import TrainOptions
 from vpd_agent.train.presets import PRESETS
 
 CHOICE = ("--env", "vpd/MiniChoice-v0")
@@ -280,13 +282,16 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
     [
         ("lerning_rate: 1", "line 1: unknown key 'lerning_rate'. Did you mean 'learning_rate'?"),
         ("learning_rate: fast", "line 1: learning_rate must be a number, got 'fast'."),
+        ("setting: tiny", "line 1: 'setting' is now called 'preset'."),
+        ("distil-on: failed", "line 1: 'distil_on' is now called 'distill_on'."),
+        ("normaliser: token", "line 1: 'normaliser' is now called 'normalizer'."),
         ("resume: true", "unknown key 'resume'. It belongs on the command line."),
         ("algorithm: sdpo", "this is a configuration of 'sdpo', not of 'vpd'"),
         ("preset: lapto", "Did you mean 'laptop'?"),
         ("engine: vlm", "Did you mean 'vllm'?"),
         ("trackers: [tensorbord]", "Did you mean 'tensorboard'?"),
         ("steps: -1", "steps must be at least 0, got -1"),
-        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0'?"),
+        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0'"),
         ("", "got nothing"),
         ("- steps", "got ['steps']"),
     ],
@@ -310,6 +315,50 @@ def test_an_absent_file_and_an_unknown_flag_are_explained(tmp_path, capsys):
     assert run(*common, "--lerning-rate", 1) == 2
     assert "Perhaps you meant: --learning-rate" in said(capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--setting", "--preset"),
+        ("--setting=tiny", "--preset"),
+        ("--distil-on", "--distill-on"),
+        ("--distil_on", "--distill-on"),
+        ("--normaliser", "--normalizer"),
+    ],
+)
+def test_a_flag_that_was_renamed_is_refused_with_its_new_name(tmp_path, capsys, old, new):
+    out = ("--out", tmp_path / "out")
+    assert run("train", "vpd", *CHOICE, "--model", "tiny", old, "tiny", *out) == 2
+    assert f"{old.split('=')[0].replace('_', '-')} is now called {new}." in said(capsys)
+    assert run("compare", *CHOICE, "--model", "tiny", *out, "--", old, "tiny") == 2
+    assert f"is now called {new}." in said(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "age"), [(None, "an earlier"), (1, "an earlier"), (99, "a later")]
+)
+def test_a_run_of_another_format_is_not_resumed(tmp_path, capsys, number, age):
+    """A folder from before the format was numbered is one of an earlier version."""
+    config = {"options": {"env": "vpd/MiniChoice-v0", "model": "tiny", "setting": "tiny"}}
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | ({"format": number} if number else {}))
+    )
+    assert run("train", "vpd", "--resume", "--out", tmp_path) == 2
+    message = said(capsys)
+    assert f"The run in {tmp_path} was made by {age} version" in message
+    assert "Start a new run, or go on with that version." in message
+
+
+def test_a_flag_may_put_right_what_a_file_leaves_invalid(tmp_path):
+    """A class checks its values when all are known, not those of the file by themselves."""
+    (tmp_path / "c.yaml").write_text("sampled_token: true\nalpha: 0.5\n")
+    groups = with_defaults(run_flags("sdpo", "tiny"), read(tmp_path / "c.yaml"))
+    needed = ["--env", "e", "--model", "m", "--out", "o"]
+    assert parse("test", [*needed, "--alpha", "1"], **groups).algorithm.sampled_token
+    with pytest.raises(ValueError, match="alpha must be 1 with sampled_token"):
+        parse("test", needed, **groups)
 
 
 def test_resuming_needs_no_flags_and_says_what_differs(tmp_path, model, capsys):

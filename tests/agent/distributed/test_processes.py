@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -110,7 +109,7 @@ def learned(algorithm, processes: Processes, shard: bool = False, lora: bool = F
     gradients, metrics = {}, {}
     for loss in algorithm.losses(Step(0, 4)):
         trainer.state, metrics[loss.name] = trainer.updater.gradient(
-            loss, partial(trainer.micro_batches, batch), trainer.state
+            loss, trainer.micro_batches(batch), trainer.state
         )
         gradients[loss.name] = [whole(p.grad) for p in trainer.policy.parameters()]
     trainer.state = {}
@@ -265,7 +264,7 @@ def test_float32_gradients_are_summed_not_averaged(tmp_path):
         if processes.size > 1:
             shard_all(trainer)
         loss = GRPO().losses(Step(0, 4))[0]
-        trainer.updater.gradient(loss, partial(trainer.micro_batches, batch), {})
+        trainer.updater.gradient(loss, trainer.micro_batches(batch), {})
         return [whole(p.grad) for p in policy.parameters()]
 
     for mine in in_processes(2, tmp_path, gradients):
@@ -392,7 +391,7 @@ def test_layers_computed_again_give_a_sharded_model_the_same_gradient(tmp_path):
         if processes.size > 1:
             shard_all(trainer)
         loss = SDPO().losses(Step(0, 4))[0]
-        trainer.updater.gradient(loss, partial(trainer.micro_batches, batch), {})
+        trainer.updater.gradient(loss, trainer.micro_batches(batch), {})
         return [whole(p.grad) for p in policy.parameters()]
 
     for mine in in_processes(2, tmp_path, gradients):
@@ -413,7 +412,7 @@ def test_a_gradient_that_is_not_finite_in_one_process_stops_all_of_them(tmp_path
         before = [whole(p.detach()) for p in trainer.policy.parameters()]
         loss = GRPO().losses(Step(0, 4))[0]
         with pytest.raises(NonFiniteGradient):
-            trainer.updater.update(loss, partial(trainer.micro_batches, batch), {}, 0)
+            trainer.updater.update(loss, trainer.micro_batches(batch), {}, 0)
         after = [whole(p.detach()) for p in trainer.policy.parameters()]
         return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 

@@ -10,6 +10,7 @@ import torch
 
 from agent.helpers import float64_policy, small_policy
 from vpd_agent.data.padding import pad_left, pad_right
+from vpd_agent.engines import sampling_from
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.tiny.model import tiny_policy
 
@@ -146,6 +147,46 @@ def test_an_optimizer_step_is_seen_by_the_next_call():
     assert logp[before.ids[0]] > before.logprobs[0] + 0.01
     after = engine.generate(prompts, max_tokens=1, generator=generator())[0]
     assert after.logprobs[0] == pytest.approx(float(logp[after.ids[0]]), abs=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_students_engine_samples_from_its_teacher_and_then_from_the_student_again(apart):
+    student, teacher = small_policy(seed=0), small_policy(seed=1).frozen_copy()
+    before = [w.clone() for w in student.model.parameters()]
+    prompts = prompts_of(student, "a", "bc")
+
+    def sample(engine):
+        generations = engine.generate(prompts, max_tokens=6, generator=generator())
+        return [generation.ids for generation in generations]
+
+    of_student, of_teacher = sample(HFEngine(student)), sample(HFEngine(teacher))
+    assert of_student != of_teacher
+    engine = HFEngine(student.frozen_copy() if apart else student)
+    with sampling_from(engine, teacher, student) as same:
+        assert same is engine
+        assert sample(engine) == of_teacher
+    assert sample(engine) == of_student
+    with pytest.raises(KeyError), sampling_from(engine, teacher, student):
+        raise KeyError
+    assert sample(engine) == of_student
+    assert all(map(torch.equal, before, student.model.parameters()))
+
+
+def test_an_engine_with_a_copy_sees_the_students_weights_when_it_is_synced():
+    student = small_policy()
+    engine = HFEngine(student.frozen_copy())
+    prompts = prompts_of(student, "a")
+
+    def sample(engine):
+        return engine.generate(prompts, max_tokens=6, generator=generator())[0].ids
+
+    before = sample(engine)
+    with torch.no_grad():
+        for weight in student.model.parameters():
+            weight.mul_(-1.0)
+    assert sample(engine) == before
+    engine.sync(student)
+    assert sample(engine) == sample(HFEngine(student)) != before
 
 
 def generate_and_count_rows(policy, max_tokens: int):

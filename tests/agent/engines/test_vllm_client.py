@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import socket
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 from agent.helpers import small_policy
 from sandbox.installation import install_hint
@@ -200,14 +200,14 @@ def test_a_request_that_is_given_up_before_it_has_a_connection_is_not_made(
     engine = VLLMServerEngine(site.url, policy)
     site.pages["/v1/completions"] = (200, completion(([5], "length")))
     connecting, closed = threading.Event(), threading.Event()
-    connect = http.client.HTTPConnection.connect
+    connect = HTTPConnection.connect
 
     def late(connection):
         connecting.set()
         closed.wait(60)
         connect(connection)
 
-    monkeypatch.setattr(http.client.HTTPConnection, "connect", late)
+    monkeypatch.setattr(HTTPConnection, "connect", late)
     with ThreadPoolExecutor(1) as pool:
         generation = pool.submit(engine.generate, [[1]], max_tokens=1)
         connecting.wait(60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from vpd_agent.evaluation.compare import STUDENT, Estimate, Run, curves, plan, table
@@ -16,11 +17,23 @@ def write_run(run: Run, values: dict[int, float]) -> None:
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
 
 
-def test_the_interval_is_students_t():
-    """Three values with mean 2 and standard deviation 1: 4.303 / √3."""
-    estimate = Estimate.of([1.0, 2.0, 3.0])
-    assert estimate.mean == 2
-    assert estimate.half_width == pytest.approx(4.303 / math.sqrt(3))
+def central_probability(t: float, degrees: int) -> float:
+    """The chance that Student's t lies between −t and t: the integral of its density
+    Γ((ν+1)/2) / (√(νπ) Γ(ν/2)) · (1 + x²/ν)^(−(ν+1)/2), by the trapezoidal rule. With x = √ν tan φ
+    the integrand is cosᵛ⁻¹ φ, which is smooth for every ν."""
+    constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
+    phi = np.linspace(0, math.atan(t / math.sqrt(degrees)), 100_001)
+    return 2 * constant / math.sqrt(math.pi) * np.trapezoid(np.cos(phi) ** (degrees - 1), phi)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 11, 12, 13, 30])
+def test_the_interval_is_students_t(seeds):
+    """The half-width is t · s / √n, where t encloses 95 % of the distribution."""
+    values = np.random.default_rng(seeds).uniform(size=seeds)
+    estimate = Estimate.of(values.tolist())
+    assert estimate.mean == pytest.approx(values.mean())
+    t = estimate.half_width * math.sqrt(seeds) / values.std(ddof=1)
+    assert central_probability(t, seeds - 1) == pytest.approx(0.95, abs=1e-8)
 
 
 def test_one_seed_has_no_interval():

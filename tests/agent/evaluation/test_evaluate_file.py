@@ -20,7 +20,9 @@ from sandbox import SandboxError
 from vpd_agent.cli.main import main
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.answer_file import AnswerFile
-from vpd_agent.evaluation.evaluate import complete_answers, evaluate_student, summarize
+from vpd_agent.evaluation.evaluate import complete_answers, summarize
+from vpd_agent.evaluation.in_training import evaluate_student
+from vpd_agent.train.config import TrainConfig
 
 IDS = [f"test-{letter}" for letter in "abcdefgh"]
 MEASURED = {"env": "e", "model": "m", "temperature": 1.0}
@@ -141,8 +143,9 @@ def test_the_summary_of_a_file_is_the_evaluation_of_its_answers(tmp_path, policy
 
 
 def test_the_trainers_evaluation_counts_unjudged_answers_apart_too(policy):
-    result = evaluate_student(policy, HFEngine(policy), Flaky.vector(5, split="test"), IDS,
-                              samples=2, **SHARED)  # fmt: skip
+    config = TrainConfig(eval_samples=2, max_response_tokens=SHARED["max_response_tokens"])
+    environment = Flaky.vector(5, split="test")
+    result = evaluate_student(policy, HFEngine(policy), environment, IDS, config)
     assert result.dropped == 4
     assert set(result.judged) == set(IDS) - {"test-a", "test-e"}
     assert len(result.failures) == 12 - sum(result.solved.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -228,7 +227,7 @@ def test_an_adapter_has_the_gradient_that_the_chain_rule_gives_it():
         trainer = Trainer(policy, SDPO(teacher="live"), SecretLetter.vector(6), CONFIG)
         loss = trainer.algorithm.losses(Step(0, 3))[0]
         batch = trainer.make_batch(rollouts)
-        trainer.updater.gradient(loss, partial(trainer.micro_batches, batch), {})
+        trainer.updater.gradient(loss, trainer.micro_batches(batch), {})
     gradient = layer.weight.grad.T
     torch.testing.assert_close(a.grad, b.T @ gradient)
     torch.testing.assert_close(b.grad, gradient @ a.T)

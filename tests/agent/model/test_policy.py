@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from agent.helpers import float64_policy, mixed_rollouts, rollout, small_policy
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompt
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.tiny.model import ANSWER, BEGIN, END
 
 
@@ -83,7 +83,7 @@ def weighted_scores(policy: Policy, batch: RolloutBatch) -> tuple[list, list]:
 @pytest.mark.parametrize("make", [float64_policy, small_policy, partial(small_policy, window=8)])
 def test_rollouts_that_share_their_prompt_score_as_they_do_alone(make, tokens, own, monkeypatch):
     """Alone no prompt is shared. Windows of 8 tokens reach into the prompt and end within it."""
-    monkeypatch.setattr("vpd_agent.model.policy.WORTH_TWO_PASSES", 1.0)
+    monkeypatch.setattr("vpd_agent.model.prefix_sharing.WORTH_TWO_PASSES", 1.0)
     policy = make()
     batch = shared_prompts(policy, tokens, own=own)
     rows, gradient = weighted_scores(policy, batch)

@@ -527,3 +527,18 @@ def test_shapes_that_do_not_fit_are_named(case):
         case.student().divergence(case.teacher(), ones, alpha=2)
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         case.student().divergence(case.teacher(), ones, top_k=0)
+
+
+def test_there_is_no_divergence_where_the_teacher_has_no_prediction():
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = torch.randn(2, 1, 2, 5, generator=generator)
+    response, everywhere = torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool)
+    student = ResponseLogits.from_logits(mine, response, everywhere)
+    teacher = ResponseLogits.from_logits(theirs, response, torch.tensor([[True, False]]))
+    whole = student.divergence(
+        ResponseLogits.from_logits(theirs, response, everywhere), torch.ones(1, 2)
+    )
+    result = student.divergence(teacher, torch.ones(1, 2))
+    assert whole.per_token.min() > 0
+    assert result.per_token.tolist() == [[pytest.approx(float(whole.per_token[0, 0])), 0.0]]
+    assert float(result.total) == pytest.approx(float(whole.per_token[0, 0]))

@@ -12,16 +12,16 @@ from sandbox import SandboxError
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.engines import Generation
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate, teacher_prompts
 from vpd_agent.rollout.collect import collect
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
 from vpd_envs import Problem, Status, TextEnv, Verdict
 from vpd_envs.answers.extraction import Found
-from vpd_envs.answers.sanitize import neutral
+from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.math.answer import boxed_answer
 
 
 def reply(answer: str) -> str:
-    return neutral(f"not {answer}<|end|>")
+    return sanitize(f"not {answer}<|end|>")
 
 
 class Count(TextEnv):
@@ -116,6 +116,18 @@ def test_an_episode_without_room_for_another_answer_ends_as_it_stands(policy):
     [rollout] = play(engine, policy, max_response_tokens=12).rollouts
     assert (rollout.text, rollout.reward, rollout.feedback) == ("one", 0.0, reply("one"))
     assert rollout.is_policy_token is None
+
+
+@pytest.mark.parametrize(("more", "answers"), [(0, ["one"]), (1, ["one", "t"])])
+def test_a_reply_that_exactly_fills_the_room_ends_the_episode(policy, more, answers):
+    """One token more, and there is a second answer of that one token."""
+    engine = Scripted(policy, ["one"], ["two"], ends=False)
+    heard = policy.continuation({"role": "user", "content": reply("one")})
+    limit = len("one") + len(heard) + more
+    [rollout] = play(engine, policy, turns=2, max_response_tokens=limit).rollouts
+    assert len(engine.shown) == len(answers)
+    assert rollout.text == answers[-1]
+    assert len(rollout.response_ids) == (limit if more else len("one"))
 
 
 def test_an_answer_is_cut_to_the_room_that_is_left(policy):

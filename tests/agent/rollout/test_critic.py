@@ -8,22 +8,27 @@ import torch
 
 from agent.helpers import small_policy
 from vpd_agent.cli.main import main
+from vpd_agent.engines.hf import HFEngine
 from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
 from vpd_envs import SelfCritique, SiblingFeedback
-from vpd_envs.answers.sanitize import neutral
+from vpd_envs.answers.sanitize import sanitize
 
 KWARGS = {"sandbox": "local"}
+
+
+def critic(policy, max_tokens):
+    return PolicyCritic(policy, HFEngine(policy), max_tokens)
 
 
 def test_critiques_depend_on_the_weights_and_the_prompts_alone():
     prompts = ["What is wrong?", "And here?"]
     policy = small_policy()
-    first = PolicyCritic(policy, 12)(prompts)
+    first = critic(policy, 12)(prompts)
     torch.rand(7)  # whatever else is drawn
-    assert PolicyCritic(policy, 12)(prompts) == first
-    assert PolicyCritic(small_policy(seed=1), 12)(prompts) != first
-    assert PolicyCritic(policy, 12)(prompts[:1]) != first[:1]
+    assert critic(policy, 12)(prompts) == first
+    assert critic(small_policy(seed=1), 12)(prompts) != first
+    assert critic(policy, 12)(prompts[:1]) != first[:1]
     assert len(first) == 2
     assert all(0 < len(text) <= 12 for text in first)  # a token is a byte
 
@@ -41,14 +46,14 @@ def test_the_policy_s_critique_is_the_feedback_of_its_failed_attempts():
     policy = small_policy()
     environment = EnvironmentSpec("vpd/MiniCode-v0", "self-critique", KWARGS).make(2)
     (source,) = critics(environment)
-    source.critic = PolicyCritic(policy, 8)
+    source.critic = critic(policy, 8)
     environment.reset(seed=0)
     infos = environment.step(["y", "z"])[-1]
     asked = []
     source.critic = lambda prompts: asked.extend(prompts) or ["!"] * len(prompts)
     environment.reset(seed=0)
     environment.step(["y", "z"])
-    expected = [neutral(text).strip() for text in PolicyCritic(policy, 8)(asked)]
+    expected = [sanitize(text).strip() for text in critic(policy, 8)(asked)]
     assert [text.strip() for text in infos["feedback"]] == expected
 
 

@@ -94,7 +94,7 @@ def test_no_tracker_is_a_tracker_too(tmp_path):
 
 
 def test_an_unknown_tracker_is_refused_with_the_closest():
-    with pytest.raises(ValueError, match=r"choose from .*tensorboard.*Did you mean 'tensorboard'"):
+    with pytest.raises(ValueError, match=r"Did you mean 'tensorboard'.*There are .*tensorboard"):
         check_trackers(["tensorbord"])
 
 

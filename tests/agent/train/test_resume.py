@@ -27,7 +27,8 @@ from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.cli.main import main
 from vpd_agent.distributed.world import Processes
 from vpd_agent.model.lora import add_lora
-from vpd_agent.runs.run_folder import RunFolder, SaveError, read_jsonl
+from vpd_agent.runs.files import read_jsonl
+from vpd_agent.runs.run_folder import RunFolder, SaveError
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
@@ -408,6 +409,17 @@ def test_a_damaged_checkpoint_is_told_of(tmp_path):
         trainer.load(checkpoint)
     with pytest.raises(ValueError, match=r"is no checkpoint: it has no trainer.pt"):
         trainer.load(tmp_path)
+
+
+def test_a_checkpoint_with_the_losses_old_names_is_refused(tmp_path):
+    trainer = make_trainer(SDPO(), RunFolder(tmp_path / "run"))
+    trainer.save()
+    path = RunFolder.latest_checkpoint(tmp_path / "run")
+    saved = torch.load(path / "trainer.pt", weights_only=True)
+    del saved["format"]  # as older versions wrote it
+    torch.save(saved, path / "trainer.pt")
+    with pytest.raises(ValueError, match=r"another version .* losses and metrics have other names"):
+        trainer.load(path)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):

@@ -14,12 +14,13 @@ from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.algorithms.base import Loss
 from vpd_agent.engines.hf import HFEngine
-from vpd_agent.evaluation.evaluate import evaluate_student, evaluate_teacher
+from vpd_agent.evaluation.in_training import evaluate_student, evaluate_teacher
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import TeacherTemplate
 from vpd_agent.rollout.collect import Collected, collect
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.problems import problems_of_step
 from vpd_agent.train.trainer import Trainer
 from vpd_envs import Status, Verdict
 
@@ -124,11 +125,9 @@ def test_looking_more_often_does_not_change_what_is_learned():
 
 
 def test_an_epoch_visits_each_problem_once():
-    trainer = make_trainer(GRPO(), prompts_per_step=4)
-    ids = trainer.problem_ids
-    assert len(ids) == 8
-    first = trainer.problems_of_step(0) + trainer.problems_of_step(1)
-    second = trainer.problems_of_step(2) + trainer.problems_of_step(3)
+    ids = list("abcdefgh")
+    steps = [problems_of_step(ids, step, count=4, seed=0) for step in range(4)]
+    first, second = steps[0] + steps[1], steps[2] + steps[3]
     assert sorted(first) == sorted(second) == sorted(ids)
     assert first != second
 
@@ -159,7 +158,8 @@ def test_the_slowest_judge_calls_of_a_step_are_named_in_its_metrics(tmp_path):
     trainer.environment = Slow.vector(CONFIG.rollouts_per_step)
     trainer.train()
     for row in folder.read("metrics.jsonl"):
-        asked = "train-d" in trainer.problems_of_step(row["step"] - 1)
+        ids = problems_of_step(trainer.problem_ids, row["step"] - 1, 3, CONFIG.seed)
+        asked = "train-d" in ids
         slowest = row.get("seconds/slowest_judged", [])
         assert (slowest[:1] != [] and slowest[0][0] == "train-d") is asked
         assert not asked or slowest[0][1] >= 0.1
@@ -170,8 +170,8 @@ def test_evaluation_counts_dropped_answers_nowhere():
     policy = small_policy()
     environment = Flaky.vector(4, letters="abcd")
     ids = sorted(environment.unwrapped.problem_ids)
-    result = evaluate_student(policy, HFEngine(policy), environment, ids, samples=3,
-                              max_response_tokens=3)  # fmt: skip
+    config = replace(CONFIG, eval_samples=3)
+    result = evaluate_student(policy, HFEngine(policy), environment, ids, config)
     assert result.dropped == 3
     assert result.judged == {f"train-{x}": 3 for x in "bcd"}
     assert result.statuses.total() == 9
@@ -181,7 +181,7 @@ def test_evaluation_pads_the_last_chunk_and_ignores_the_padding():
     policy = small_policy()
     ids = [f"train-{x}" for x in "abcde"]
     wide = SecretLetter.vector(64)
-    result = evaluate_student(policy, HFEngine(policy), wide, ids, max_response_tokens=2)
+    result = evaluate_student(policy, HFEngine(policy), wide, ids, CONFIG)
     assert result.judged == dict.fromkeys(ids, 1)
 
 
@@ -203,12 +203,12 @@ def test_a_teacher_that_copies_from_the_feedback_repairs_everything():
 
     environment = SecretLetter.vector(5)
     ids = sorted(environment.unwrapped.problem_ids)
-    student = evaluate_student(policy, Reader(), environment, ids, max_response_tokens=1)
+    student = evaluate_student(policy, Reader(), environment, ids, CONFIG)
     assert student.pass_at_1 == 0
     assert len(student.failures) == 8
     repaired = evaluate_teacher(
-        policy, Reader(), environment, student.failures, TeacherTemplate(),
-        max_prompt_tokens=300, max_response_tokens=1,
+        policy, Reader(), environment, student.failures, TeacherTemplate(), CONFIG,
+        max_prompt_tokens=300,
     )  # fmt: skip
     assert repaired == [True] * 8
 

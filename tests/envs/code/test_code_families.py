@@ -243,7 +243,7 @@ def test_a_checker_brings_a_problem_with_several_answers_back():
 
 
 def test_unknown_checkers_are_explained():
-    with pytest.raises(ValueError, match=r"has the id '1_D'.*Close matches: 1_"):
+    with pytest.raises(ValueError, match=r"problem in checkers: '1_D'.*There are 1_D\. Summands"):
         env_of("code_contests", checkers={"1_D": sums_to})
     with pytest.raises(ValueError, match="Unknown rule 'tokens'"):
         env_of("code_contests", checkers={"1_D. Summands": "tokens"})

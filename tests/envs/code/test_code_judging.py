@@ -12,7 +12,8 @@ from sandboxes import BusySandbox, RecordingSandbox
 
 from sandbox import ExecutionStatus, Limits, SandboxError, shared
 from sandbox.comparison import Lines, rule
-from vpd_envs.code.environment import CodeEnv, StdinTest
+from vpd_envs.code.cases import ProgramCase
+from vpd_envs.code.environment import CodeEnv
 from vpd_envs.code.feedback import LONGEST_FEEDBACK
 from vpd_envs.code.livecodebench import LiveCodeBench
 from vpd_envs.types import Problem, Status
@@ -602,7 +603,7 @@ def test_without_stopping_errors_come_first_then_timeouts_then_the_shortest_wron
 def test_any_family_of_code_problems_can_reuse_the_judge():
     class Doubling(CodeEnv):
         def tests(self, problem):
-            return [StdinTest(str(n), str(2 * n), public=True) for n in problem.target]
+            return [ProgramCase(str(n), str(2 * n), public=True) for n in problem.target]
 
     problems = [Problem("double", "Print twice the number.", (1, random.Random(0).randint(2, 99)))]
     env = Doubling(problems, sandbox="local", limits=Limits(wall_seconds=1.0))
@@ -613,7 +614,7 @@ def test_any_family_of_code_problems_can_reuse_the_judge():
 def test_a_problem_chooses_the_rule_of_its_comparison():
     class Roots(CodeEnv):
         def tests(self, problem):
-            return [StdinTest("2", "1.4142135624", public=True, rule=problem.target)]
+            return [ProgramCase("2", "1.4142135624", public=True, rule=problem.target)]
 
     def any_root(output, expected, input):
         return abs(float(output) ** 2 - float(input)) < 1e-6

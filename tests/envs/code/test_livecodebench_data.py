@@ -107,7 +107,7 @@ def test_metadata_shows_the_task_but_no_test():
         ({"max_decompressed_mb": 0}, "max_decompressed_mb must be a positive number, got 0"),
         ({"comparison": "float"}, "Unknown rule 'float'.*Did you mean 'floats'"),
         ({"checkers": {"mean": "same"}}, "Unknown rule 'same'"),
-        ({"checkers": {"means": "floats"}}, "checkers has the id 'means'.*Close matches: mean"),
+        ({"checkers": {"means": "floats"}}, "problem in checkers: 'means'. Did you mean 'mean'"),
         ({"release": "v6"}, "release must be one of release_v1, .*, release_v6; got 'v6'"),
     ],
 )

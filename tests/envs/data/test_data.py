@@ -1,6 +1,7 @@
 """Reading rows from files and from the hub: every kind of file, damaged ones, bombs, splits."""
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpd_envs.data import files
-from vpd_envs.data.files import Hub, content_id, field, hashed_fraction, load_problems, text_field
+from vpd_envs.data.files import (
+    DataOptions,
+    Hub,
+    content_id,
+    field,
+    hashed_fraction,
+    load_problems,
+    text_field,
+)
 from vpd_envs.types import Problem
 
 HUB = Hub("ours/none")
@@ -23,8 +32,9 @@ def problem_of(row, place):
     return Problem(id_, text_field(row, place, "a row of ours", "text"), place)
 
 
-def ids(path, **options):
-    return [problem.id for problem in load_problems(path, HUB, problem_of, **options)]
+def ids(path, files=lambda path: True, **options):
+    problems = load_problems(DataOptions(path, **options), HUB, problem_of, files=files)
+    return [problem.id for problem in problems]
 
 
 def lines(rows):
@@ -52,7 +62,7 @@ def folder(tmp_path):
 
 def test_every_kind_of_file_gives_the_same_rows_and_names_their_places(folder):
     for path in folder.glob("[a-e].*"):
-        problems = load_problems(path, HUB, problem_of)
+        problems = load_problems(DataOptions(path), HUB, problem_of)
         assert [problem.id for problem in problems] == [row["id"] for row in ROWS]
         kind = "line" if ".jsonl" in path.name else "row"
         assert [problem.target for problem in problems] == [
@@ -115,8 +125,8 @@ def test_damaged_bytes_are_read_or_refused_by_the_name_of_the_file(tmp_path_fact
     else:
         text = lines(ROWS) if ".jsonl" in name else json.dumps(ROWS)
         whole = gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode()
-    at = files.draw(st.integers(0, len(whole) - 1))
-    path.write_bytes(whole[:at] + files.draw(st.binary(max_size=4)) + whole[at + 1 :])
+    at = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:at] + data.draw(st.binary(max_size=4)) + whole[at + 1 :])
     assert name in refusal(path)
 
 
@@ -131,7 +141,7 @@ def test_any_bytes_are_refused_by_the_name_of_the_file(tmp_path_factory, suffix,
 def refusal(path):
     """Why a file is refused; its name if it is read."""
     try:
-        load_problems(path, HUB, problem_of)
+        load_problems(DataOptions(path), HUB, problem_of)
     except ValueError as error:
         return str(error)
     return path.name
@@ -174,6 +184,15 @@ def test_splits_go_by_the_hash_of_the_id_or_by_what_the_row_says(tmp_path):
         lines([row | {"split": "test" if i < 7 else "train"} for i, row in enumerate(many)])
     )
     assert ids(path, split="test") == [f"p{i}" for i in range(7)]
+
+
+def test_lone_surrogates_in_an_id_have_a_hash_of_their_own():
+    """No encoding holds them, but JSON does: an id may come with one."""
+    for text in ("\ud800", "a\udfff", "\ud800\udc00"):
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        first_53_bits = int.from_bytes(digest) >> (256 - 53)
+        assert hashed_fraction(text) == first_53_bits / 2**53
+    assert len({hashed_fraction(text) for text in ("\ud800", "\ud801", "?", "\ufffd", "")}) == 5
 
 
 def test_bad_selections_are_explained(folder):
@@ -225,4 +244,4 @@ def test_a_hub_that_cannot_be_reached_is_a_connection_error_that_names_data(tmp_
 def test_without_the_package_datasets_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"ours/none .* needs the package datasets .*data="):
-        load_problems(None, HUB, problem_of)
+        load_problems(DataOptions(), HUB, problem_of)

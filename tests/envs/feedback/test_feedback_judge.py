@@ -1,5 +1,6 @@
 """Critiques from an HTTP endpoint: a real server on the loopback, with every bad habit of one."""
 
+import base64
 import contextlib
 import json
 import logging
@@ -12,6 +13,7 @@ import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from guessing import Guess, attempt, guesses, said
@@ -134,6 +136,20 @@ def test_critiques_work_around_one_answer_too():
         assert env.step("5")[0] == "Right.\n\nCritique of 5"
 
 
+def test_the_proxy_of_the_environment_is_asked_with_its_own_password(monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy")
+    with Judge() as proxy:
+        address = proxy.url.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@{address}")
+        assert told(source("http://far.invalid/v1"), "0") == ["Critique of 0"]
+        path, headers, _ = proxy.requests[0]
+    assert path == "http://far.invalid/v1/chat/completions"
+    login = base64.b64encode(b"me:p@ss").decode()
+    assert headers["proxy-authorization"] == f"Basic {login}"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+
+
 def test_without_a_key_none_is_sent(monkeypatch):
     monkeypatch.delenv(KEY_NAME)
     with Judge() as judge:
@@ -238,7 +254,7 @@ def test_a_pause_beyond_the_end_of_the_batch_is_not_waited_for():
 def test_retry_after_is_a_number_or_a_date():
     assert pause_of("2.5") == 2.5
     assert 50 < pause_of(formatdate(time.time() + 60, usegmt=True)) <= 60
-    for text in (None, "", "soon", "-3", "nan", "inf", "Wed, 99 Foo", formatdate(0, usegmt=True)):
+    for text in ("", "soon", "-3", "nan", "inf", "Wed, 99 Foo", formatdate(0, usegmt=True)):
         assert pause_of(text) == 0.0
 
 
@@ -399,7 +415,7 @@ def test_processes_share_a_cache(tmp_path):
     """Four processes write the same file at once, each its own answers."""
     path = tmp_path / "cache"
     program = (
-        "import sys; from vpd_envs.feedback.endpoint import AnswerCache\n"
+        "import sys; from vpd_envs.feedback.answer_cache import AnswerCache\n"
         "cache = AnswerCache(sys.argv[1])\n"
         "for i in range(10): cache.write(f'{sys.argv[2]}/{i}', 'text')"
     )
@@ -457,7 +473,7 @@ def test_a_hanging_server_does_not_keep_the_process_from_ending():
         "print(source.feedback([attempt()]) == [attempt().feedback])"
     )
     with Judge(lambda question, number: judge.hang() or completion("Late.")) as judge:
-        folder = __file__.rpartition("/")[0]
+        folder = str(Path(__file__).parents[1])
         command = [sys.executable, "-c", program, judge.url, folder]
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         assert not judge.released.is_set()
@@ -475,7 +491,7 @@ def test_a_hanging_server_does_not_keep_the_process_from_ending():
         ({"timeout_seconds": 0}, "timeout_seconds must be a positive number, got 0"),
         ({"batch_seconds": float("inf")}, "batch_seconds must be a positive number, got inf"),
         ({"retries": -1}, "retries must be an integer from 0 on, got -1"),
-        ({"concurrency": True}, "concurrency must be an integer from 1 on, got True"),
+        ({"concurrency": True}, "concurrency must be a positive integer, got True"),
         ({"temperature": -0.1}, "temperature must be a number from 0 on"),
         ({"critique": "some"}, "critique must be one of failed, all"),
     ],

@@ -64,7 +64,7 @@ def test_each_call_makes_new_sources():
         ("status+", "Unknown feedback source ''"),
         ("noisy:dorp=1", r"option of the feedback source 'noisy': 'dorp'. Did you mean 'drop'"),
         ("noisy:x=1", r"There are drop, shuffle, truncate, seed\."),
-        ("status:verbosity=full", "'verbosity'; it has no options"),
+        ("status:verbosity=full", r"'verbosity'\. There are none\."),
         ("self-critique:critic=me", "option of the feedback source 'self-critique': 'critic'"),
         ("noisy:drop", "written noisy:option=value, got 'drop'"),
         ("noisy:drop=1,drop=0", "'drop' of the feedback source 'noisy' came twice"),

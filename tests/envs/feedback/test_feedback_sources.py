@@ -368,6 +368,17 @@ def test_the_note_of_a_cut_counts_and_both_ends_stay_if_the_middle_goes():
     assert text[-1] not in end
 
 
+@pytest.mark.parametrize(("where", "line_end"), [("end", ""), ("middle", "\n")])
+def test_a_note_may_take_half_of_the_budget_and_no_more(where, line_end):
+    text = "a" * 500 + "z" * 500
+    note = f"\n[cut: 1000 characters in all]{line_end}"
+    head, tail = (len(note), 0) if where == "end" else (len(note) - len(note) // 2, len(note) // 2)
+    twice = told(FeedbackBudget(2 * len(note), where), attempt(feedback=text))
+    assert twice == ["a" * head + note + "z" * tail]
+    less = told(FeedbackBudget(2 * len(note) - 1, where), attempt(feedback=text))
+    assert less == ["a" * (2 * len(note) - 1)]
+
+
 def test_a_budget_too_small_for_a_note_is_all_feedback():
     for where in ("end", "middle"):
         assert told(FeedbackBudget(8, where), attempt(feedback="0123456789")) == ["01234567"]

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from sandboxes import BrokenSandbox
 
 from sandbox import shared
-from vpd_envs import FeedbackWrapper, SiblingFeedback, VectorFeedbackWrapper
+from vpd_envs import FeedbackSource, SiblingFeedback
 from vpd_envs.code.mini_code import MiniCode, expression
 
 ENV = MiniCode(sandbox="local")
@@ -27,14 +27,14 @@ def plain(envs):
     return envs
 
 
-class Shout(FeedbackWrapper):
-    def feedback(self, prompt, answer, reward, info):
-        return f"{prompt} {answer} {reward} {info['feedback'].upper()}"
+class Shout(FeedbackSource):
+    def feedback(self, attempts):
+        return [f"{a.prompt} {a.answer} {a.reward} {a.feedback.upper()}" for a in attempts]
 
 
-class Number(VectorFeedbackWrapper):
-    def feedback(self, prompts, answers, rewards, infos):
-        return [f"{i}:{text}" for i, text in enumerate(infos["feedback"])]
+class Number(FeedbackSource):
+    def feedback(self, attempts):
+        return [f"{i}:{attempt.feedback}" for i, attempt in enumerate(attempts)]
 
 
 def test_a_wrapper_for_one_answer_changes_the_feedback_and_nothing_else():

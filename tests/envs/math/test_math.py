@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import vpd_envs  # noqa: F401 (registers the ids)
 from sandbox.installation import install_hint
 from vpd_envs.answers.extraction import Found
+from vpd_envs.data.files import DataOptions, Hub
 from vpd_envs.math.answer import (
     boxed_answer,
     compact,
@@ -437,11 +438,12 @@ def test_the_splits_part_the_problems():
 
 
 def test_gsm8k_has_splits_of_its_own_on_the_hub():
-    assert hub_of("gsm8k", None, None, "train").split == "train"
-    assert hub_of("gsm8k", None, None, "all").split == "train+test"
-    assert hub_of("math500", None, "v1", "train") == HUBS["math500"].__class__(
-        "HuggingFaceH4/MATH-500", None, "test", "v1"
-    )
+    assert hub_of("gsm8k", DataOptions(split="train")).split == "train"
+    assert hub_of("gsm8k", DataOptions(split="all")).split == "train+test"
+    options = DataOptions(revision="v1", split="train")
+    hub = options.source(hub_of("math500", options))
+    assert hub == Hub("HuggingFaceH4/MATH-500", None, "test", "v1")
+    assert hub_of("gsm8k", DataOptions(hub="ours/other", split="train")).config is None
 
 
 def test_without_math_verify_the_error_says_what_to_install(monkeypatch):

@@ -9,20 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpd_envs.math.answer import compact, tidy
+from vpd_envs.math.characters import CHARACTERS, ROOTS
+from vpd_envs.math.commands import IGNORED, RENAMED, SHOWN_IN, STYLES, SWITCHES, TEXTS
 from vpd_envs.math.comparison import compare
-from vpd_envs.math.notation import (
-    CHARACTERS,
-    DELIMITERS,
-    IGNORED,
-    PATTERNS,
-    RENAMED,
-    ROOTS,
-    SHOWN_IN,
-    STYLES,
-    SWITCHES,
-    TEXTS,
-    normal_form,
-)
+from vpd_envs.math.notation import DELIMITERS, PATTERNS, normal_form
 
 PAIRS = Path(__file__).parents[2] / "fixtures" / "math_notations.jsonl"
 

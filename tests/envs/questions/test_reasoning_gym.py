@@ -140,9 +140,9 @@ def test_puzzles_do_not_depend_on_the_hash_seed_of_a_process():
     ("options", "message"),
     [
         ({"dataset": "leg_countin"}, "leg_counting"),
-        ({"dataset": "qqqq"}, "no dataset 'qqqq'"),
+        ({"dataset": "qqqq"}, "Unknown dataset of reasoning-gym: 'qqqq'"),
         ({"dataset": "composite"}, "an environment for each"),
-        ({"parameters": {"legs": 3}}, "'legs'; it has min_animals"),
+        ({"parameters": {"legs": 3}}, "parameter of leg_counting: 'legs'.*There are min_animals"),
         ({"parameters": {"min_animals": -1}}, "does not take the parameters"),
         ({"parameters": {"min_animals": "x"}}, "does not take the parameters"),
         ({"parameters": {"min_animals": {3}}}, "JSON"),

@@ -301,11 +301,24 @@ def test_long_hostile_texts_are_read_too():
 
 
 @untimed
-@given(LINES)
-def test_any_text_is_judged(text):
+@given(LINES | CALLS.map(lambda calls: "\n".join(map(str, calls))))
+def test_any_text_gets_the_verdict_of_the_calls_in_it(text):
     env = ToolUse(FIXTURE)
     for id_ in env.problem_ids:
-        env.verdict(env.problem(id_), text)
+        problem = env.problem(id_)
+        said = env.verdict(problem, text)
+        assert said.feedback
+        assert said.reward == (1.0 if said.status is Status.SOLVED else 0.0)
+        if said.details["calls"] is None:
+            with pytest.raises(Unreadable) as error:
+                calls_in(text)
+            assert said.status is error.value.status
+            continue
+        calls = calls_in(text)
+        different = differences(calls, problem.target, problem.metadata["tools"])
+        assert said.status is (Status.WRONG_ANSWER if different else Status.SOLVED)
+        assert said.details["calls"] == len(calls)
+        assert said.details["first_difference"] == min(different, default=None)
 
 
 @untimed

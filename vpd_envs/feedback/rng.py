@@ -1,4 +1,4 @@
-"""Chance for sources of feedback that can be repeated."""
+"""Random numbers for sources of feedback that are the same each time a run is repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vpd_envs.feedback.base import Attempt
 
 
-def draws(seed: int, attempts: Sequence[Attempt]) -> random.Random:
+def rng_for(seed: int, attempts: Sequence[Attempt]) -> random.Random:
     """A stream of random numbers that depends on the seed and on the problems and answers of these
     attempts in their order, and on nothing that came before.
 
@@ -22,8 +22,3 @@ def draws(seed: int, attempts: Sequence[Attempt]) -> random.Random:
             encoded = text.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8) + encoded)
     return random.Random(int.from_bytes(digest.digest()))
-
-
-def check_seed(seed: object) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, got {seed!r}.")

@@ -1,0 +1,94 @@
+"""What config.json says of a run, and in what two runs differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vpd_agent.runs.run_folder import CONFIG
+from vpd_envs.catalog import parsed_options
+from vpd_envs.data.provenance import NOT_JUDGING, commit, versions
+from vpd_envs.data.provenance import differences as told_differences
+
+if TYPE_CHECKING:
+    from vpd_agent.algorithms import Algorithm
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+    from vpd_agent.train.config import TrainConfig
+    from vpd_agent.train.options import TrainOptions
+
+FORMAT = 2  # of a run's folder; 1 had other names of flags, and said no number
+NOT_FLAGS = ("format", "versions", "commit", "fingerprints")  # entries of it that are to be read
+UNSAVED = ("config", "resume")  # flags that say how a run is begun, not what it is
+PACKAGES = (  # whose versions may change what a run does
+    *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
+    *("math-verify", "reasoning-gym", "datasets"),
+)
+HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
+
+
+def check_format(folder: Path) -> None:
+    """Raise ValueError if the run in a folder is of another format than ours."""
+    there = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("format", 1)
+    if there != FORMAT:
+        raise ValueError(
+            f"The run in {folder} was made by {'an earlier' if there < FORMAT else 'a later'} "
+            f"version of this project, which names flags and files otherwise (format {there}; this "
+            f"version has {FORMAT}). Start a new run, or go on with that version."
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What the flags of two saved configurations differ in, harmless ones apart:
+    name → (old, new)."""
+    flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
+    a, b = (dict(_leaves(json.loads(json.dumps(c)))) for c in flags_of)
+    harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
+    return {
+        name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
+        for name in dict.fromkeys([*a, *b])
+        if name not in harmless and a.get(name) != b.get(name)
+    }
+
+
+def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In words, what else two saved configurations were made with; empty if with the same."""
+    return told_differences(*({k: c.get(k) for k in ("versions", "commit")} for c in (old, new)))
+
+
+def same_options(old: Sequence[str] | None, new: Sequence[str] | None) -> bool:
+    """Whether two values of --set mean the same to an environment's verdicts."""
+    a, b = (parsed_options(given or ()) for given in (old, new))
+    return all(a.get(k) == b.get(k) for k in {*a, *b}.difference(NOT_JUDGING))
+
+
+def saved(
+    algorithm: Algorithm, config: TrainConfig, template: TeacherTemplate, options: TrainOptions
+) -> dict[str, Any]:
+    """What a run writes into its config.json: all that repeats it when read as a file of flags,
+    and the format, the versions and the commit that it was begun with."""
+    chosen = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(options).items()
+        if name not in UNSAVED
+    }
+    assert is_dataclass(algorithm)
+    return {
+        "format": FORMAT,
+        "algorithm": {"name": algorithm.name, **asdict(algorithm)},
+        "config": asdict(config),
+        "template": asdict(template),
+        "options": chosen,
+        "versions": versions(*PACKAGES),
+        "commit": commit(),
+    }
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, f"{name}.{key}" if name else key)

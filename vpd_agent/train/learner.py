@@ -1,0 +1,313 @@
+"""One training step: from rollouts to new weights. It knows no algorithm by name."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gymnasium as gym
+import torch
+
+from sandbox import SandboxError
+from vpd_agent.algorithms.base import Algorithm, LossInputs, State, Step
+from vpd_agent.console import say
+from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.data.types import Rollout
+from vpd_agent.distributed.world import Processes
+from vpd_agent.engines import Engine, sampling_from
+from vpd_agent.engines.hf import HFEngine
+from vpd_agent.model.policy import Policy
+from vpd_agent.model.teacher import Teacher, make_teacher
+from vpd_agent.ops.importance_sampling import sampler_correction
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
+from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.micro_batches import MicroBatches
+from vpd_agent.train.monitor import describe
+from vpd_agent.train.prefetch import run_in_background
+from vpd_agent.train.trust_probe import ask_teacher
+from vpd_agent.train.updater import Updater
+
+if TYPE_CHECKING:
+    from vpd_agent.algorithms.trust_gate import TrustGate
+
+Result = TypeVar("Result")
+
+
+class Learner:
+    """Student, teacher and reference of a run, and how a batch of rollouts changes them.
+
+    environment: judges what the teacher answers, for a `TrustGate`.
+    For the others see `Trainer`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        algorithm: Algorithm,
+        environment: gym.vector.VectorEnv,
+        config: TrainConfig,
+        *,
+        template: TeacherTemplate | None = None,
+        engine: Engine | None = None,
+        teacher: Teacher | None = None,
+        teacher_engine: Engine | None = None,
+        reference: Policy | None = None,
+        processes: Processes | None = None,
+        warn: Callable[[str], None] = say,
+    ) -> None:
+        _check_weights(policy)
+        self.processes = processes or Processes()
+        self.processes.broadcast_(policy.weights.values())
+        if config.gradient_checkpointing:
+            policy.enable_gradient_checkpointing()
+        self.policy = policy
+        self.algorithm = algorithm
+        self.environment = environment
+        self.config = config
+        self.template = template or TeacherTemplate()
+        self.warn = warn
+        # What samples while weights change needs weights of its own.
+        self.engine = engine or HFEngine(policy.frozen_copy() if config.overlap else policy)
+        self.teacher = teacher or make_teacher(policy, algorithm)
+        self.teacher_engine = teacher_engine
+        if teacher_engine is None and self.teacher and self.teacher.is_other_model:
+            self.teacher_engine = HFEngine(self.teacher.policy)
+        self.reference = reference or (policy.reference() if algorithm.needs_reference else None)
+        if config.sharding == "fsdp":
+            from vpd_agent.distributed.fsdp import shard
+
+            copies = [self.teacher.policy if self.teacher else None, self.reference]
+            shard([policy, *(copy for copy in copies if copy is not None)])
+        self.updater = Updater(policy, config, self.processes)
+        self.state: State = {}
+        self.step = 0  # finished ones
+        self.seconds: dict[str, float] = defaultdict(float)  # of the current step, by its parts
+        self._warned_of_no_teacher = False
+
+    def train_step(
+        self, rollouts: Sequence[Rollout], *, meanwhile: Callable[[], None] | None = None
+    ) -> dict[str, float]:
+        """Every loss of the step, each with its optimizer step; metrics of the whole batch.
+
+        meanwhile: done in a thread while the losses are computed; it must not raise. The engine
+        takes the new weights when both have ended.
+
+        Raises FloatingPointError where log-probabilities, a loss or its gradient are not finite.
+        """
+        self._check_logprobs(rollouts)
+        prompts = self._teacher_prompts(rollouts)
+        batch = self._batch(rollouts, prompts)
+        metrics = describe(batch, rollouts, self.processes)
+        if not self.engine.logprobs_match_trainer or self.config.overlap:
+            batch, gap = self._corrected(batch)
+            metrics |= gap
+        if self.algorithm.gate is not None:
+            metrics |= self._measure_trust(self.algorithm.gate, rollouts, prompts)
+        micro_batches = self.micro_batches(batch)
+        with run_in_background(meanwhile):
+            for update in range(self.config.updates_per_batch):
+                for loss in self.algorithm.losses(Step(self.step, self.config.steps, update)):
+                    if loss.when is not None and not loss.when(self.state):
+                        continue
+                    with self.timed(loss.name):
+                        self.state, more = self.updater.update(
+                            loss, micro_batches, self.state, self.step
+                        )
+                    metrics |= more
+            if self.teacher is not None:
+                self.teacher.update()
+        with self.timed("sync"):
+            self.engine.sync(self.policy)
+        self.step += 1
+        return metrics
+
+    def make_batch(self, rollouts: Sequence[Rollout]) -> RolloutBatch:
+        """Rollouts with their teacher prompts, as tensors."""
+        return self._batch(rollouts, self._teacher_prompts(rollouts))
+
+    def micro_batches(self, batch: RolloutBatch) -> MicroBatches:
+        """A batch in the parts that its losses are computed in."""
+        inputs = partial(
+            LossInputs,
+            policy=self.policy,
+            teacher=self.teacher,
+            reference=self.reference,
+            temperature=self.config.temperature,
+        )
+        size, tokens = self.config.micro_batch_size, self.config.micro_batch_tokens
+        return MicroBatches(batch, inputs, self.processes, size, tokens)
+
+    def _check_logprobs(self, rollouts: Sequence[Rollout]) -> None:
+        """Raise FloatingPointError, in all processes, for rollouts nobody can have sampled."""
+        bad = next((r for r in rollouts if not torch.tensor(r.logprobs).isfinite().all()), None)
+        if self.processes.max(int(bad is not None)):
+            whose = f"an answer to problem {bad.problem_id!r}" if bad else "an answer"
+            raise FloatingPointError(
+                f"The engine gave tokens of {whose} a log-probability that is not finite"
+            )
+
+    def _teacher_prompts(self, rollouts: Sequence[Rollout]) -> list[list[int] | None]:
+        if self.teacher is None:
+            return [None] * len(rollouts)
+        prompts = self.prompts_with_feedback(rollouts)
+        if not any(prompts) and not self._warned_of_no_teacher:
+            self._warned_of_no_teacher = True
+            self.warn(
+                "No rollout of this batch has feedback, so no row has a teacher, and nothing is "
+                "learned from one. Does the environment give infos['feedback']?"
+            )
+        return prompts
+
+    def prompts_with_feedback(self, rollouts: Sequence[Rollout]) -> list[list[int] | None]:
+        return teacher_prompts(
+            self.policy,
+            self.template,
+            rollouts,
+            success_reward=self.config.success_reward,
+            max_tokens=self.max_teacher_prompt_tokens,
+        )
+
+    @property
+    def max_tokens_before_response(self) -> int:
+        return self.policy.context_length - self.config.max_response_tokens
+
+    @property
+    def max_teacher_prompt_tokens(self) -> int:
+        return min(self.config.max_teacher_prompt_tokens, self.max_tokens_before_response)
+
+    def _batch(
+        self, rollouts: Sequence[Rollout], prompts: Sequence[list[int] | None]
+    ) -> RolloutBatch:
+        batch = RolloutBatch.from_rollouts(
+            rollouts,
+            prompts,
+            success_reward=self.config.success_reward,
+            pad_id=self.policy.pad_id,
+            max_response_tokens=self.config.max_response_tokens,
+        )
+        totals: dict[str, Any] = self.processes.sum(batch.totals())
+        return replace(batch, **totals).to(self.policy.device)
+
+    def _corrected(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
+        """The batch with log-probabilities of the policy as it is, and weights that correct for a
+        sampler that had other ones; metrics of the difference."""
+        with self.timed("correct"):
+            old_logprobs = self.micro_batches(batch).logprobs()
+        weights, metrics = sampler_correction(
+            old_logprobs,
+            batch.old_logprobs,
+            batch.loss_mask,
+            batch.num_tokens,
+            level=self.config.sampler_correction,
+            maximum=self.config.sampler_clip,
+        )
+        summed = self.processes.sum({f"sampler/{k}": v.item() for k, v in metrics.items()})
+        return replace(batch, old_logprobs=old_logprobs, sampler_weight=weights), summed
+
+    def _measure_trust(
+        self,
+        gate: TrustGate,
+        rollouts: Sequence[Rollout],
+        prompts: Sequence[list[int] | None],
+    ) -> dict[str, float]:
+        """Where it is due, ask the teacher for answers to failed rollouts; the gate's metrics."""
+        metrics: dict[str, float] = {}
+        if gate.due(self.step) and self.teacher is not None:
+            teacher = self.teacher.policy
+            with (
+                self.timed("gate"),
+                teacher.gathered(),
+                nullcontext(self.teacher_engine)
+                if self.teacher_engine
+                else sampling_from(self.engine, teacher, self.policy) as engine,
+            ):
+                asked = self.fail_together(
+                    lambda: ask_teacher(
+                        self.policy,
+                        engine,
+                        self.environment.unwrapped,  # its reward is all that is wanted
+                        rollouts,
+                        prompts,
+                        self.config,
+                        rows=-(-gate.rows // self.processes.size),
+                        seed=self._seed("gate", self.step),
+                    )
+                )
+            sums = self.processes.sum(asked)
+            self.state = gate.update(
+                self.state, sums["teacher"], sums["student"], int(sums["rows"])
+            )
+            metrics = {
+                "gate/rows": sums["rows"],
+                "gate/teacher_solved": sums["teacher"] / max(sums["rows"], 1),
+                "gate/student_solved": sums["student"] / max(sums["rows"], 1),
+            }
+        return metrics | {"gate/weight": gate.weight(self.state)}
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        return torch.Generator(self.policy.device).manual_seed(self._seed(*purpose))
+
+    def _seed(self, *purpose: object) -> int:
+        """A seed of its own for each purpose, process and step."""
+        text = repr((self.config.seed, self.processes.rank, *purpose))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+    def fail_together(self, work: Callable[[], Result]) -> Result:
+        """Do work that comes before any weight of a step changes. If it fails in one process, it
+        fails in all."""
+        error: Exception | None = None
+        results: list[Result] = []
+        try:
+            results.append(work())
+        except Exception as failure:
+            error = failure
+        if self.processes.max(int(error is not None)):
+            raise error or SandboxError("Another process failed; its message says why.")
+        return results[0]
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on. Every process must call it; the first one's is
+        whole."""
+        return {
+            "step": self.step,
+            "state": self.state,
+            "policy": self.policy.state_dict(),
+            "optimizers": self.updater.state_dict(),
+            "teacher": self.teacher.state_dict() if self.teacher else None,
+            "reference": self.reference.state_dict() if self.reference else None,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take what `state_dict` gave the first process; every process needs all of it."""
+        self.policy.load_state_dict(saved["policy"])
+        self.updater.load_state_dict(saved["optimizers"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(saved["teacher"])
+        if self.reference is not None:
+            self.reference.load_state_dict(saved["reference"])
+        self.engine.sync(self.policy)
+        self.step = saved["step"]
+        self.state = saved["state"]
+
+
+def _check_weights(policy: Policy) -> None:
+    for name, weight in policy.model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"The model's weight {name} holds numbers that are not finite: nothing can be "
+                f"learned from here. Load another checkpoint of it."
+            )

@@ -1,0 +1,324 @@
+"""`make_run`: opens all that a training run needs, for the command and for a notebook."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sandbox.plugins import unknown
+from vpd_agent.algorithms.base import Algorithm
+from vpd_agent.console import phase, say
+from vpd_agent.distributed.world import Processes
+from vpd_agent.engines import Engine
+from vpd_agent.engines.make import check_engine, is_address, make_engine
+from vpd_agent.model.policy import Policy
+from vpd_agent.model.teacher import Teacher, make_teacher
+from vpd_agent.rollout.critic import PolicyCritic
+from vpd_agent.rollout.environment import EnvironmentSpec, critics
+from vpd_agent.rollout.teacher_prompt import PlainPrompt, TeacherTemplate
+from vpd_agent.runs.identity import model_hashes, problem_fingerprints
+from vpd_agent.runs.record import check_format, differences, other_software, same_options, saved
+from vpd_agent.runs.run_folder import CONFIG, RunFolder
+from vpd_agent.runs.trackers import check_trackers, open_trackers
+from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.options import TrainOptions, open_sandbox
+from vpd_agent.train.presets import PRESETS, TINY_WIDTH, preset_for
+from vpd_agent.train.trainer import Trainer
+
+NEVER_CHANGED = {
+    "model": "model",
+    "teacher_model": "teacher",
+    "env": "environment",
+    "set": "environment's options",
+}
+
+
+class RunFinished(Exception):
+    """There is nothing to do: the run that is resumed has taken all of its steps."""
+
+
+@contextmanager
+def make_run(
+    algorithm: str | Algorithm,
+    *,
+    env: str | EnvironmentSpec,
+    model: str | Policy,
+    out: str | Path,
+    teacher_model: str | Policy | None = None,
+    config: TrainConfig | Mapping[str, Any] | None = None,
+    template: TeacherTemplate | None = None,
+    **options: Any,
+) -> Iterator[Trainer]:
+    """A `Trainer` with all that a run needs; what was opened for it is closed at the end.
+
+        with make_run("sdpo", env="vpd/MiniCode-v0", model="tiny-warm", out="runs/a") as trainer:
+            trainer.train()
+
+    It is what `vpd train` calls: the same arguments give the same run.
+
+    algorithm: an algorithm, or the name of one with the preset's options.
+    env: an environment's id, or a spec of an environment with its options and its feedback.
+    model, teacher_model: a policy, which is trained in place, or the name of a model.
+    config: None: the preset's; a mapping: what differs from the preset's.
+    template: None: the preset's.
+    options: every other flag of `vpd train`, under its name with underscores, such as feedback,
+        engine, eval_split, lora_rank, resume, quiet (see `TrainOptions`).
+
+    Raises ValueError for what does not fit together, before anything large is loaded, and
+    RunFinished for a resumed run without steps that are left.
+    """
+    plan = _plan(algorithm, env, model, Path(out), teacher_model, config, template, options)
+    begun = plan.check()
+    with ExitStack() as stack:
+        yield _open(plan, begun, stack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a run is made from. policy, teacher: given as objects rather than by name."""
+
+    algorithm: Algorithm
+    config: TrainConfig
+    template: TeacherTemplate
+    options: TrainOptions
+    spec: EnvironmentSpec
+    policy: Policy | None
+    teacher: Policy | None
+
+    def check(self) -> dict[str, Any]:
+        """The configuration that a resumed run was begun with; empty for a new one.
+
+        Raises ValueError for names and flags that are wrong, or do not fit together or the run that
+        is resumed; RunFinished if that has no steps left.
+        """
+        options = self.options
+        for name, given in ((options.model, self.policy), (options.teacher_model, self.teacher)):
+            if name is not None and given is None:
+                replace(options, model=name).check()
+        check_engine(options.engine)
+        check_trackers(options.trackers)
+        if options.teacher_model is not None and self.algorithm.teacher is None:
+            raise ValueError(
+                f"{self.algorithm.name} has no teacher: leave --teacher-model away, or choose an "
+                f"algorithm with one, such as sdpo."
+            )
+        plain = options.teacher_prompt == "plain" and options.teacher_model is None
+        if plain and self.algorithm.teacher == "live":
+            raise ValueError(
+                "With the prompt and the weights of the student the teacher would be the student "
+                "itself. Choose a --teacher-model, or leave --teacher-prompt plain away."
+            )
+        if not options.resume:
+            return {}
+        if (options.out / CONFIG).is_file():
+            check_format(options.out)
+        begun = _begun(options.out)
+        _compare_with_saved(options.out, begun, self.record())
+        finished = RunFolder.finished_step(options.out)
+        if finished is not None and finished >= self.config.steps:
+            raise RunFinished(
+                f"Nothing to do: the run in {options.out} has finished at step {finished}. To go "
+                f"on with it, ask for more --steps than that."
+            )
+        return begun
+
+    def record(self) -> dict[str, Any]:
+        """What the run's config.json says."""
+        return saved(self.algorithm, self.config, self.template, self.options)
+
+    def load(self, name: str, given: Policy | None, **changes: Any) -> Policy:
+        """A policy that was given, or the model of a name."""
+        if given is not None:
+            return given
+        # A model that is to be sharded goes to the GPUs in shards.
+        device = "cpu" if self.config.sharding == "fsdp" else None
+        return replace(self.options, model=name, **changes).load(self.options.quiet, device)
+
+
+def _plan(
+    algorithm: str | Algorithm,
+    env: str | EnvironmentSpec,
+    model: str | Policy,
+    out: Path,
+    teacher_model: str | Policy | None,
+    config: TrainConfig | Mapping[str, Any] | None,
+    template: TeacherTemplate | None,
+    given: dict[str, Any],
+) -> _Plan:
+    if isinstance(env, EnvironmentSpec):
+        pairs = tuple(f"{key}={json.dumps(v, default=str)}" for key, v in env.kwargs.items())
+        given = {**given, "env": env.id, "feedback": env.feedback, "set": pairs}
+    else:
+        given = {**given, "env": env}
+    if isinstance(model, Policy):
+        given = {**given, "device": model.device.type}
+    options = TrainOptions(
+        **given, model=_name(model), teacher_model=teacher_model and _name(teacher_model), out=out
+    )
+    if options.preset == "auto":
+        options = replace(options, preset=_preset_name(options.env, model))
+    if options.preset not in PRESETS:
+        raise ValueError(unknown("preset", options.preset, PRESETS))
+    preset = PRESETS[options.preset]
+    if isinstance(algorithm, str):
+        algorithm = preset.algorithm(algorithm)
+    if not isinstance(config, TrainConfig):
+        config = replace(preset.config(algorithm.name), **(config or {}))
+    template = template or preset.template
+    if options.teacher_prompt == "plain":
+        template = PlainPrompt(**vars(template))
+    return _Plan(
+        algorithm=algorithm,
+        config=config,
+        template=template,
+        options=options,
+        spec=env if isinstance(env, EnvironmentSpec) else options.spec(options.feedback),
+        policy=model if isinstance(model, Policy) else None,
+        teacher=teacher_model if isinstance(teacher_model, Policy) else None,
+    )
+
+
+def _name(model: str | Policy) -> str:
+    if isinstance(model, str):
+        return model
+    return model.model.name_or_path or type(model.model).__name__
+
+
+def _preset_name(env: str, model: str | Policy) -> str:
+    if isinstance(model, str):
+        return preset_for(env, model)
+    width = getattr(model.model.config, "hidden_size", None)
+    is_tiny = width is not None and width <= TINY_WIDTH
+    return preset_for(env, "tiny" if is_tiny else _name(model))
+
+
+def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
+    """Open everything of a run, put it together, and bring it to its last checkpoint."""
+    options, config = plan.options, plan.config
+    checkpoint = RunFolder.latest_checkpoint(options.out) if options.resume else None
+    processes = Processes.join(options.chosen_device)
+    stack.callback(processes.leave)
+    environment, evaluation = _open_environments(plan, processes, stack)
+    out = RunFolder(options.out, resume=options.resume, processes=processes)
+    stack.callback(out.close)
+    if options.resume and checkpoint is None:
+        say(f"The run in {options.out} had come to no checkpoint yet: it begins anew.")
+    with processes.main_process_first():  # it downloads, or makes, what the others then find
+        policy = plan.load(options.model, plan.policy)
+        teacher = _load_teacher(plan, policy)
+    record = plan.record()
+    if processes.is_first:
+        with phase("Reading the model's weights", quiet=options.quiet):
+            known = begun.get("fingerprints", {}) if checkpoint is not None else {}
+            record["fingerprints"] = {
+                **problem_fingerprints(environment, evaluation),
+                "model": known.get("model") or model_hashes(policy),
+                **({"teacher_model": teacher.model_hash} if teacher else {}),
+            }
+    engine = _open_engine(plan, policy, stack, apart=config.overlap)
+    teacher_engine = None
+    if teacher is not None and (evaluation is not None or plan.algorithm.gate is not None):
+        teacher_engine = _open_teacher_engine(plan, teacher, stack)
+    for one in (environment, evaluation):
+        for source in critics(one) if one is not None else ():
+            source.critic = PolicyCritic(policy, engine, config.max_response_tokens)
+    trainer = Trainer(
+        policy,
+        plan.algorithm,
+        environment,
+        config,
+        template=plan.template,
+        evaluation=evaluation,
+        engine=engine,
+        teacher=teacher,
+        teacher_engine=teacher_engine,
+        out=out,
+        processes=processes,
+        progress=not options.quiet,
+    )
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    else:  # a server samples from the weights that it was started with
+        engine.sync(policy)
+    out.write_config(record)
+    names = options.trackers if processes.is_first else ()
+    trackers = open_trackers(names, options.out, options.out.absolute().name, record)
+    stack.callback(trackers.close)
+    trainer.on_step = trackers.log
+    return trainer
+
+
+def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> tuple[Any, Any]:
+    """The environment to train in and that of the evaluation, None without one."""
+    options, config = plan.options, plan.config
+    prompts = max(config.prompts_per_step // processes.size, 1)
+    with phase("Loading the problems", quiet=options.quiet):
+        environment = plan.spec.make(prompts * config.group_size, options.train_split)
+    stack.callback(environment.close)
+    with phase("Starting the sandbox", quiet=options.quiet):
+        open_sandbox(environment)
+    if not (config.eval_every and config.eval_problems):
+        return environment, None
+    with phase("Loading the problems of the evaluation", quiet=options.quiet):
+        evaluation = plan.spec.make_for(
+            config.eval_samples, config.eval_problems, options.eval_split
+        )
+    stack.callback(evaluation.close)
+    return environment, evaluation
+
+
+def _load_teacher(plan: _Plan, student: Policy) -> Teacher | None:
+    """The teacher, if it is another model; others are made from the student by the trainer."""
+    name = plan.options.teacher_model
+    if name is None:
+        return None
+    model = plan.load(name, plan.teacher, lora_rank=None)
+    return make_teacher(student, plan.algorithm, model)
+
+
+def _open_engine(plan: _Plan, policy: Policy, stack: ExitStack, *, apart: bool = False) -> Engine:
+    name, config = plan.options.engine, plan.config
+    with phase(f"Starting the engine {name}", quiet=plan.options.quiet):
+        engine = make_engine(
+            name,
+            policy,
+            max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
+            apart=apart,
+        )
+    stack.callback(engine.close)
+    return engine
+
+
+def _open_teacher_engine(plan: _Plan, teacher: Teacher, stack: ExitStack) -> Engine:
+    """What samples for a teacher that is another model."""
+    name = plan.options.engine
+    if is_address(name):
+        say(f"The server {name} samples for the student only; for the teacher, the engine is hf.")
+        plan = replace(plan, options=replace(plan.options, engine="hf"))
+    return _open_engine(plan, teacher.policy, stack)
+
+
+def _begun(out: Path) -> dict[str, Any]:
+    """The configuration of the run in a folder; empty without one."""
+    path = out / CONFIG
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _compare_with_saved(out: Path, begun: dict[str, Any], record: dict[str, Any]) -> None:
+    """Say in what a resumed run differs from the one that was begun. Raises ValueError if it would
+    be a run of another model, or in another environment."""
+    if not begun:
+        return
+    changed = differences(begun, record)
+    for name, what in NEVER_CHANGED.items():
+        old, new = changed.get(name, (None, None))
+        if old != new and not (name == "set" and same_options(old, new)):
+            raise ValueError(f"{out} holds a run of the {what} {old}; it cannot go on as {new}.")
+    for name, (old, new) in changed.items():
+        say(f"Warning: resuming with {name} = {new}; the run was begun with {old}.")
+    if others := other_software(begun, record):
+        say(f"Warning: resuming with other software: {others}.")
