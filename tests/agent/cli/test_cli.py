@@ -293,7 +293,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["train", "vpd", *MINI, "--max-prompt-tokens", "2"], "No problem is left"),
         (["train", "vpd", *MINI, "--preset", "lapto"], "Did you mean 'laptop'?"),
         (["train", "vpd", *MINI, "--feedback", "gossip"], "environment, siblings"),
-        (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "one of auto, docker, bubblewrap"),
+        (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "There are auto, docker, bubblewrap"),
         (["train", "vpd", *MINI, "--data", "x.jsonl"], "Unknown option of vpd/MiniCode-v0: 'data'"),
         (["train", "vpd", *MINI[:2], "--model", "./nowhere"], "no model folder './nowhere'"),
         (["train", "vpd", *LCB, "--data", "nowhere.jsonl"], "nowhere.jsonl"),
