@@ -1,6 +1,6 @@
 # make quickstart   a tiny model learns from a sandbox's tracebacks, three methods head to head
 # make test         installs and runs the tests
-# make lint         ruff
+# make lint         ruff and pyright
 # make sandbox-image   the image of the docker sandbox
 VENV ?= .venv
 PYTHON ?= python3
@@ -29,6 +29,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 sandbox-image:
 	sandbox/image/build

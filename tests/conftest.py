@@ -1,6 +1,7 @@
 """Makes the tests' own helper modules importable, has the shapes of tensors checked, and keeps the
 sandbox's tests in one process."""
 
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Shells start what runs in the background with SIGINT ignored, and children inherit it: the programs
+# and commands of the tests would not hear theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if all(map(find_spec, ("torch", "jaxtyping", "beartype"))):
     from jaxtyping import install_import_hook

@@ -50,19 +50,43 @@ def check_model(policy: Policy, name: str) -> None:
             )
 
 
-@torch.no_grad()
 def takes_padding(policy: Policy) -> bool:
-    """Whether texts that are padded on the left get the logits that they get alone. Recurrent
-    layers may read the padding, and positions may count it."""
+    """Whether texts that are padded on the left get the logits that they get alone, and a finite
+    gradient. Recurrent layers may read the padding, positions may count it, and the attention of a
+    position that sees no token may have no gradient."""
     rows = probe_rows(policy)
     ids, mask = (t.to(policy.device) for t in pad_left(rows, policy.pad_id))
-    with exact_arithmetic(policy):
+    with torch.no_grad(), exact_arithmetic(policy):
         try:
             padded = policy.model(**policy.inputs(ids, mask)).logits
         except Exception:  # whatever a model's own code raises at a mask
             return False
-    alone = logits_alone(policy, rows)
-    return all(agree(got[-len(own) :], own, policy) for got, own in zip(padded, alone, strict=True))
+    pairs = zip(padded, logits_alone(policy, rows), strict=True)
+    same = all(agree(got[-len(own) :], own, policy) for got, own in pairs)
+    return same and _has_finite_gradient(policy, ids, mask)
+
+
+def _has_finite_gradient(policy: Policy, ids: Tensor, mask: Tensor) -> bool:
+    """Whether the gradient of logits with respect to the input embeddings is finite, where other
+    positions are padding. True where the model has none. Not asked of a sharded model."""
+    embeddings: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        embeddings.append(output.requires_grad_())
+
+    if policy.sharding is not None:
+        return True
+    hook = policy.model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        with torch.enable_grad(), exact_arithmetic(policy):
+            logits = policy.model(**policy.inputs(ids, mask)).logits[mask]
+            total = logits.float().logsumexp(-1).sum()
+            gradients = torch.autograd.grad(total, embeddings, allow_unused=True)
+    except Exception:  # whatever a model's own code raises in its backward pass
+        return True
+    finally:
+        hook.remove()
+    return all(bool(g.isfinite().all()) for g in gradients if g is not None)
 
 
 @torch.no_grad()

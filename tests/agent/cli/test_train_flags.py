@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.helpers import small_policy
+from vpd_agent.algorithms import ALGORITHMS, GRPO, Algorithm, algorithm_class
 from vpd_agent.cli.flags import RENAMED
 from vpd_agent.cli.main import main
+from vpd_agent.evaluation.compare import plan
 from vpd_agent.runs.record import FORMAT
 from vpd_agent.train.run import make_run
 
@@ -242,3 +244,26 @@ def test_what_is_no_algorithm_is_explained(name, expected, folder, capsys):
     if "Taken" not in name:  # whose flags matter in its run only
         assert run("compare", *CHOICE, "--algorithms", name, "--out", "out") == 2
         assert expected in said(capsys)
+
+
+def test_one_of_ours_keeps_its_name_however_it_is_given():
+    assert algorithm_class("vpd_agent.algorithms.grpo:GRPO") is GRPO
+    assert {name: kind.name for name, kind in ALGORITHMS.items()} == {n: n for n in ALGORITHMS}
+
+
+def test_a_class_without_a_name_is_called_as_it_is_in_python():
+    class Nameless(Algorithm):
+        pass
+
+    assert Nameless.name == "Nameless"
+
+
+def test_runs_of_a_comparison_have_folders_of_safe_names(tmp_path):
+    names = ["vpd", "mine:Own", "../up/mine.py:Own"]
+    runs = plan(tmp_path, names, [0])
+    assert [each.algorithm for each in runs] == names
+    assert [each.path for each in runs] == [
+        tmp_path / "vpd-seed0",
+        tmp_path / "mine_Own-seed0",
+        tmp_path / ".._up_mine.py_Own-seed0",
+    ]

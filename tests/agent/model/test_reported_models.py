@@ -54,6 +54,20 @@ MODELS = {
         "OpenAIGPTLMHeadModel",
         {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
     ),
+    "Gemma3nText": (
+        "Gemma3nForCausalLM",
+        {
+            "num_hidden_layers": 2,
+            "head_dim": 8,
+            "intermediate_size": [48, 48],
+            "layer_types": ["sliding_attention", "full_attention"],
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": 260,
+            "laurel_rank": 4,
+            "activation_sparsity_pattern": [0.0, 0.0],
+        },
+    ),  # fmt: skip
     "Qwen3Moe": ("Qwen3MoeForCausalLM", {**EXPERTS, "num_hidden_layers": 2, "head_dim": 8}),
 }
 OWN_NAMES = {"OpenAIGPT"}  # whose configuration has other names for all sizes
@@ -265,3 +279,22 @@ def test_a_prompt_with_a_token_that_the_model_has_not_is_refused():
     policy.tokenizer.chat_template = "[NEW]"
     with pytest.raises(ValueError, match=r"'\[NEW\]' of number 260, the model has only 260"):
         policy.encode([user("a")])
+
+
+def test_a_model_whose_padding_has_no_gradient_is_trained_with_padding_on_the_right():
+    """In Gemma 3n's attention a position that sees no token gives NaN gradients to every weight."""
+    policy = policy_of("Gemma3nText")
+    assert not policy.takes_padding
+    prompts, answers = [[5, 6, 7], [5, 6, 7, 8, 9, 10, 11]], [[20, 21], [22, 23]]
+
+    def gradients(rows: list[int]) -> list[torch.Tensor]:
+        policy.model.zero_grad()
+        prompt = pad_left([prompts[i] for i in rows], policy.pad_id)
+        response = pad_right([answers[i] for i in rows], policy.pad_id)
+        policy.forward(*prompt, *response).logprobs.sum().backward()
+        trained = policy.parameters()
+        return [torch.zeros_like(w) if w.grad is None else w.grad.clone() for w in trained]
+
+    together, first, second = gradients([0, 1]), gradients([0]), gradients([1])
+    for both, a, b in zip(together, first, second, strict=True):
+        torch.testing.assert_close(both, a + b, rtol=1e-3, atol=1e-4)

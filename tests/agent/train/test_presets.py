@@ -88,6 +88,12 @@ SHORT = "{prompt}|{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
     "laptop": TeacherTemplate(failed=SHORT, solved=SHORT)
 }
+# What the published runs take from the defaults of the classes, which must not change unseen.
+DEFAULTS = {
+    "vpd": {"e_step_every": 5, "beta": 0.1, "alpha": 1.0, "teacher": "live", "tail": "bucket"},
+    "sdpo": {"alpha": 1.0, "teacher": "ema", "ema_rate": 0.05, "tail": "bucket"},
+    "vpd-pg": {"e_step_every": 2, "beta": 1.0, "gate_width": 0.15, "ema_rate": 0.05},
+}
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
@@ -101,6 +107,12 @@ def test_an_algorithm_has_its_class_defaults_but_for_these_options(preset, name)
     chosen = PRESETS[preset].algorithm(name)
     assert type(chosen) is kind
     assert asdict(chosen) == expected
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_published_runs_rest_on_these_defaults(name):
+    plain = ALGORITHMS[name]()
+    assert {field: getattr(plain, field) for field in DEFAULTS[name]} == DEFAULTS[name]
 
 
 @every_algorithm
