@@ -13,7 +13,10 @@ from vpd_agent.algorithms import Algorithm, Loss
 
 @dataclass(frozen=True)
 class Reinforce(Algorithm):
-    """L = −mean over tokens of (r − r̄) · log π_θ + entropy_bonus · H(π_θ)."""
+    """L = −mean over tokens of w · log π_θ, where w = r − r̄ − entropy_bonus · log π_θ is constant.
+
+    Its gradient is, on average, that of a bonus for entropy: ∇H(π_θ) = −E[log π_θ · ∇ log π_θ].
+    """
 
     entropy_bonus: float = 0.0
     """Weight of the policy's entropy, which keeps it from settling early."""
@@ -24,7 +27,7 @@ class Reinforce(Algorithm):
     def policy_loss(self, inputs):
         batch, student = inputs.batch, inputs.student
         advantages = (batch.rewards - batch.group_mean)[:, None]  # [B, 1]
-        per_token = advantages * student.logprobs + self.entropy_bonus * student.entropy  # [B, T]
-        loss = -(per_token * batch.loss_mask).sum() / batch.num_tokens
+        weights = advantages - self.entropy_bonus * student.logprobs.detach()  # [B, T]
+        loss = -(weights * student.logprobs * batch.loss_mask).sum() / batch.num_tokens
         entropy = (student.entropy * batch.loss_mask).sum() / batch.num_tokens
-        return loss, {"entropy": entropy.detach()}
+        return loss, {"entropy": entropy}

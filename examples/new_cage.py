@@ -7,6 +7,7 @@ A class with these names, such as a judge on another machine, works wherever a s
 does one with `start()`, whose cages get the retries and the recycling of ours: `sandbox.Backend`.
 """
 
+import sys
 from contextlib import closing
 
 import sandbox
@@ -15,7 +16,7 @@ import sandbox
 class Logged:
     name = "logged"
 
-    def __init__(self, *, cages=2, inner="local", log="/dev/stderr"):
+    def __init__(self, *, cages=2, inner="local", log=None):
         self.cages, self.log = cages, log
         self.inner = sandbox.make(inner, cages=cages)
 
@@ -25,8 +26,7 @@ class Logged:
 
     def run(self, job):
         execution = self.inner.run(job)  # a SandboxError of it is one of ours
-        with open(self.log, "a") as log:
-            print(f"{len(job.code)} characters: {execution.status}", file=log)
+        print(f"{len(job.code)} characters: {execution.status}", file=self.log or sys.stderr)
         return execution
 
     def close(self):
@@ -34,6 +34,6 @@ class Logged:
 
 
 if __name__ == "__main__":
-    with closing(sandbox.make("new_cage:Logged", cages=1, log="/dev/stdout")) as box:
+    with closing(sandbox.make("new_cage:Logged", cages=1, log=sys.stdout)) as box:
         box.run(sandbox.Job("print(input())", stdin="41"))
         box.run(sandbox.Job("1 / 0"))

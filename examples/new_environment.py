@@ -1,13 +1,9 @@
 """An environment of one's own: words to sort, with feedback on the first one out of order.
 
-    python examples/new_environment.py
     vpd show --env examples/new_environment.py:SortWords --problem "pear fig kiwi"
     vpd train sdpo --env examples/new_environment.py:SortWords --model tiny --out runs/sort
 
-From the folder of this file, or where it is installed, it is `--env new_environment:SortWords`.
-A subclass of TextEnv says how an answer is judged; the arguments of its constructor are the options
-that `--set` takes, which `vpd envs examples/new_environment.py:SortWords` lists. gym.register is
-needed only for a name to give to gym.make.
+Arguments of the constructor are options of `--set`. gym.register is needed only for gym.make.
 """
 
 import itertools
@@ -41,10 +37,3 @@ class SortWords(TextEnv):
 
 
 gym.register("SortWords-v0", entry_point=SortWords, vector_entry_point=SortWords.vector)
-
-if __name__ == "__main__":
-    env = gym.make("SortWords-v0", max_turns=3)
-    env.reset(options={"problem_id": "pear fig kiwi"})
-    for answer in ("fig kiwi", "fig pear kiwi", "fig kiwi pear"):
-        feedback, reward, *_ = env.step(answer)
-        print(f"{answer!r}: reward {reward:g}. {feedback}")

@@ -1,27 +1,20 @@
 """The examples run as they stand, are as short as they claim, and are what the commands take."""
 
-import ast
-import io
+import json
+import shlex
+import shutil
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
+from vpd_agent.cli.main import main
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SAYS = {
-    "new_environment": [
-        "'fig kiwi': reward 0. Answer with each of the given words once.",
-        "'fig pear kiwi': reward 0. The first word out of order is pear.",
-        "'fig kiwi pear': reward 1. In order.",
-    ],
-    "new_source": [
-        "Correct (1 of 2 attempts are correct.)",
-        "Wrong answer (1 of 2 attempts are correct.)",
-        "An answer that cannot be read (0 of 1 attempts are correct.)",
-    ],
-}
+OURS = sorted(EXAMPLES.glob("new_*.py"))
+README = (EXAMPLES / "README.md").read_text()
 
 
 def run(*arguments, cwd):
@@ -37,28 +30,87 @@ def run(*arguments, cwd):
     return result.stdout
 
 
-def lines_of_code(source):
-    """Lines with code on them: no blank ones, comments and docstrings."""
-    tree = ast.parse(source)
-    first = tree.body[0]
-    docstring = range(first.lineno, first.end_lineno + 1) if ast.get_docstring(tree) else ()
-    other = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in (*other, tokenize.ENDMARKER):
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    return len(lines - set(docstring))
+def test_the_environment_is_one_of_gymnasiums_by_its_name():
+    program = (
+        "import gymnasium as gym\n"
+        "env = gym.make('new_environment:SortWords-v0', max_turns=3)\n"
+        "env.reset(options={'problem_id': 'pear fig kiwi'})\n"
+        "for answer in ('fig kiwi', 'fig pear kiwi', 'fig kiwi pear'):\n"
+        "    feedback, reward, *_ = env.step(answer)\n"
+        "    print(f'{reward:g} {feedback}')\n"
+    )
+    assert run("-c", program, cwd=EXAMPLES).splitlines() == [
+        "0 Answer with each of the given words once.",
+        "0 The first word out of order is pear.",
+        "1 In order.",
+    ]
 
 
-@pytest.mark.parametrize("name", SAYS)
-def test_an_example_says_what_it_should_in_a_fresh_process(name, tmp_path):
-    assert run(str(EXAMPLES / f"{name}.py"), cwd=tmp_path).splitlines() == SAYS[name]
+def test_the_source_counts_what_is_solved_in_a_fresh_process(tmp_path):
+    assert run(str(EXAMPLES / "new_source.py"), cwd=tmp_path).splitlines() == [
+        "Correct (1 of 2 attempts are correct.)",
+        "Wrong answer (1 of 2 attempts are correct.)",
+        "An answer that cannot be read (0 of 1 attempts are correct.)",
+    ]
 
 
-@pytest.mark.parametrize("name", SAYS)
-def test_an_example_is_under_thirty_lines_of_code(name):
-    source = (EXAMPLES / f"{name}.py").read_text()
-    assert 10 < lines_of_code(source) < 30
+def test_each_of_the_five_kinds_is_one_file_of_fewer_than_forty_lines():
+    names = ["new_algorithm", "new_cage", "new_engine", "new_environment", "new_source"]
+    assert [path.stem for path in OURS] == names
+    assert all(10 < len(path.read_text().splitlines()) < 40 for path in OURS)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder: nothing but copies of the five files."""
+    for path in OURS:
+        shutil.copy(path, tmp_path)
+        sys.modules.pop(path.stem, None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the commands add the current folder
+    before = set(gym.registry) - {"SortWords-v0"}
+    gym.registry.pop("SortWords-v0", None)  # other tests may have imported the example
+    yield tmp_path
+    for name in [n for n in gym.registry if n not in before and not n.startswith("vpd/")]:
+        del gym.registry[name]
+    for path in OURS:
+        sys.modules.pop(path.stem, None)
+
+
+def commands() -> list[list[str]]:
+    """Those of the README's block, as words behind `vpd`."""
+    block = README.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", commands(), ids=["environment", "cage"])
+def test_all_kinds_train_together_from_a_folder_outside_the_package(command, folder, capfd):
+    small = "--steps 1 --prompts-per-step 2 --group-size 2 --max-response-tokens 4 --eval-every 0"
+    assert main([*command, *small.split(), "--samples-every", "1", "--quiet"]) == 0
+    out = folder / command[command.index("--out") + 1]
+    config = json.loads((out / "config.json").read_text())
+    assert config["algorithm"] == {"name": "new_algorithm:Reinforce", "entropy_bonus": 0.0}
+    chosen = {f"--{k}": v for k, v in config["options"].items() if f"--{k}" in command}
+    assert chosen == dict(zip(command[2::2], command[3::2], strict=True))
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert samples
+    assert all(row["feedback"].endswith(" attempts are correct.)") for row in samples)
+    logged = capfd.readouterr().err
+    # Two problems with two answers of four tokens each.
+    assert "sampled 16 tokens" in logged
+    assert ("characters: " in logged) == ("--sandbox" in command)
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {
+        *(path.name for path in OURS), out.parts[-2]
+    }  # fmt: skip
+
+
+def test_every_row_of_the_table_is_part_of_a_command_that_the_tests_run():
+    rows = [line.split("|") for line in README.splitlines() if line.startswith("| [new_")]
+    assert [row[1].split("]")[0].strip(" [") for row in rows] == [
+        "new_environment.py", "new_source.py", "new_algorithm.py", "new_engine.py", "new_cage.py"
+    ]  # fmt: skip
+    run_by_tests = " ".join(" ".join(["vpd", *command]) for command in commands())
+    assert all(row[3].strip(" `") in run_by_tests for row in rows)
 
 
 def test_the_commands_take_the_environment_from_the_folder_of_its_module():
@@ -86,5 +138,4 @@ def test_the_trainers_environment_has_both_splits_and_takes_sources_by_name():
 
 
 def test_the_readme_of_the_examples_names_each():
-    readme = (EXAMPLES / "README.md").read_text()
-    assert all(f"[{path.name}]" in readme for path in EXAMPLES.glob("*.py"))
+    assert all(f"[{path.name}]" in README for path in EXAMPLES.glob("*.py"))

@@ -66,7 +66,7 @@ class Loss:
 class Algorithm:
     """Base of the algorithms: the defaults of what the trainer asks for.
 
-    name: what the command line calls it.
+    name: what the command line calls it; by default the name of the class.
     teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
     ema_rate: of teacher="ema".
     trust_region: of teacher="trust_region".
@@ -81,6 +81,10 @@ class Algorithm:
     trust_region: float = 0.1
     needs_reference: bool = False
     min_group_size: ClassVar[int] = 1
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @property
     def gate(self) -> TrustGate | None:

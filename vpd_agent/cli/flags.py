@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
 from vpd_agent.console import is_main_process
-
-if TYPE_CHECKING:
-    pass
 
 RENAMED = {  # flags, and keys of configuration files, that have another name now
     "setting": "preset",

@@ -90,7 +90,7 @@ def run_all(
     waiting = [run for run in runs if not run.finished]
     running: dict[Run, subprocess.Popen] = {}
     failed: list[Run] = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELIZM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

@@ -34,7 +34,6 @@ from vpd_agent.ops.losses import imitation
 from vpd_agent.train import learner as learner_module
 from vpd_agent.train import trainer as trainer_module
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.presets import PRESETS
 from vpd_agent.train.trainer import Trainer
 
 LIMIT = 5  # max_response_tokens
@@ -794,13 +793,6 @@ def test_the_trainer_names_no_algorithm(module):
     words |= {n.value for n in ast.walk(ast.parse(source))
               if isinstance(n, ast.Constant) and isinstance(n.value, str)}  # fmt: skip
     assert not words & {*ALGORITHMS, *(a.__name__ for a in ALGORITHMS.values())}
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_setting_has_every_algorithm_once(name):
-    setting = PRESETS[name]
-    assert sorted(a.name for a in setting.algorithms) == sorted(ALGORITHMS)
-    assert set(setting.learning_rates) <= set(ALGORITHMS)
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
         ("engine: vlm", "Did you mean 'vllm'?"),
         ("trackers: [tensorbord]", "Did you mean 'tensorboard'?"),
         ("steps: -1", "steps must be at least 0, got -1"),
-        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0'?"),
+        ("env: vpd/MiniCod-v0", "Did you mean 'vpd/MiniCode-v0'"),
         ("", "got nothing"),
         ("- steps", "got ['steps']"),
     ],
@@ -312,6 +312,16 @@ def test_an_absent_file_and_an_unknown_flag_are_explained(tmp_path, capsys):
     assert run(*common, "--lerning-rate", 1) == 2
     assert "Perhaps you meant: --learning-rate" in said(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_flag_may_put_right_what_a_file_leaves_invalid(tmp_path):
+    """A class checks its values when all are known, not those of the file by themselves."""
+    (tmp_path / "c.yaml").write_text("sampled_token: true\nalpha: 0.5\n")
+    groups = with_defaults(run_flags("sdpo", "tiny"), read(tmp_path / "c.yaml"))
+    needed = ["--env", "e", "--model", "m", "--out", "o"]
+    assert parse("test", [*needed, "--alpha", "1"], **groups).algorithm.sampled_token
+    with pytest.raises(ValueError, match="alpha must be 1 with sampled_token"):
+        parse("test", needed, **groups)
 
 
 def test_resuming_needs_no_flags_and_says_what_differs(tmp_path, model, capsys):

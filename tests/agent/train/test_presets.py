@@ -1,0 +1,157 @@
+"""What every preset gives to every algorithm, spelled out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import pytest
+
+from vpd_agent.algorithms import ALGORITHMS, Algorithm
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.presets import PRESETS
+
+OWN_E_STEP = {"e_step_optimizer": "own"}
+# What differs from the defaults of the algorithm's class; what is not named has just those.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "laptop": {
+        "vpd": {"alpha": 0.5, "beta": 1.0, "teacher": "ema", "e_step_learning_rate": 1e-4}
+        | OWN_E_STEP,
+        "vpd-pg": {"e_step_learning_rate": 1e-4} | OWN_E_STEP,
+        "sdpo": {"alpha": 0.5, "importance_clip": None},
+        "sdpg": {
+            "clip_high": 0.2,
+            "decay_fraction": 1.0,
+            "distill_weight": 1.0,
+            "dual_clip": None,
+            "reference_weight": 0.0,
+            "teacher": "ema",
+        },
+        "opsd": {"alpha": 0.5},
+        "sdar": {"teacher": "ema"},
+    },
+    "tiny": {
+        "vpd": {"e_step_learning_rate": 1e-5, "teacher": "ema"} | OWN_E_STEP,
+        "vpd-pg": {"e_step_learning_rate": 1e-5} | OWN_E_STEP,
+    },
+    "code": {
+        "vpd": {"top_k": 20},
+        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 20},
+        "sdpo": {"top_k": 20},
+        "opsd": {"top_k": 20},
+    },
+    "science": {
+        "vpd": {"top_k": 100},
+        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 100},
+        "sdpo": {"alpha": 0.5, "top_k": 100},
+        "opsd": {"top_k": 100},
+    },
+}
+TINY_MODEL = {
+    "steps": 200,
+    "group_size": 8,
+    "learning_rate_decay": 0.5,
+    "adam_beta2": 0.95,
+}
+LAPTOP = TINY_MODEL | {
+    "prompts_per_step": 8,
+    "max_prompt_tokens": 64,
+    "max_teacher_prompt_tokens": 96,
+    "max_response_tokens": 12,
+    "eval_every": 40,
+    "save_every": 100,
+}
+TINY = TINY_MODEL | {
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "max_prompt_tokens": 6144,
+    "max_teacher_prompt_tokens": 9216,
+    "max_response_tokens": 128,
+    "micro_batch_size": 4,
+    "eval_every": 0,
+    "samples_every": 1,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "laptop": LAPTOP,
+    "tiny": TINY,
+    "code": {"micro_batch_size": 1},
+    "science": {"micro_batch_size": 1},
+}
+RATES = {  # of learning: that of most algorithms, and of those that have another
+    "laptop": (4e-4, {"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4}),
+    "tiny": (5e-5, {}),
+    "code": (1e-6, {}),
+    "science": (1e-5, {"grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6}),
+}
+SHORT = "{prompt}|{attempt}:{feedback}"
+TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
+    "laptop": TeacherTemplate(failed=SHORT, solved=SHORT)
+}
+# What the published runs take from the defaults of the classes, which must not change unseen.
+DEFAULTS = {
+    "vpd": {"e_step_every": 5, "beta": 0.1, "alpha": 1.0, "teacher": "live", "tail": "bucket"},
+    "sdpo": {"alpha": 1.0, "teacher": "ema", "ema_rate": 0.05, "tail": "bucket"},
+    "vpd-pg": {"e_step_every": 2, "beta": 1.0, "gate_width": 0.15, "ema_rate": 0.05},
+}
+
+every_preset = pytest.mark.parametrize("preset", PRESETS)
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+@every_algorithm
+@every_preset
+def test_an_algorithm_has_its_class_defaults_but_for_these_options(preset, name):
+    kind = ALGORITHMS[name]
+    expected = asdict(kind()) | OPTIONS[preset].get(name, {})
+    chosen = PRESETS[preset].algorithm(name)
+    assert type(chosen) is kind
+    assert asdict(chosen) == expected
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_published_runs_rest_on_these_defaults(name):
+    plain = ALGORITHMS[name]()
+    assert {field: getattr(plain, field) for field in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@every_algorithm
+@every_preset
+def test_a_run_has_the_default_configuration_but_for_these_fields(preset, name):
+    most, others = RATES[preset]
+    changed = CONFIGS[preset] | {"learning_rate": others.get(name, most)}
+    assert asdict(PRESETS[preset].config(name)) == asdict(TrainConfig()) | changed
+
+
+@every_preset
+def test_a_preset_has_this_template(preset):
+    assert PRESETS[preset].template == TEMPLATES[preset]
+
+
+@every_preset
+def test_a_preset_names_only_what_differs(preset):
+    """Options and learning rates with other values than the defaults, of algorithms there are."""
+    chosen = PRESETS[preset]
+    for name, options in chosen.algorithms.items():
+        defaults = {field.name: field.default for field in fields(ALGORITHMS[name])}
+        assert options
+        assert all(defaults[option] != value for option, value in options.items())
+    assert set(chosen.learning_rates) <= set(ALGORITHMS)
+    assert chosen.train.learning_rate not in chosen.learning_rates.values()
+
+
+@every_preset
+def test_an_algorithm_that_no_preset_names_keeps_its_defaults(preset, tmp_path):
+    file = tmp_path / "elsewhere.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from vpd_agent.algorithms import GRPO\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(GRPO):\n"
+        "    clip_low: float = 0.3\n"
+    )
+    name = f"{file}:Mine"
+    chosen = PRESETS[preset].algorithm(name)
+    assert isinstance(chosen, Algorithm)
+    assert (chosen.name, asdict(chosen)) == (name, asdict(ALGORITHMS["grpo"]()) | {"clip_low": 0.3})
+    assert PRESETS[preset].config(name) == PRESETS[preset].train
