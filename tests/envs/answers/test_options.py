@@ -98,4 +98,4 @@ def test_the_command_explains_an_environment_of_the_suite_or_of_ones_own(capsys,
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["split"]["default"] == "train"
     assert main(["envs", "vpd/MiniCod-v0"]) == 2
-    assert "Did you mean 'vpd/MiniCode-v0'?" in capsys.readouterr().err
+    assert "Did you mean 'vpd/MiniCode-v0'" in capsys.readouterr().err
