@@ -22,8 +22,8 @@ from vpd_envs.text_env import TextEnv
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
 GIT_SECONDS = 5.0
-# Options that change no verdict: the fingerprint covers the problems, and all sandboxes give the same
-# verdicts.
+# Options that change no verdict: the fingerprint covers the problems, and verdicts are the same in
+# every sandbox.
 NOT_JUDGING = ("data", "sandbox", "render_mode")
 
 
