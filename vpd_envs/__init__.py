@@ -4,10 +4,12 @@ Importing this package registers its environments with Gymnasium:
 
     env = gym.make("vpd/LiveCodeBench-v0", data="problems.jsonl")
     envs = gym.make_vec("vpd/MiniCode-v0", num_envs=64)  # judges 64 answers at once
+
+`make` takes your own as `module:Class`, too, and explains what is wrong with an id or an option.
 """
 
 from vpd_envs.answers.unicode_space import Unicode
-from vpd_envs.catalog import register
+from vpd_envs.catalog import make, register
 from vpd_envs.feedback import (
     Attempt,
     EnvironmentFeedback,
@@ -43,6 +45,7 @@ __all__ = [
     "VectorFeedbackWrapper",
     "Verdict",
     "compose",
+    "make",
     "named_sources",
 ]
 

@@ -151,6 +151,7 @@ def test_what_is_no_source_is_explained(text, message):
         named_sources(f"status+{text}")
 
 
+@pytest.mark.slow
 def test_training_takes_both_from_outside(folder):
     pytest.importorskip("torch")
     code = run(

@@ -1,7 +1,7 @@
-"""What results were made with, so that nothing is added to the results of something else.
+"""What results were made with: versions, code, options.
 
-A command that goes on where it ended compares these facts with those that it wrote at its start,
-and refuses what differs.
+A command that continues an earlier run of itself compares these facts with those that it wrote
+then, and refuses to continue if they differ.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vpd_envs.text_env import TextEnv
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
 GIT_SECONDS = 5.0
-# Options that change no verdict: what the data says is in the fingerprint, and all cages give the
-# same verdicts.
+# Options that change no verdict: the fingerprint covers the problems, and verdicts are the same in
+# every sandbox.
 NOT_JUDGING = ("data", "sandbox", "render_mode")
 
 
@@ -111,7 +111,7 @@ def commit() -> str | None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(
         ["git", *arguments],
-        cwd=PACKAGE_FOLDER,
+        cwd=Path(__file__).parent,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
