@@ -743,7 +743,8 @@ def one_box():
 @pytest.mark.parametrize(
     ("code", "tests"), [pytest.param(*case, id=case[1][:70]) for case in cases()]
 )
-def test_the_verdict_is_that_of_one_process(one_box, code, tests):
+def test_the_verdict_is_that_of_one_process(one_box, code, tests, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write a file
     test = AssertTest(tests)
     result = judge(one_box, code, [test]).results[0]
     told = f"{test.failure(result.execution)}\n{result.execution.stderr}"
