@@ -127,11 +127,11 @@ def _check_finished(runs: list[Run], arguments: list[str]) -> None:
     """Raises ValueError if a run that would be kept is not what would be trained in its place."""
     fingerprints: dict[str, Any] = {}
     for run in runs:
-        check_format(run.path)
+        there = json.loads((run.path / CONFIG).read_text())
+        check_format(run.path, there)
         new = read_arguments(run.algorithm, [*arguments, *run.arguments()])
         fingerprints = fingerprints or _fingerprints(new.options)
         here = saved(new.algorithm, new.config, new.template, new.options)
-        there = json.loads((run.path / CONFIG).read_text())
         told = [
             f"{name} is {old!r} there, {new!r} here"
             for name, (old, new) in differences(there, here).items()

@@ -13,7 +13,7 @@ import tyro
 from sandbox.plugins import unknown
 from vpd_agent.cli.config_file import ConfigEntry, read, with_defaults
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
-from vpd_agent.runs.record import check_format
+from vpd_agent.runs.record import read_record
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
 from vpd_agent.train.options import TrainOptions
 
@@ -99,8 +99,7 @@ def _entries(name: str, early: argparse.Namespace) -> list[ConfigEntry]:
         if out is None:
             raise ValueError("--resume goes on with the run in a folder: pass it as --out DIR.")
         RunFolder.check_begun(out)
-        if (Path(out) / CONFIG).is_file():
-            check_format(Path(out))
+        if read_record(Path(out)):
             begun = read(Path(out) / CONFIG)
     for entry in (*begun, *given):
         if entry.key == "algorithm" and entry.value != name:

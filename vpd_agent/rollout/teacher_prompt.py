@@ -66,6 +66,12 @@ class TeacherTemplate:
         return [{**m, "content": text} if i == last else m for i, m in enumerate(prompt)]
 
 
+COMPACT = TeacherTemplate(
+    failed="{prompt}|{attempt}:{feedback}", solved="{prompt}|{attempt}:{feedback}"
+)
+"""The teacher's turn for the tiny models, whose prompts are a few characters."""
+
+
 @dataclass(frozen=True)
 class PlainPrompt(TeacherTemplate):
     """The teacher reads the student's prompt as it is, and every rollout has a teacher: for a

@@ -29,9 +29,19 @@ PACKAGES = (  # whose versions may change what a run does
 HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
 
 
-def check_format(folder: Path) -> None:
-    """Raise ValueError if the run in a folder is of another format than ours."""
-    there = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("format", 1)
+def read_record(folder: Path) -> dict[str, Any]:
+    """The config.json of the run in a folder; empty without one. Raises as `check_format`."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    check_format(folder, record)
+    return record
+
+
+def check_format(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise ValueError if the run in a folder, with this record, is of another format than ours."""
+    there = record.get("format", 1)
     if there != FORMAT:
         raise ValueError(
             f"The run in {folder} was made by {'an earlier' if there < FORMAT else 'a later'} "

@@ -27,10 +27,9 @@ from vpd_agent.data.types import Message
 from vpd_agent.model import chat, teacher, tokenization
 from vpd_agent.model import policy as policy_module
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import COMPACT, TeacherTemplate
 from vpd_agent.tiny import model as tiny_module
 from vpd_agent.tiny.model import tiny_policy
-from vpd_agent.train.presets import COMPACT
 from vpd_envs.code import mini_code
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vpd_agent.algorithms import Algorithm, algorithm_class
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import COMPACT, TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
 from vpd_agent.train.config import TrainConfig
 
@@ -40,10 +40,6 @@ class Preset:
         rate = self.learning_rates.get(algorithm, self.train.learning_rate)
         return replace(self.train, learning_rate=rate)
 
-
-COMPACT = TeacherTemplate(
-    failed="{prompt}|{attempt}:{feedback}", solved="{prompt}|{attempt}:{feedback}"
-)
 
 LAPTOP = Preset(
     about="vpd/MiniCode-v0 and its sisters with a tiny model: minutes on a laptop core",

@@ -21,8 +21,8 @@ from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
 from vpd_agent.rollout.teacher_prompt import PlainPrompt, TeacherTemplate
 from vpd_agent.runs.identity import model_hashes, problem_fingerprints
-from vpd_agent.runs.record import check_format, differences, other_software, same_options, saved
-from vpd_agent.runs.run_folder import CONFIG, RunFolder
+from vpd_agent.runs.record import differences, other_software, read_record, same_options, saved
+from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.runs.trackers import check_trackers, open_trackers
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.options import TrainOptions, open_sandbox
@@ -114,9 +114,7 @@ class _Plan:
             )
         if not options.resume:
             return {}
-        if (options.out / CONFIG).is_file():
-            check_format(options.out)
-        begun = _begun(options.out)
+        begun = read_record(options.out)
         _compare_with_saved(options.out, begun, self.record())
         finished = RunFolder.finished_step(options.out)
         if finished is not None and finished >= self.config.steps:
@@ -300,12 +298,6 @@ def _open_teacher_engine(plan: _Plan, teacher: Teacher, stack: ExitStack) -> Eng
         say(f"The server {name} samples for the student only; for the teacher, the engine is hf.")
         plan = replace(plan, options=replace(plan.options, engine="hf"))
     return _open_engine(plan, teacher.policy, stack)
-
-
-def _begun(out: Path) -> dict[str, Any]:
-    """The configuration of the run in a folder; empty without one."""
-    path = out / CONFIG
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _compare_with_saved(out: Path, begun: dict[str, Any], record: dict[str, Any]) -> None:

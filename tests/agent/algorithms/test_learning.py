@@ -16,10 +16,10 @@ import torch
 from agent.helpers import SecretLetter
 from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, LossInputs
 from vpd_agent.model.policy import Policy
+from vpd_agent.rollout.teacher_prompt import COMPACT
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.tiny.warmup import Example, supervised_loss
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.presets import COMPACT
 from vpd_agent.train.trainer import Trainer
 from vpd_envs import Verdict
 
