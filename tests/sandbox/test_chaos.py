@@ -53,7 +53,7 @@ class Reaper:
                 self.strike()
 
     def strike(self) -> None:
-        with self.box._lock:
+        with self.box._changed:
             # Not those on their first job: that may be one whose first cage has been killed, and
             # three dead cages in a row are, rightly, an error.
             victims = [cage for cage in self.box._live if cage.jobs > 1]
