@@ -23,7 +23,6 @@ from vpd_envs.text_env import TextEnv
 class Entry:
     """One environment of the suite."""
 
-    id: str
     target: str  # "module:Class" in vpd_envs; the module's `vector` is the batched form
     asks: str
     judge: str
@@ -31,17 +30,12 @@ class Entry:
     size: str  # problems, as published
 
     @property
-    def module(self) -> str:
-        return f"vpd_envs.{self.target.partition(':')[0]}"
-
-    @property
-    def class_name(self) -> str:
-        return self.target.partition(":")[2]
+    def id(self) -> str:
+        return f"vpd/{self.target.partition(':')[2]}-v0"
 
 
 CATALOG = (
     Entry(
-        "vpd/LiveCodeBench-v0",
         "code.livecodebench:LiveCodeBench",
         "dated competition problems, as programs or functions",
         "sandbox",
@@ -49,7 +43,6 @@ CATALOG = (
         "400 (v1) to 1,055 (v6)",
     ),
     Entry(
-        "vpd/CodeContests-v0",
         "code.code_contests:CodeContests",
         "competition problems with one right output",
         "sandbox",
@@ -57,7 +50,6 @@ CATALOG = (
         "165 test, 13,328 train",
     ),
     Entry(
-        "vpd/HumanEval-v0",
         "code.humaneval:HumanEval",
         "a function from its docstring",
         "sandbox, assertions",
@@ -65,7 +57,6 @@ CATALOG = (
         "164",
     ),
     Entry(
-        "vpd/MBPP-v0",
         "code.mbpp:MBPP",
         "a function from a sentence and an assertion",
         "sandbox, assertions",
@@ -73,7 +64,6 @@ CATALOG = (
         "974 (427 sanitized)",
     ),
     Entry(
-        "vpd/SciKnowEval-v0",
         "questions.science:SciKnowEval",
         "multiple choice: biology, chemistry, material, physics",
         "last <answer>",
@@ -81,7 +71,6 @@ CATALOG = (
         "4,335 of level L3",
     ),
     Entry(
-        "vpd/ToolUse-v0",
         "questions.tool_use:ToolUse",
         "the calls of tools that answer a question",
         "JSON comparison",
@@ -89,7 +78,6 @@ CATALOG = (
         "of the file",
     ),
     Entry(
-        "vpd/Math-v0",
         "math.environment:Math",
         "math500, gsm8k, aime24, aime25, aime26, hmmt25, amc23, dapo, olympiadbench",
         "Math-Verify in worker processes",
@@ -97,7 +85,6 @@ CATALOG = (
         "30 to 17,000",
     ),
     Entry(
-        "vpd/ReasoningGym-v0",
         "questions.reasoning_gym:ReasoningGym",
         "puzzles of about 100 kinds",
         "the puzzle's own scorer, in worker processes",
@@ -105,7 +92,6 @@ CATALOG = (
         "any",
     ),
     Entry(
-        "vpd/MiniCode-v0",
         "code.mini_code:MiniCode",
         "an expression for two names; for tiny models",
         "sandbox",
@@ -113,7 +99,6 @@ CATALOG = (
         "600 train, 300 test",
     ),
     Entry(
-        "vpd/MiniChoice-v0",
         "questions.mini_choice:MiniChoice",
         "multiple choice with one bit of feedback; for tiny models",
         "exact",
@@ -121,7 +106,6 @@ CATALOG = (
         "600 train, 300 test",
     ),
     Entry(
-        "vpd/MiniArithmetic-v0",
         "math.mini_arithmetic:MiniArithmetic",
         "long arithmetic with a mark for each digit; for tiny models",
         "exact",
@@ -134,10 +118,11 @@ CATALOG = (
 def register() -> None:
     """Make the ids known to Gymnasium. No environment's module is imported."""
     for entry in CATALOG:
+        module = f"vpd_envs.{entry.target.partition(':')[0]}"
         gym.register(
-            id=entry.id,
-            entry_point=f"{entry.module}:{entry.class_name}",
-            vector_entry_point=f"{entry.module}:vector",
+            entry.id,
+            entry_point=f"vpd_envs.{entry.target}",
+            vector_entry_point=f"{module}:vector",
         )
 
 

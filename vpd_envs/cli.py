@@ -5,28 +5,34 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 import textwrap
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sandbox import SandboxError
 from sandbox.plugins import FORM
 from vpd_envs.answers.options import REQUIRED, about, options_of
 from vpd_envs.answers.thinking import PREFIX
 from vpd_envs.catalog import CATALOG, Entry, known_name, make, parsed_options
 from vpd_envs.data.files import json_lines
 from vpd_envs.data.progress import LateProgress, told_if_slow
-from vpd_envs.data.provenance import differences, judged_by, text_hash
+from vpd_envs.data.provenance import (
+    NOT_JUDGING,
+    differences,
+    judge_code,
+    text_hash,
+    versions,
+)
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
 
-JUDGE_EPILOG = """\
+_JUDGE_EPILOG = """\
 ANSWERS has a JSON object per line, {"problem_id": …, "answer": …}. The verdicts come in the same
 order, {"problem_id", "answer_hash", "reward", "status", "feedback"}; where the infrastructure
 failed, reward and status are null and "error" says why. If OUT exists, its verdicts are kept, those
@@ -43,7 +49,8 @@ judge is judged: how many verdicts agree is told, and every line that does not.
 exit codes: 0 every answer has its verdict (the expected one, if it has one); 1 some have not;
 2 bad input; 130 interrupted (what was judged is in OUT)."""
 
-SHOWN_DISAGREEMENTS = 20
+_SHOWN_DISAGREEMENTS = 20
+_INSTEAD = "Pass another --out, or remove the file."
 
 
 def envs(arguments: list[str]) -> int:
@@ -59,7 +66,7 @@ def envs(arguments: list[str]) -> int:
     if options.env is not None:
         _print_options(known_name(options.env), options.json)
     elif options.json:
-        print(json.dumps([asdict(entry) for entry in CATALOG], indent=1))
+        print(json.dumps([{"id": entry.id} | asdict(entry) for entry in CATALOG], indent=1))
     else:
         for entry in CATALOG:
             _print_entry(entry)
@@ -124,7 +131,7 @@ def judge(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "vpd judge",
         description="Judge the answers of a file.",
-        epilog=JUDGE_EPILOG,
+        epilog=_JUDGE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_environment(parser)
@@ -136,15 +143,16 @@ def judge(arguments: list[str]) -> int:
             getattr(env, "sandbox", None)  # where none works, say so before any answer is read
         with told_if_slow("Reading the answers"):
             answers = _Answers(options.answers, env)
-        tally = _Tally(answers)
+        progress = LateProgress("judging", answers.total, True)
+        tally = _Tally(answers, progress)
         started = time.perf_counter()
         try:
-            with LateProgress("judging", answers.total, True) as progress:
+            with progress:
                 if options.out is None:
-                    _write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally, progress)
+                    _write_verdicts(sys.stdout.buffer, env, answers.attempts(), tally)
                 else:
-                    record = judged_by(options.env, env, _given_options(options))
-                    _judge_into(options.out, record, env, answers, tally, progress)
+                    record = _judged_by(options.env, env, _given_options(options))
+                    _judge_into(options.out, record, answers, tally)
         finally:
             tally.print(time.perf_counter() - started)
     return 1 if tally.errors or tally.disagreements else 0
@@ -216,17 +224,13 @@ class _Answers:
                 raise ValueError(
                     f"{place}: expected {{'problem_id': text, 'answer': text}}, came {row!r:.80}."
                 )
-            expected = row.get("expected")
-            if expected is not None and not isinstance(expected, bool):
-                came = f"came {expected!r:.40}"
-                raise ValueError(f"{place}: 'expected' must be true or false, {came}.")
-            prefilled = row.get("thinking_prefilled", False)
-            if not isinstance(prefilled, bool):
-                came = f"came {prefilled!r:.40}"
-                raise ValueError(f"{place}: 'thinking_prefilled' must be true or false, {came}.")
-            answer = (PREFIX if prefilled else "") + row["answer"]
+            for name, absent in (("expected", None), ("thinking_prefilled", False)):
+                came = row.get(name, absent)
+                if came is not absent and not isinstance(came, bool):
+                    raise ValueError(f"{place}: {name!r} must be true or false, came {came!r:.40}.")
+            answer = (PREFIX if row.get("thinking_prefilled") else "") + row["answer"]
             try:
-                yield self.env.problem(row["problem_id"]), answer, expected
+                yield self.env.problem(row["problem_id"]), answer, row.get("expected")
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
 
@@ -234,17 +238,21 @@ class _Answers:
 class _Tally:
     """What came of the answers so far; verdicts are added in the order of the answers."""
 
-    def __init__(self, answers: _Answers) -> None:
+    def __init__(self, answers: _Answers, progress: LateProgress) -> None:
+        self.progress = progress
         self._expected = answers.expected()
-        self.agree = 0
+        self.known = 0  # answers of which it is known whether they solve their problem
         self.disagreements = 0
         self.listed: list[str] = []
         self.statuses: Counter[str] = Counter()
         self.reward = 0.0
         self.errors = 0
+        self.done = 0
         self.made = 0  # verdicts of this run
 
     def add(self, row: dict[str, Any]) -> None:
+        self.done += 1
+        self.progress.show(self.done)
         expected = next(self._expected)
         if row["reward"] is None:
             self.errors += 1
@@ -253,24 +261,25 @@ class _Tally:
         self.reward += row["reward"]
         if expected is None:
             return
+        self.known += 1
         if expected is (row["status"] == Status.SOLVED):
-            self.agree += 1
             return
         self.disagreements += 1
-        if len(self.listed) < SHOWN_DISAGREEMENTS:
-            number = self.statuses.total() + self.errors
+        if len(self.listed) < _SHOWN_DISAGREEMENTS:
             known = "solved" if expected else "not solved"
             self.listed.append(
-                f"  answer {number}, {row['problem_id']}: known as {known}, judged {row['status']}"
+                f"  answer {self.done}, {row['problem_id']}: known as {known}, "
+                f"judged {row['status']}"
             )
 
     def print(self, seconds: float) -> None:
-        judged = self.statuses.total()
+        judged = self.done - self.errors
         lines = [f"  {status:<16} {n}" for status, n in self.statuses.most_common()]
         if self.errors:
             lines.append(f"  {'not judged':<16} {self.errors}")
-        if known := self.agree + self.disagreements:
-            lines.append(f"{self.agree} of {known} known verdicts agree")
+        if self.known:
+            agree = self.known - self.disagreements
+            lines.append(f"{agree} of {self.known} known verdicts agree")
             lines += self.listed
             if self.disagreements > len(self.listed):
                 lines.append(f"  and {self.disagreements - len(self.listed)} more")
@@ -280,98 +289,93 @@ class _Tally:
         print("\n".join([head, *lines]), file=sys.stderr)
 
 
-def _judge_into(
-    out: Path,
-    record: dict[str, Any],
-    env: TextEnv,
-    answers: _Answers,
-    tally: _Tally,
-    progress: LateProgress,
-) -> None:
+def _judged_by(env_id: str, env: TextEnv, options: dict[str, Any]) -> dict[str, Any]:
+    """What verdicts depend on besides the answers. options: those that `env` was made with."""
+    return {
+        "env": env_id,
+        "fingerprint": env.fingerprint,
+        "options": {k: v for k, v in sorted(options.items()) if k not in NOT_JUDGING},
+        "judge": judge_code(env),
+        "versions": versions("math-verify"),
+    }
+
+
+def _judge_into(out: Path, record: dict[str, Any], answers: _Answers, tally: _Tally) -> None:
     """Verdicts into a file. What it has already is kept; a line that is cut off is not.
 
-    record: what the verdicts depend on besides the answers. It is written beside the file before
-        the first verdict is; a file whose verdicts have another one, or none, is refused.
+    record: see `_judged_by`. It is written beside the file before the first verdict is; a file
+        whose verdicts have another one, or none, is refused.
     """
+    kept = 0
     if out.exists() and out.stat().st_size:
         _check_record(out, record)
-        kept = _checked_verdicts(out, answers)
-        if any(row["reward"] is None for row in _read_verdicts(out, kept)):
-            _repair(out, kept, env, answers, progress)
-        with out.open("r+b") as file:
-            file.truncate(_end_of_line(file, kept))
-        for row in _read_verdicts(out, kept):
+        kept, size = _checked_verdicts(out, answers)
+        os.truncate(out, size)
+        if any(row["reward"] is None for row in _read_verdicts(out)):
+            _repair(out, answers, tally.progress)
+        for row in _read_verdicts(out):
             tally.add(row)
     else:
-        kept = 0
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write_record(out, record)
+        new = out.with_name(f"{out.name}.judge.json.new")
+        new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        new.replace(_record_of(out))
     with out.open("ab") as file:
         rest = itertools.islice(answers.attempts(), kept, None)
-        _write_verdicts(file, env, rest, tally, progress)
+        _write_verdicts(file, answers.env, rest, tally)
 
 
 def _record_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.judge.json")
 
 
-def _write_record(out: Path, record: dict[str, Any]) -> None:
-    path = _record_of(out)
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
-
-
 def _check_record(out: Path, record: dict[str, Any]) -> None:
     """Raises ValueError unless the verdicts of a file were made as these would be."""
     path = _record_of(out)
-    instead = "Pass another --out, or remove the file."
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{out} cannot be gone on with: {path.name} beside it, which says by what its verdicts "
-            f"were made, is missing or damaged. {instead}"
+            f"were made, is missing or damaged. {_INSTEAD}"
         ) from error
     if differing := differences(there, json.loads(json.dumps(record))):
-        raise ValueError(f"{out} has the verdicts of another judge: {differing}. {instead}")
+        raise ValueError(f"{out} has the verdicts of another judge: {differing}. {_INSTEAD}")
+
+
+def _verdict_rows(
+    env: TextEnv, attempts: Iterable[tuple[Problem, str]]
+) -> Iterator[dict[str, Any]]:
+    """Judges the attempts. A row for each, in their order, as soon as it is known."""
+    to_judge, judged = itertools.tee(attempts)
+    for verdict, (problem, answer) in zip(env.judge_many(to_judge), judged, strict=True):
+        row: dict[str, Any] = {"problem_id": problem.id, "answer_hash": text_hash(answer)}
+        if isinstance(verdict, Verdict):
+            row |= {"reward": verdict.reward, "status": verdict.status.value}
+            yield row | {"feedback": verdict.feedback}
+        else:
+            nothing = dict.fromkeys(("reward", "status", "feedback"))
+            yield row | nothing | {"error": str(verdict)}
 
 
 def _write_verdicts(
-    file: BinaryIO,
-    env: TextEnv,
-    answers: Iterable[tuple[Problem, str]],
-    tally: _Tally,
-    progress: LateProgress,
+    file: BinaryIO, env: TextEnv, attempts: Iterable[tuple[Problem, str]], tally: _Tally
 ) -> None:
-    taken: deque[tuple[Problem, str]] = deque()  # whose verdicts are still to come, in their order
-
-    def noted() -> Iterator[tuple[Problem, str]]:
-        for attempt in answers:
-            taken.append(attempt)
-            yield attempt
-
-    for verdict in env.judge_many(noted()):
-        row = _verdict_row(*taken.popleft(), verdict)
-        file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    for row in _verdict_rows(env, attempts):
+        _write(file, row)
         file.flush()
         tally.add(row)
         tally.made += 1
-        progress.show(tally.statuses.total() + tally.errors)
 
 
-def _verdict_row(problem: Problem, answer: str, verdict: Verdict | SandboxError) -> dict[str, Any]:
-    row: dict[str, Any] = {"problem_id": problem.id, "answer_hash": text_hash(answer)}
-    if isinstance(verdict, Verdict):
-        status = verdict.status.value
-        return row | {"reward": verdict.reward, "status": status, "feedback": verdict.feedback}
-    return row | {"reward": None, "status": None, "feedback": None, "error": str(verdict)}
+def _write(file: BinaryIO, row: dict[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
-def _checked_verdicts(out: Path, answers: _Answers) -> int:
-    """How many whole verdicts a file has. Raises ValueError if they are on other answers."""
-    count = 0
-    instead = "Pass another --out, or remove the file."
+def _checked_verdicts(out: Path, answers: _Answers) -> tuple[int, int]:
+    """How many whole verdicts a file has, and their bytes. Raises ValueError if they are on other
+    answers."""
+    count = size = 0
     with out.open("rb") as file:
         for (problem, answer), line in zip(answers.attempts(), file, strict=False):
             try:
@@ -381,50 +385,39 @@ def _checked_verdicts(out: Path, answers: _Answers) -> int:
             if row is None:
                 break  # cut off when the run was
             count += 1
+            size += len(line)
             if not isinstance(row, dict) or row.get("problem_id") != problem.id:
                 raise ValueError(
                     f"{out}, line {count}: this is no verdict on an answer to {problem.id!r}, as "
-                    f"{answers.path} has it in this place. {instead}"
+                    f"{answers.path} has it in this place. {_INSTEAD}"
                 )
             if row.get("answer_hash") != text_hash(answer):
                 raise ValueError(
                     f"{out}, line {count}: this is the verdict on another answer to "
-                    f"{problem.id!r} than {answers.path} has in this place. {instead}"
+                    f"{problem.id!r} than {answers.path} has in this place. {_INSTEAD}"
                 )
         else:
             if count == answers.total and file.readline():
                 raise ValueError(
-                    f"{out} has more verdicts than {answers.path} has answers. {instead}"
+                    f"{out} has more verdicts than {answers.path} has answers. {_INSTEAD}"
                 )
-    return count
+    return count, size
 
 
-def _read_verdicts(out: Path, count: int) -> Iterator[dict[str, Any]]:
+def _read_verdicts(out: Path) -> Iterator[dict[str, Any]]:
     with out.open("rb") as file:
-        for line in itertools.islice(file, count):
-            yield json.loads(line)
+        yield from map(json.loads, file)
 
 
-def _end_of_line(file: BinaryIO, count: int) -> int:
-    return sum(len(line) for line in itertools.islice(file, count))
-
-
-def _repair(out: Path, kept: int, env: TextEnv, answers: _Answers, progress: LateProgress) -> None:
+def _repair(out: Path, answers: _Answers, progress: LateProgress) -> None:
     """Judge again what could not be judged; the file is replaced at once, when all is done."""
     new = out.with_name(f"{out.name}.new")
-
-    def failed() -> Iterator[tuple[Problem, str]]:
-        pairs = zip(answers.attempts(), _read_verdicts(out, kept), strict=False)
-        return (attempt for attempt, row in pairs if row["reward"] is None)
-
-    again = (
-        _verdict_row(problem, answer, verdict)
-        for (problem, answer), verdict in zip(failed(), env.judge_many(failed()), strict=True)
-    )
+    pairs = zip(answers.attempts(), _read_verdicts(out), strict=False)
+    failed = (attempt for attempt, row in pairs if row["reward"] is None)
+    again = _verdict_rows(answers.env, failed)
     with new.open("wb") as file:
-        for number, row in enumerate(_read_verdicts(out, kept), start=1):
-            chosen = next(again) if row["reward"] is None else row
-            file.write(json.dumps(chosen, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        for number, row in enumerate(_read_verdicts(out), start=1):
+            _write(file, next(again) if row["reward"] is None else row)
             progress.show(number)
     new.replace(out)
 

@@ -21,8 +21,11 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sandbox import MIB
@@ -34,10 +37,10 @@ Row = Mapping[str, Any]
 LONGEST_LINE = 1024 * MIB  # of a .jsonl
 LARGEST_LIST = 4096 * MIB  # a whole .json
 LARGEST_ROW_GROUP = 4096 * MIB  # of a .parquet
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-ADVICE = "Download its files and name them with data=FILE_OR_FOLDER."
-SPLITS = ("all", "train", "test")
+_ADVICE = "Download its files and name them with data=FILE_OR_FOLDER."
+_SPLITS = ("all", "train", "test")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class DataOptions:
     max_problems: int | None = None
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
+        if self.split not in _SPLITS:
             raise ValueError(f"split must be 'all', 'train' or 'test', got {self.split!r}.")
         if not 0 <= self.test_fraction <= 1:
             raise ValueError(f"test_fraction must be between 0 and 1, got {self.test_fraction!r}.")
@@ -165,7 +168,7 @@ def _begins_with_object(path: Path) -> bool:
     try:
         with _opened(path) as file:
             return file.read(4096).lstrip().startswith(b"{")
-    except DAMAGED:
+    except _DAMAGED:
         return False  # whoever reads it says so
 
 
@@ -181,7 +184,7 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
                     raise _too_large(place, LONGEST_LINE)
                 if line.strip():
                     yield parsed(line, "the line (is the file complete?)", place), place
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path}, after line {number}: the compressed file is damaged or cut off ({error})."
         ) from error
@@ -191,7 +194,7 @@ def _json_list(path: Path) -> Iterator[tuple[Any, str]]:
     try:
         with _opened(path) as file:
             text = file.read(LARGEST_LIST + 1)
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
     if len(text) > LARGEST_LIST:
         raise _too_large(str(path), LARGEST_LIST)
@@ -236,45 +239,39 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Row, str]]:
 
 
 def _hub_rows(hub: Hub) -> Iterator[tuple[Any, str]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"Loading {hub.name} from the hub needs the package datasets "
-            f"({install_hint('hub')}). Install it, or: {ADVICE}"
-        ) from error
-    try:
+    with _loading(hub, "datasets") as datasets:
         rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
-    except Exception as error:  # the hub's client raises dozens of kinds
-        raise _unreachable(hub, error) from error
     for number, row in enumerate(rows, start=1):
         yield row, f"{hub.name}, row {number}"
 
 
 def hub_folder(hub: Hub, names: Iterable[str]) -> Path:
     """A folder with these files of a data set, downloaded unless they are in the hub's cache."""
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ValueError(
-            f"Loading {hub.name} from the hub needs the package huggingface_hub "
-            f"({install_hint('hub')}). Install it, or: {ADVICE}"
-        ) from error
-    try:
+    with _loading(hub, "huggingface_hub") as client:
         paths = [
-            hf_hub_download(hub.name, name, repo_type="dataset", revision=hub.revision)
+            client.hf_hub_download(hub.name, name, repo_type="dataset", revision=hub.revision)
             for name in names
         ]
-    except Exception as error:  # the hub's client raises dozens of kinds
-        raise _unreachable(hub, error) from error
     return Path(paths[0]).parent
 
 
-def _unreachable(hub: Hub, error: Exception) -> ConnectionError:
-    return ConnectionError(
-        f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
-        f"from the Hugging Face hub: {type(error).__name__}: {error} {ADVICE}"
-    )
+@contextmanager
+def _loading(hub: Hub, package: str) -> Iterator[ModuleType]:
+    """The package with which the body loads a data set; errors of both are told to a person."""
+    try:
+        client = import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"Loading {hub.name} from the hub needs the package {package} "
+            f"({install_hint('hub')}). Install it, or: {_ADVICE}"
+        ) from error
+    try:
+        yield client
+    except Exception as error:  # the hub's client raises dozens of kinds
+        raise ConnectionError(
+            f"Could not load {hub.name} (split {hub.split}, revision {hub.revision or 'main'}) "
+            f"from the Hugging Face hub: {type(error).__name__}: {error} {_ADVICE}"
+        ) from error
 
 
 def parsed(text: str | bytes, name: str, place: str) -> Any:

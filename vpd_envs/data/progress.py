@@ -7,16 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Self
 
 PATIENCE_SECONDS = 3.0
 LOG_SECONDS = 30.0  # between the lines where there is no terminal
 
 
-@contextmanager
-def told_if_slow(what: str, shown: bool = True) -> Iterator[None]:
+def told_if_slow(what: str, shown: bool = True) -> AbstractContextManager[None]:
     """Lines on standard error that tell what is being done, and for how long: after
     PATIENCE_SECONDS, then every LOG_SECONDS."""
     started = time.monotonic()
@@ -25,11 +23,7 @@ def told_if_slow(what: str, shown: bool = True) -> Iterator[None]:
         seconds = time.monotonic() - started
         print(f"{what} ({seconds:.0f} s so far)", file=sys.stderr, flush=True)
 
-    if not shown:
-        yield
-        return
-    with repeated(tell):
-        yield
+    return repeated(tell) if shown else nullcontext()
 
 
 @contextmanager
@@ -53,21 +47,21 @@ def repeated(tell: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-class LateProgress:
+class LateProgress(ExitStack):
     """`with LateProgress("judging", total) as progress: progress.show(done)`.
 
     A bar on a terminal, a line now and then elsewhere; on standard error, after PATIENCE_SECONDS.
     shown: None for a terminal only.
     """
 
-    def __init__(self, what: str, total: int | None, shown: bool | None = None) -> None:
+    def __init__(self, what: str, total: int, shown: bool | None = None) -> None:
+        super().__init__()
         self.what = what
         self.total = total
         self._terminal = sys.stderr.isatty()
         self._wanted = self._terminal if shown is None else shown
         self._done = 0
         self._bar: Any = None
-        self._telling = repeated(self._tell)
 
     def show(self, done: int) -> None:
         self._done = done
@@ -76,47 +70,27 @@ class LateProgress:
 
     def _tell(self) -> None:
         if not self._terminal:
-            of = "" if self.total is None else f" of {self.total}"
-            print(f"{self.what}: {self._done}{of}", file=sys.stderr, flush=True)
+            print(f"{self.what}: {self._done} of {self.total}", file=sys.stderr, flush=True)
         elif self._bar is None:
             self._start()
 
     def _start(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        bar.start()
         self._task = bar.add_task(self.what, total=self.total, completed=self._done)
-        self._bar = bar
+        self._bar = self.enter_context(bar)
 
-    def __enter__(self) -> LateProgress:
+    def __enter__(self) -> Self:
         if self._wanted:
-            self._telling.__enter__()
+            self.enter_context(repeated(self._tell))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._wanted:
-            self._telling.__exit__(None, None, None)
-        if self._bar is not None:
-            self._bar.stop()

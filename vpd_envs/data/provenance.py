@@ -18,33 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import sandbox
-from vpd_envs.text_env import TextEnv
 
-PACKAGE_FOLDER = Path(__file__).parents[1]
-GIT_SECONDS = 5.0
+_GIT_SECONDS = 5.0
 # Options that change no verdict: the fingerprint covers the problems, and verdicts are the same in
 # every sandbox.
 NOT_JUDGING = ("data", "sandbox", "render_mode")
 
 
-def judged_by(env_id: str, env: TextEnv, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that verdicts depend on but the answers.
-
-    options: those of the environment, as it was made with them.
-    """
-    return {
-        "env": env_id,
-        "fingerprint": env.fingerprint,
-        "options": {k: v for k, v in sorted(options.items()) if k not in NOT_JUDGING},
-        "judge": judge_code(env),
-        "versions": versions("math-verify"),
-    }
-
-
 def judge_code(env: Any) -> str:
     """A hash of the source that judges: this package's, the sandbox's, and the file of the
     environment's own class. A judge that was edited may give other verdicts."""
-    paths = {path for folder in _folders() for path in folder.rglob("*.py")}
+    folders = (Path(__file__).parents[1], Path(sandbox.__file__).parent)
+    paths = {path for folder in folders for path in folder.resolve().rglob("*.py")}
     for kind in type(env).__mro__:
         if kind.__module__.split(".")[0] in ("gymnasium", "typing", "builtins"):
             continue
@@ -54,10 +39,6 @@ def judge_code(env: Any) -> str:
     for path in sorted(paths):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def _folders() -> tuple[Path, ...]:
-    return PACKAGE_FOLDER.resolve(), Path(sandbox.__file__).parent.resolve()
 
 
 def text_hash(text: str) -> str:
@@ -116,6 +97,6 @@ def _git(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=GIT_SECONDS,
+        timeout=_GIT_SECONDS,
     )
     return done.stdout.strip()
