@@ -24,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice, starmap
 from typing import Any
 
 import gymnasium as gym
@@ -35,11 +35,12 @@ from gymnasium.vector.utils import batch_space
 from sandbox.core import SandboxError, cancelled_by
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.answers.unicode_space import Unicode
+from vpd_envs.checks import check_integer
 from vpd_envs.data.progress import LateProgress
 from vpd_envs.types import Problem, Status, Verdict
 
-LONGEST_TEXT = 1 << 24  # characters of an observation: far beyond any prompt or feedback
-AHEAD = 16  # answers per worker that may be begun beyond the one whose verdict is due
+_LONGEST_TEXT = 1 << 24  # characters of an observation: far beyond any prompt or feedback
+_AHEAD = 16  # answers per worker that may be begun beyond the one whose verdict is due
 
 
 class TextEnv(gym.Env[str, str]):
@@ -78,8 +79,7 @@ class TextEnv(gym.Env[str, str]):
         max_answer_length: int = 1 << 18,
         render_mode: str | None = None,
     ) -> None:
-        if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise ValueError(f"max_turns must be a positive integer, got {max_turns!r}.")
+        check_integer("max_turns", max_turns, 1)
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}.")
         self.render_mode = render_mode
@@ -92,7 +92,7 @@ class TextEnv(gym.Env[str, str]):
             ids = [problem.id for problem in self._problems]
             twice = next(id_ for id_ in ids if ids.count(id_) > 1)
             raise ValueError(f"Problem ids must be unique, but {twice!r} came more than once.")
-        self.observation_space = Unicode(LONGEST_TEXT)
+        self.observation_space = Unicode(_LONGEST_TEXT)
         self.action_space = Unicode(max_answer_length)
         self._problem: Problem | None = None  # the open episode
         self._turn = 0  # answers given in it
@@ -189,22 +189,17 @@ class TextEnv(gym.Env[str, str]):
         attempts = iter(attempts)
         workers = self.workers
         first = list(islice(attempts, 2))
+        attempts = chain(first, attempts)
         if workers <= 1 or len(first) <= 1:
-            for problem, answer in first:
-                yield verdict_or_error(problem, answer)
-            for problem, answer in attempts:
-                yield verdict_or_error(problem, answer)
+            yield from starmap(verdict_or_error, attempts)
             return
         pool = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         begun: deque[Future[Verdict | SandboxError]] = deque()
         try:
-            begun.extend(pool.submit(verdict_or_error, *attempt) for attempt in first)
             for attempt in attempts:
                 begun.append(pool.submit(verdict_or_error, *attempt))
-                while begun[0].done() or len(begun) > workers * AHEAD:
+                while begun and (begun[0].done() or len(begun) > workers * _AHEAD):
                     yield begun.popleft().result()
-                    if not begun:
-                        break
             while begun:
                 yield begun.popleft().result()
         finally:
@@ -282,8 +277,7 @@ class TextVectorEnv(VectorEnv):
     """
 
     def __init__(self, env: TextEnv, num_envs: int, *, progress: bool | None = None) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}.")
+        check_integer("num_envs", num_envs, 1)
         self.env = env
         self.num_envs = num_envs
         self.progress = progress

@@ -18,7 +18,6 @@ The second needs a chat template with tools. Wherever an `env` is taken, so is a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
+from packaging.version import Version
 
 from sandbox.core import SandboxError
 from sandbox.installation import pip_install
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 # TRL 1.6 is the first that leaves an answer without a reward out of its group instead of counting
 # it as 0, TRL 1.8 the first whose environments have a reward.
-OLDEST_TRL = (1, 8)
-NEEDED = "trl>=1.8,<2"
+_OLDEST_TRL = (1, 8)
+_NEEDED = "trl>=1.8,<2"
 
 Completion = str | Sequence[Mapping[str, Any]]  # plain, or the messages that answer a chat
 
@@ -141,10 +141,8 @@ class RewardFunction:
         answers = [answer_text(completions[i]) for i in ours]
         judged = self.env.judge_batch(list(ours.values()), answers)
         check_some_judged(judged)
-        verdicts: list[Verdict | SandboxError | None] = [None] * len(completions)
-        for i, verdict in zip(ours, judged, strict=True):
-            verdicts[i] = verdict
-        self.last_verdicts = verdicts
+        verdict_of = dict(zip(ours, judged, strict=True))
+        self.last_verdicts = verdicts = [verdict_of.get(i) for i in range(len(completions))]
         if log_extra is not None:
             log_extra(f"{self.__name__}/feedback", self.last_feedback)
             log_extra(f"{self.__name__}/status", [_status_text(verdict) for verdict in verdicts])
@@ -240,11 +238,10 @@ def _require_trl() -> None:
         version = metadata.version("trl")
     except metadata.PackageNotFoundError as error:
         raise ImportError(
-            f"This adapter is for TRL, which is not installed: {pip_install(NEEDED)}"
+            f"This adapter is for TRL, which is not installed: {pip_install(_NEEDED)}"
         ) from error
-    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if release < OLDEST_TRL:
+    if Version(version).release < _OLDEST_TRL:
         raise ImportError(
             f"This adapter needs TRL 1.8 or newer, {version} is installed (older ones train on an "
-            f"answer that could not be judged as if it were wrong): {pip_install(NEEDED)}"
+            f"answer that could not be judged as if it were wrong): {pip_install(_NEEDED)}"
         )

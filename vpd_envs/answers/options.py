@@ -59,7 +59,7 @@ def options_of(name: str) -> list[Option]:
             preset.get(parameter.name, parameter.default),
             meanings.get(parameter.name, ""),
         )
-        for parameter in _parameters(creator)[0].values()
+        for parameter in parameters_of(creator)[0].values()
     ]
 
 
@@ -71,7 +71,7 @@ def about(name: str) -> str:
 def check_options(name: str, given: Collection[str]) -> None:
     """Raise ValueError for an option that a registered environment does not take, with the closest
     that it does."""
-    parameters, takes_any = _parameters(_creator(name))
+    parameters, takes_any = parameters_of(_creator(name))
     known = [*parameters, *MAKERS_OWN]
     wrong = next((option for option in given if option not in known), None)
     if wrong is None or takes_any:
@@ -90,7 +90,7 @@ def _creator(name: str) -> Callable[..., Any]:
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
-def _parameters(creator: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+def parameters_of(creator: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """By name; and whether there may be others, since it hands on any keyword argument.
 
     A class hands them on to the next of those it inherits from that has a constructor.

@@ -33,9 +33,9 @@ class AnswerCache:
         try:
             with self._open() as table:
                 for key in keys:
-                    row = table.execute("SELECT text FROM answers WHERE key = ?", (key,)).fetchone()
-                    if row is not None:
-                        found[key] = row[0]
+                    rows = table.execute("SELECT text FROM answers WHERE key = ?", (key,))
+                    for (text,) in rows:
+                        found[key] = text
         except sqlite3.Error as error:
             log.warning("The cache %s could not be read: %s", self.path, error)
         return found

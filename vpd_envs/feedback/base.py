@@ -18,6 +18,8 @@ it.
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, overload
@@ -28,7 +30,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 
 from vpd_envs.answers.sanitize import sanitize
 
-READS = ("problem_id", "feedback", "status", "solved", "details")  # of the infos of a step
+_READS = ("problem_id", "status", "feedback", "details")  # of the infos of a step
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class VectorFeedbackWrapper(VectorWrapper):
         judged = [i for i, done in enumerate(infos["judged"]) if done]
         attempts = []
         for i in judged:
-            info = {key: infos[key][i] for key in READS}
+            info = {key: infos[key][i] for key in (*_READS, "solved")}
             attempts.append(_attempt(self._prompts[i], actions[i] or "", rewards[i], info))
         shown = list(observations)
         changed = {key: infos[key].copy() for key in ("feedback", "messages") if key in infos}
@@ -169,6 +171,21 @@ class VectorFeedbackWrapper(VectorWrapper):
         return self._shown, rewards, terminations, truncations, infos | changed
 
 
+def rng_for(seed: int, attempts: Sequence[Attempt]) -> random.Random:
+    """A stream of random numbers that depends on the seed and on the problems and answers of these
+    attempts in their order, and on nothing that came before.
+
+    So the same batch gets the same numbers, another batch fresh ones, and a run that goes on from a
+    checkpoint gets those it would have got.
+    """
+    digest = hashlib.sha256(str(seed).encode())
+    for attempt in attempts:
+        for text in (attempt.problem_id, attempt.answer):
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8) + encoded)
+    return random.Random(int.from_bytes(digest.digest()))
+
+
 def is_text_each(texts: Any, count: int) -> bool:
     """Whether it is a sequence of `count` texts."""
     fit = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) == count
@@ -176,16 +193,9 @@ def is_text_each(texts: Any, count: int) -> bool:
 
 
 def _attempt(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
-    return Attempt(
-        problem_id=info["problem_id"],
-        prompt=prompt,
-        answer=answer,
-        reward=float(reward),
-        solved=bool(info["solved"]),
-        status=info["status"],
-        feedback=info["feedback"],
-        details=info["details"],
-    )
+    said = {key: info[key] for key in _READS}
+    solved = bool(info["solved"])
+    return Attempt(prompt=prompt, answer=answer, reward=float(reward), solved=solved, **said)
 
 
 def _texts(source: FeedbackSource, attempts: Sequence[Attempt]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vpd_envs.answers.sanitize import sanitize
+from vpd_envs.checks import check_choice, check_integer
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.checks import check_choice, check_integer
 
 WHERE = ("end", "middle")
 

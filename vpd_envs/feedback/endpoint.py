@@ -27,8 +27,8 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.util import parse_url
 
+from vpd_envs.checks import check_integer, is_number
 from vpd_envs.feedback.answer_cache import AnswerCache
-from vpd_envs.feedback.checks import check_integer, is_number
 
 ANSWER_BYTES = 1 << 22  # no critique is longer; what comes after it is not read
 REASON_CHARACTERS = 300  # of a refusal
@@ -36,11 +36,13 @@ RETRYABLE = (408, 425, 429)  # statuses that may pass, beside all 5xx
 LONGEST_PAUSE_SECONDS = 60.0  # between two tries, unless the server asks for more
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no answer."""
+class Failure(Exception):
+    """Why there is no answer; `retryable` if another try may have one, after a pause."""
 
-    reason: str
+    def __init__(self, reason: str, retryable: bool = False, pause_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retryable = retryable
+        self.pause_seconds = pause_seconds
 
 
 @dataclass
@@ -148,12 +150,12 @@ class ChatEndpoint:
         for retry in range(self.retries + 1):
             try:
                 return _content(self._response(http, request, api_key, deadline))
-            except _Refused as refusal:
-                reason = _redact(f"{self.url}: {refusal}", api_key)
-                if retry == self.retries or not refusal.retryable:
+            except Failure as failure:
+                reason = _redact(f"{self.url}: {failure}", api_key)
+                if retry == self.retries or not failure.retryable:
                     return Failure(reason)
                 longest = min(self.backoff_seconds * 2**retry, LONGEST_PAUSE_SECONDS)
-                pause = max(refusal.pause_seconds, longest * random.uniform(0.5, 1.0))
+                pause = max(failure.pause_seconds, longest * random.uniform(0.5, 1.0))
             if pause > deadline - time.monotonic():
                 return Failure(f"{reason} (and no time to try again)")
             time.sleep(pause)
@@ -162,13 +164,13 @@ class ChatEndpoint:
     def _response(
         self, http: urllib3.PoolManager, request: bytes, api_key: str, deadline: float
     ) -> bytes:
-        """The body of the response. Raises _Refused for everything but a whole success."""
+        """The body of the response. Raises Failure for everything but a whole success."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         # Of all threads that ask this endpoint, not only of those of one batch.
         if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise _Refused("no request could be sent before the batch was over", retryable=False)
+            raise Failure("no request could be sent before the batch was over")
         try:
             seconds = max(min(self.timeout_seconds, deadline - time.monotonic()), 0.001)
             until = time.monotonic() + seconds
@@ -179,7 +181,7 @@ class ChatEndpoint:
                 return _body(response, until)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             why = error.__cause__ or error
-            raise _Refused(f"{type(why).__name__}: {why}", retryable=True) from None
+            raise Failure(f"{type(why).__name__}: {why}", retryable=True) from None
         finally:
             self._slots.release()
 
@@ -189,15 +191,6 @@ class ChatEndpoint:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._slots = threading.BoundedSemaphore(self.concurrency)
-
-
-class _Refused(Exception):
-    """A request without an answer; `retryable` if another try may have one, after a pause."""
-
-    def __init__(self, reason: str, retryable: bool, pause_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retryable = retryable
-        self.pause_seconds = pause_seconds
 
 
 def _connections(url: str, concurrency: int) -> urllib3.PoolManager:
@@ -220,12 +213,12 @@ def _body(response: urllib3.BaseHTTPResponse, until: float) -> bytes:
             detail = response.read1(1 << 12).decode("utf-8", "replace")
         retryable = response.status in RETRYABLE or response.status >= 500
         pause = pause_of(response.headers.get("Retry-After", ""))
-        raise _Refused(f"HTTP {response.status}: {detail}".rstrip(": "), retryable, pause)
+        raise Failure(f"HTTP {response.status}: {detail}".rstrip(": "), retryable, pause)
     body = bytearray()
     while piece := response.read1(1 << 16):
         body += piece
         if len(body) > ANSWER_BYTES:
-            raise _Refused(f"the answer is longer than {ANSWER_BYTES} bytes", retryable=False)
+            raise Failure(f"the answer is longer than {ANSWER_BYTES} bytes")
         if time.monotonic() > until:
             raise TimeoutError("timed out before the last byte")
     return bytes(body)
@@ -238,13 +231,13 @@ def _redact(reason: str, api_key: str) -> str:
 
 
 def _content(body: bytes) -> str:
-    """The message in a chat completion. Raises _Refused for any other body."""
+    """The message in a chat completion. Raises Failure for any other body."""
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise _Refused(f"not a chat completion: {body[: 1 << 12]!r}", retryable=True) from None
+        raise Failure(f"not a chat completion: {body[: 1 << 12]!r}", retryable=True) from None
     if not isinstance(content, str) or not content.strip():
-        raise _Refused("a chat completion without content", retryable=False)
+        raise Failure("a chat completion without content")
     return content.encode("utf-8", "replace").decode()  # JSON can spell what no encoding holds
 
 

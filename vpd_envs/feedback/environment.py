@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vpd_envs.checks import check_choice
 from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.checks import check_choice
 from vpd_envs.types import Status
 
 VERBOSITIES = ("outcome", "status", "first", "full")
 RIGHT, WRONG = "Your answer is correct.", "Your answer is not correct."
-WORDS: dict[str, str] = {
+WORDS: dict[str, str] = {  # of the statuses whose names alone do not say it
     Status.SOLVED: "Correct",
-    Status.WRONG_ANSWER: "Wrong answer",
-    Status.RUNTIME_ERROR: "Runtime error",
     Status.TIME_LIMIT: "Time limit exceeded",
     Status.MEMORY_LIMIT: "Memory limit exceeded",
     Status.OUTPUT_LIMIT: "Output limit exceeded",
-    Status.SYNTAX_ERROR: "Syntax error",
     Status.NO_ANSWER: "No answer in the asked format",
-    Status.EMPTY_ANSWER: "Empty answer",
     Status.FORMAT_ERROR: "An answer that cannot be read",
 }
 
@@ -55,5 +51,5 @@ class EnvironmentFeedback(FeedbackSource):
 
 
 def status_in_words(status: str) -> str:
-    """An environment may have statuses of its own: `lost_at_sea` becomes "Lost at sea"."""
+    """One of WORDS, or its name, also of an environment's own: `lost_at_sea` is "Lost at sea"."""
     return WORDS.get(status) or status.replace("_", " ").capitalize()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.checks import check_choice
-from vpd_envs.feedback.wording import CRITIQUED, CritiquePrompt, criticized, with_critique
+from vpd_envs.feedback.critique import CritiqueSource
 
 log = logging.getLogger("vpd_envs")
 
 
-class JudgeFeedback(FeedbackSource):
+class JudgeFeedback(CritiqueSource):
     """Asks a chat model what is wrong with the attempts, all of a batch side by side.
 
     base_url, model, api_key_env, timeout_seconds, batch_seconds, retries, backoff_seconds,
         concurrency, max_tokens, temperature, cache: see `ChatEndpoint`.
-    template, outcome, attempt_characters: of the prompts, see `CritiquePrompt`.
-    critique: "failed" attempts only, or "all"; the others keep the inner feedback.
-    keep: whether the critique follows the inner feedback instead of replacing it.
+    options: template, outcome, critique, keep and attempt_characters, see `CritiqueSource`.
 
     A batch never waits longer than `batch_seconds`. An attempt whose critique failed or came too
     late keeps its inner feedback and is counted in `failures`; the first such batch is logged, with
@@ -33,11 +29,6 @@ class JudgeFeedback(FeedbackSource):
         model: str,
         *,
         api_key_env: str = "OPENAI_API_KEY",
-        template: str | None = None,
-        outcome: bool = True,
-        critique: str = "failed",
-        keep: bool = False,
-        attempt_characters: int = 8000,
         timeout_seconds: float = 60.0,
         batch_seconds: float = 120.0,
         retries: int = 2,
@@ -46,13 +37,11 @@ class JudgeFeedback(FeedbackSource):
         max_tokens: int | None = 1024,
         temperature: float | None = 0.0,
         cache: str | Path | None = None,
+        **options: Any,
     ) -> None:
         from vpd_envs.feedback.endpoint import ChatEndpoint  # an HTTP library, loaded where needed
 
-        check_choice("critique", critique, CRITIQUED)
-        self.prompt = CritiquePrompt(template, outcome, attempt_characters)
-        self.critique = critique
-        self.keep = keep
+        super().__init__(**options)
         self.endpoint = ChatEndpoint(
             base_url,
             model,
@@ -68,22 +57,13 @@ class JudgeFeedback(FeedbackSource):
         )
         self.failures = 0  # attempts that kept their inner feedback for want of an answer
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        texts = [attempt.feedback for attempt in attempts]
-        rows = criticized(attempts, self.critique)
-        answers = self.endpoint.ask([self.prompt.of(attempts[i]) for i in rows])
+    def critiques(self, prompts: list[str]) -> list[str | None]:
+        answers = self.endpoint.ask(prompts)
         failed = [answer for answer in answers if not isinstance(answer, str)]
         if failed and not self.failures:
             log.warning(
-                "%d of %d critiques of %s failed, those attempts keep their feedback (further "
-                "failures are only counted): %s",
-                len(failed),
-                len(rows),
-                self.endpoint.model,
-                failed[0].reason,
+                f"{len(failed)} of {len(answers)} critiques of {self.endpoint.model} failed, those "
+                f"attempts keep their feedback (further failures are only counted): {failed[0]}"
             )
         self.failures += len(failed)
-        for i, answer in zip(rows, answers, strict=True):
-            if isinstance(answer, str):
-                texts[i] = with_critique(texts[i], answer, self.keep)
-        return texts
+        return [answer if isinstance(answer, str) else None for answer in answers]

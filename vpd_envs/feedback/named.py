@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sandbox.plugins import load, unknown
+from vpd_envs.answers.options import REQUIRED, parameters_of
 from vpd_envs.feedback.base import FeedbackSource
 from vpd_envs.feedback.budget import FeedbackBudget
 from vpd_envs.feedback.environment import EnvironmentFeedback
@@ -28,22 +29,10 @@ class NamedSource:
     preset: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def options(self) -> tuple[str, ...]:
+    def options(self) -> dict[str, inspect.Parameter]:
         """What may be given as text behind the name."""
-        return tuple(self._parameters)
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Those of the options that have no default."""
-        empty = inspect.Parameter.empty
-        return tuple(name for name, p in self._parameters.items() if p.default is empty)
-
-    @property
-    def _parameters(self) -> dict[str, inspect.Parameter]:
         fixed = (*self.preset, "critic")
-        given = inspect.signature(self.source.__init__).parameters.values()
-        named = [p for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        return {p.name: p for p in named if p.name not in (*fixed, "self")}
+        return {k: p for k, p in parameters_of(self.source)[0].items() if k not in fixed}
 
 
 SOURCES: Mapping[str, NamedSource] = MappingProxyType(
@@ -103,7 +92,7 @@ def _named_source(text: str) -> FeedbackSource:
             )
         named = NamedSource(named, "")
     options = _options(name, rest, named)
-    absent = [key for key in named.required if key not in options]
+    absent = [k for k, p in named.options.items() if p.default is REQUIRED and k not in options]
     if absent:
         raise ValueError(
             f"The feedback source {name!r} needs {' and '.join(f'{key}=...' for key in absent)}."

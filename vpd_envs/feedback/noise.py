@@ -6,9 +6,8 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.checks import check_integer, is_number
-from vpd_envs.feedback.rng import rng_for
+from vpd_envs.checks import check_integer, is_number
+from vpd_envs.feedback.base import Attempt, FeedbackSource, rng_for
 
 
 class NoisyFeedback(FeedbackSource):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vpd_envs.feedback.base import Attempt, FeedbackSource
-from vpd_envs.feedback.checks import check_choice, check_integer
-from vpd_envs.feedback.rng import rng_for
+from vpd_envs.checks import check_choice, check_integer
+from vpd_envs.feedback.base import Attempt, FeedbackSource, rng_for
 from vpd_envs.feedback.wording import checked_template, without_thoughts
 
 TEMPLATES = {
