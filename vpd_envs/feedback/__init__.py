@@ -14,34 +14,17 @@ text it is given, and so what an order means:
     FeedbackBudget        cut; the place for it is outermost
 """
 
-from vpd_envs.feedback.base import (
-    Attempt,
-    FeedbackSource,
-    FeedbackWrapper,
-    VectorFeedbackWrapper,
-    compose,
-)
-from vpd_envs.feedback.budget import FeedbackBudget
-from vpd_envs.feedback.environment import EnvironmentFeedback
-from vpd_envs.feedback.judge import JudgeFeedback
-from vpd_envs.feedback.named import SOURCES, NamedSource, named_sources
-from vpd_envs.feedback.noise import NoisyFeedback
-from vpd_envs.feedback.self_critique import SelfCritique
-from vpd_envs.feedback.siblings import SiblingFeedback
-
-__all__ = [
-    "SOURCES",
-    "Attempt",
-    "EnvironmentFeedback",
-    "FeedbackBudget",
-    "FeedbackSource",
-    "FeedbackWrapper",
-    "JudgeFeedback",
-    "NamedSource",
-    "NoisyFeedback",
-    "SelfCritique",
-    "SiblingFeedback",
-    "VectorFeedbackWrapper",
-    "compose",
-    "named_sources",
-]
+from vpd_envs.feedback.base import Attempt as Attempt
+from vpd_envs.feedback.base import FeedbackSource as FeedbackSource
+from vpd_envs.feedback.base import FeedbackWrapper as FeedbackWrapper
+from vpd_envs.feedback.base import VectorFeedbackWrapper as VectorFeedbackWrapper
+from vpd_envs.feedback.base import compose as compose
+from vpd_envs.feedback.budget import FeedbackBudget as FeedbackBudget
+from vpd_envs.feedback.environment import EnvironmentFeedback as EnvironmentFeedback
+from vpd_envs.feedback.judge import JudgeFeedback as JudgeFeedback
+from vpd_envs.feedback.named import SOURCES as SOURCES
+from vpd_envs.feedback.named import NamedSource as NamedSource
+from vpd_envs.feedback.named import named_sources as named_sources
+from vpd_envs.feedback.noise import NoisyFeedback as NoisyFeedback
+from vpd_envs.feedback.self_critique import SelfCritique as SelfCritique
+from vpd_envs.feedback.siblings import SiblingFeedback as SiblingFeedback

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from sandbox.plugins import load, unknown
@@ -35,35 +34,33 @@ class NamedSource:
         return {k: p for k, p in parameters_of(self.source)[0].items() if k not in fixed}
 
 
-SOURCES: Mapping[str, NamedSource] = MappingProxyType(
-    {
-        "environment": NamedSource(
-            EnvironmentFeedback, "what the judge says, in full", {"verbosity": "full"}
-        ),
-        "siblings": NamedSource(
-            SiblingFeedback, "a solved attempt at the same problem, for failed ones"
-        ),
-        "contrast": NamedSource(
-            SiblingFeedback, "the feedback, then a solved attempt", {"show": "contrast"}
-        ),
-        "pair": NamedSource(
-            SiblingFeedback, "the failed attempt, its feedback, a solved attempt", {"show": "pair"}
-        ),
-        "outcome": NamedSource(
-            EnvironmentFeedback, "whether the answer is correct", {"verbosity": "outcome"}
-        ),
-        "status": NamedSource(
-            EnvironmentFeedback, "the verdict in two words, no content", {"verbosity": "status"}
-        ),
-        "first": NamedSource(
-            EnvironmentFeedback, "the first failing part alone", {"verbosity": "first"}
-        ),
-        "self-critique": NamedSource(SelfCritique, "what the policy itself says of its attempt"),
-        "judge": NamedSource(JudgeFeedback, "what another model says, behind an HTTP endpoint"),
-        "noisy": NamedSource(NoisyFeedback, "feedback dropped, exchanged or cut, for ablations"),
-        "budget": NamedSource(FeedbackBudget, "at most so many characters"),
-    }
-)
+SOURCES: Mapping[str, NamedSource] = {
+    "environment": NamedSource(
+        EnvironmentFeedback, "what the judge says, in full", {"verbosity": "full"}
+    ),
+    "siblings": NamedSource(
+        SiblingFeedback, "a solved attempt at the same problem, for failed ones"
+    ),
+    "contrast": NamedSource(
+        SiblingFeedback, "the feedback, then a solved attempt", {"show": "contrast"}
+    ),
+    "pair": NamedSource(
+        SiblingFeedback, "the failed attempt, its feedback, a solved attempt", {"show": "pair"}
+    ),
+    "outcome": NamedSource(
+        EnvironmentFeedback, "whether the answer is correct", {"verbosity": "outcome"}
+    ),
+    "status": NamedSource(
+        EnvironmentFeedback, "the verdict in two words, no content", {"verbosity": "status"}
+    ),
+    "first": NamedSource(
+        EnvironmentFeedback, "the first failing part alone", {"verbosity": "first"}
+    ),
+    "self-critique": NamedSource(SelfCritique, "what the policy itself says of its attempt"),
+    "judge": NamedSource(JudgeFeedback, "what another model says, behind an HTTP endpoint"),
+    "noisy": NamedSource(NoisyFeedback, "feedback dropped, exchanged or cut, for ablations"),
+    "budget": NamedSource(FeedbackBudget, "at most so many characters"),
+}
 
 
 def named_sources(text: str) -> list[FeedbackSource]:
