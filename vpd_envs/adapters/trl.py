@@ -59,12 +59,8 @@ def dataset(
     env = text_env(env, **options)
     ids = env.problem_ids if problem_ids is None else problem_ids
     problems = [env.problem(id_) for id_ in ids]
-    return Dataset.from_dict(
-        {
-            "prompt": [problem.messages for problem in problems],
-            "problem_id": [problem.id for problem in problems],
-        }
-    )
+    columns = {"prompt": [p.messages for p in problems], "problem_id": [p.id for p in problems]}
+    return Dataset.from_dict(columns)
 
 
 def reward_function(
