@@ -466,8 +466,9 @@ class Peer:
     def do_member(self, owner, name, this):
         return bound(owner, name, this)
 
-    def do_get(self, this, name):
-        return getattr(this, name)
+    do_get = staticmethod(getattr)
+    do_set = staticmethod(setattr)
+    do_delete = staticmethod(delattr)
 
     def do_signature(self, this):
         import inspect
@@ -483,12 +484,6 @@ class Peer:
             for each in signature.parameters.values()
         ]
         return parts, (signature.return_annotation, signature.return_annotation is empty)
-
-    def do_set(self, this, name, value):
-        setattr(this, name, value)
-
-    def do_delete(self, this, name):
-        delattr(this, name)
 
     def do_copy(self, this, deep):
         return (copy.deepcopy if deep else copy.copy)(this)

@@ -197,11 +197,6 @@ class KillablePool(ABC, Generic[Member]):
         members = (place.member for place in self._places)
         return {member for member in members if member is not None}
 
-    def _reset_in_forked_child(self) -> None:
-        for member in self._live:
-            member.detach()
-        self.reset()
-
     def __enter__(self) -> Self:
         return self
 
@@ -238,7 +233,9 @@ def _after_fork_in_child() -> None:
     global _shared_lock
     _shared_lock = threading.Lock()
     for pool in list(_pools):
-        pool._reset_in_forked_child()
+        for member in pool._live:
+            member.detach()
+        pool.reset()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

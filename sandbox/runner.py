@@ -309,7 +309,7 @@ def started_job(settings, start):
     poll.register(CONTROL_IN, select.POLLHUP)
     if any(fd == CONTROL_IN for fd, _ in poll.poll()):
         leave(settings)
-    header = json.loads(read_all(start) or b"{}")
+    header = json.loads(read_file(start) or b"{}")
     if "started" not in header:
         raise RuntimeError(f"a job could not be set up: {header.get('failure', 'killed')}")
     return Job(header)
@@ -1276,14 +1276,14 @@ class as_job_user:
 # Small things ------------------------------------------------------------------------------------
 
 
-def read_header():
-    return json.loads(read_exactly(int.from_bytes(read_exactly(4), "big")))
+def read_header(fd=CONTROL_IN):
+    return json.loads(read_exactly(fd, int.from_bytes(read_exactly(fd, 4), "big")))
 
 
-def read_exactly(size):
+def read_exactly(fd, size):
     data = b""
     while len(data) < size:
-        part = os.read(CONTROL_IN, size - len(data))
+        part = os.read(fd, size - len(data))
         if not part:
             os._exit(0)  # the host is gone
         data += part
@@ -1303,11 +1303,6 @@ def write_all(fd, data):
     with memoryview(data) as view:
         while written < len(data):
             written += os.write(fd, view[written:])
-
-
-def read_all(fd):
-    with open(fd, "rb") as file:
-        return file.read()
 
 
 def write_file(path, data):

@@ -28,6 +28,8 @@ from sandbox.runner import (
     add_filter,
     memory_of,
     prctl,
+    read_header,
+    set_limit,
     write_all,
 )
 
@@ -170,16 +172,7 @@ class Channel:
         write_all(self._fd, len(text).to_bytes(4, "big") + text)
 
     def receive(self) -> list[Any]:
-        return json.loads(self._exactly(int.from_bytes(self._exactly(4), "big")))
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = os.read(self._fd, size - len(data))
-            if not part:
-                os._exit(0)  # the host is gone
-            data += part
-        return data
+        return read_header(self._fd)
 
     @contextlib.contextmanager
     def hangup_ends_us(self) -> Iterator[None]:
@@ -201,20 +194,14 @@ class Channel:
 
 def confine(memory_bytes: int) -> None:
     """Give up what a judge does not need. See `workers` for what that covers."""
-    limit(resource.RLIMIT_AS, memory_of("/proc/self")[0] + memory_bytes)
+    set_limit(resource.RLIMIT_AS, memory_of("/proc/self")[0] + memory_bytes)
     for which in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        limit(which, 0)
+        set_limit(which, 0)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     machine = os.uname().machine
     if machine in seccomp.MACHINES:
         add_filter(seccomp.program(machine, DENIED.values(), RULES))
-
-
-def limit(which: int, most: int) -> None:
-    allowed = resource.getrlimit(which)[1]
-    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
-    resource.setrlimit(which, (most, most))
 
 
 if __name__ == "__main__":
