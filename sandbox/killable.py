@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
@@ -56,7 +55,7 @@ class KillablePool(ABC, Generic[Member]):
         self._changed = threading.Condition()
         self._places: list[_Place[Member]] = [_Place() for _ in range(self._size)]
         self._free = list(self._places)  # the longest free first
-        self._is_quiet = False  # see `quiet`
+        self._is_quiet = False  # somebody has, or waits to have, a member alone
         self.closed = False
 
     @abstractmethod
@@ -87,7 +86,7 @@ class KillablePool(ABC, Generic[Member]):
         killed, too, if `work` raises anything but a ValueError, SandboxError or Cancelled, since it
         may be in the middle of something.
 
-        alone: wait until no other member is lent.
+        alone: wait until no other member is lent, and let none be lent meanwhile.
         Raises Cancelled if `cancelled` is set meanwhile.
         """
         failures: list[str] = []
@@ -117,22 +116,8 @@ class KillablePool(ABC, Generic[Member]):
             raise
         finally:
             with self._changed:
+                self._is_quiet = self._is_quiet and not alone
                 self._free.append(place)
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def quiet(self, cancelled: threading.Event | None) -> Iterator[None]:
-        """Within this block, members are lent only to those who want to be alone; that is one block
-        at a time."""
-        with self._changed:
-            while self._is_quiet:
-                self._wait(cancelled)
-            self._is_quiet = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_quiet = False
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -153,8 +138,16 @@ class KillablePool(ABC, Generic[Member]):
 
     def _take(self, cancelled: threading.Event | None, alone: bool) -> _Place[Member]:
         with self._changed:
-            while not self._may_begin(alone):
+            while self._is_quiet or not (self._free or alone):
                 self._wait(cancelled)
+            self._is_quiet = alone
+            try:
+                while alone and len(self._free) < self._size:
+                    self._wait(cancelled)
+            except BaseException:
+                self._is_quiet = False
+                self._changed.notify_all()
+                raise
             idle = [place for place in self._free if place.member is not None]
             empty = [place for place in self._free if place.member is None]
             enough = self._size - len(empty) >= (2 if self._in_turn else 1)
@@ -164,11 +157,6 @@ class KillablePool(ABC, Generic[Member]):
                 place = idle[0 if self._in_turn else -1]
             self._free.remove(place)
             return place
-
-    def _may_begin(self, alone: bool) -> bool:
-        if alone:
-            return len(self._free) == self._size
-        return bool(self._free) and not self._is_quiet
 
     def _wait(self, cancelled: threading.Event | None) -> None:
         self._changed.wait(None if cancelled is None else CANCEL_LOOK_SECONDS)

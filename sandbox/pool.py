@@ -70,8 +70,7 @@ class Pool(KillablePool[Cage]):
             )
             (cancelled or threading.Event()).wait(rest_seconds)
             check_wanted(cancelled)
-            with self.quiet(cancelled):
-                execution = attempt(alone=True)
+            execution = attempt(alone=True)
         return execution
 
     def start_member(self) -> Cage:
