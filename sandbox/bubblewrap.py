@@ -28,7 +28,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from sandbox.boot import PACKAGES, environment, new_uid, python_command
-from sandbox.cage import Capacity, RunnerCage
+from sandbox.cage import Capacity, RunnerCage, Settings
 from sandbox.core import MIB, CageFailure, SandboxError
 from sandbox.link import ProcessLink
 from sandbox.local import find_packages, interpreter
@@ -71,17 +71,15 @@ class Bubblewrap:
 
     def start(self) -> RunnerCage:
         link = _in_lasting_thread(lambda: ProcessLink(self._arguments(), environment("/tmp")))
-        job_uid = new_uid() if self._as_root else None
+        settings = Settings(
+            writable="/tmp",
+            job_uid=new_uid() if self._as_root else None,
+            die_with_parent=True,
+            modules=self._modules,
+            packages=IMPORTABLE,
+        )
         try:
-            return RunnerCage(
-                link,
-                writable="/tmp",
-                job_uid=job_uid,
-                die_with_parent=True,
-                modules=self._modules,
-                packages=IMPORTABLE,
-                capacity=Capacity(file_bytes=self._tmp_bytes),
-            )
+            return RunnerCage(link, settings, Capacity(file_bytes=self._tmp_bytes))
         except CageFailure as failure:
             raise CageFailure(
                 f"{failure}; are user namespaces enabled, and is bwrap >= 0.8?"

@@ -36,17 +36,17 @@ def build_image(name: str) -> None:
         raise SandboxError(
             f"Building needs a Docker engine, but: {reason} vpd doctor tells how to fix it."
         )
-    _say(f"Building {name}.")
+    say(f"Building {name}.")
     script = Path(__file__).with_name("image") / "build"
     if _run_script(["sh", str(script), name]) != 0:
         raise SandboxError(
             f"The image {name} could not be built; the reason is above. "
             "A network, or root and debootstrap, may be what is missing."
         )
-    _say(f"The image {name} is ready.")
+    say(f"The image {name} is ready.")
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 

@@ -7,7 +7,6 @@ cages need nothing but a Python interpreter.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -23,7 +22,6 @@ from sandbox import seccomp
 from sandbox.boot import PACKAGES
 from sandbox.core import (
     CageFailure,
-    Call,
     Cancelled,
     Execution,
     ExecutionStatus,
@@ -31,11 +29,18 @@ from sandbox.core import (
     Job,
     SandboxError,
 )
-from sandbox.link import CANCEL_LOOK_SECONDS, START_SECONDS, Link, receive_exactly
+from sandbox.link import (
+    CANCEL_LOOK_SECONDS,
+    START_SECONDS,
+    Link,
+    frame,
+    json_bytes,
+    receive_exactly,
+    receive_json,
+)
 from sandbox.runner import MOST_STRETCH
 
 MOST_CONTAINERS = 4_000_000  # lists and objects in a value: in memory they are 30 times as large
-LARGEST_FRAME_BYTES = 1 << 30
 
 RUNNER_SOURCE = Path(__file__).with_name("runner.py").read_bytes()
 
@@ -65,62 +70,45 @@ class Capacity:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the runner is told about its cage, once."""
+
+    writable: str  # the one directory a job can write; emptied after each
+    shared_memory: str | None = None  # another directory that a job can write
+    directory: str | None = None  # the runner's to remove if we vanish
+    modules: Sequence[str] = PACKAGES  # the third-party ones that programs may import
+    packages: str | None = None  # the directory where they are; None: among CPython's
+    job_uid: int | None = None  # the user that jobs become, or None: they stay who the runner is
+    keep_reading: bool = False  # jobs keep CAP_DAC_READ_SEARCH (see local.py)
+    die_with_parent: bool = False
+
+
 class RunnerCage:
     """A warm runner. Runs one job at a time."""
 
-    def __init__(
-        self,
-        link: Link,
-        *,
-        writable: str,
-        job_uid: int | None = None,
-        keep_reading: bool = False,
-        die_with_parent: bool = False,
-        shared_memory: str | None = None,
-        directory: str | None = None,
-        modules: Sequence[str] = PACKAGES,
-        packages: str | None = None,
-        capacity: Capacity | None = None,
-        grace_seconds: float = 10.0,
-    ) -> None:
+    def __init__(self, link: Link, settings: Settings, capacity: Capacity) -> None:
         self.link = link
         self.jobs = 0
         self.python_version = ""  # "3.13.5", as the runner says when it is ready
-        self._modules = tuple(modules)
+        self._modules = settings.modules
         self._missing: list[str] = []  # of these; the runner says that, too
         self._is_ready = False
-        self._capacity = capacity or Capacity()
-        self._grace_seconds = grace_seconds
-        self._program = f"{writable}/job/solution.py".encode()
-        settings = {
-            "writable": writable,
-            "job_uid": job_uid,
-            "keep_reading": keep_reading,
-            "die_with_parent": die_with_parent,
-            "filters": seccomp.programs(),
-            "shared_memory": shared_memory,
-            "directory": directory,
-            "modules": list(modules),
-            "packages": packages,
-        }
+        self._capacity = capacity
+        self._grace_seconds = 10.0
+        self._program = f"{settings.writable}/job/solution.py".encode()
         deadline = time.monotonic() + START_SECONDS
         try:
-            self._send(len(RUNNER_SOURCE).to_bytes(4, "big") + RUNNER_SOURCE, deadline)
-            self._send(_frame(settings), deadline)
+            self._send(frame(RUNNER_SOURCE), deadline)
+            self._send(_frame({**vars(settings), "filters": seccomp.programs()}), deadline)
             self._await_ready(deadline)
         except BaseException:
             self.kill()
             raise
 
     def run(self, job: Job, cancelled: threading.Event | None = None) -> Execution:
-        """Run it, or stop it once `cancelled` is set; then the cage is as good as after any job.
-
-        Raises:
-            ValueError: the job cannot be sent as it is; the cage has not noticed.
-            SandboxError: it needs a module that should be here and is not; likewise.
-            CageFailure: the cage, not the program, failed.
-            Cancelled: as asked.
-        """
+        """See `core.Cage`. Raises SandboxError for a job that needs a module that should be here
+        and is not."""
         wall_seconds = job.limits.wall_seconds
         assert wall_seconds is not None  # `Limits` has filled it in
         code = job.code.encode("utf-8", "surrogatepass")
@@ -128,11 +116,12 @@ class RunnerCage:
         self._capacity.check(job, len(code) + len(stdin))
         self._check_modules(job)
         self.jobs += 1
-        frame = _frame(vars(job.limits), code, stdin, _call_bytes(job.call))
+        call = b"" if job.call is None else json_bytes("Call.arguments", vars(job.call))
+        request = _frame(vars(job.limits), code, stdin, call)
         deadline = time.monotonic() + wall_seconds + self._grace_seconds
         # It may still be cleaning up after the last job. Where it cannot, it is gone instead.
         try:
-            self._send(frame, deadline)
+            self._send(request, deadline)
             self._await_ready(deadline)
         except CageFailure as failure:
             raise (failure if self._is_ready else IdleCageFailure(str(failure))) from failure
@@ -141,8 +130,8 @@ class RunnerCage:
         try:
             # In tracebacks, name the program as the caller knows it.
             out, err, value = blobs
-            err = err.replace(self._program, b"solution.py")
-            return self._with_hint(_execution(job, result, out, err, value))
+            stderr = err.replace(self._program, b"solution.py").decode("utf-8", "replace")
+            return _execution(job, result, out, self._with_hint(stderr), value)
         except (KeyError, TypeError, ValueError) as error:
             raise CageFailure(f"its answer made no sense: {result!r}") from error
 
@@ -167,14 +156,11 @@ class RunnerCage:
 
     def _answer_or_cancel(self, cancelled: threading.Event, deadline: float) -> None:
         """Wait for an answer; if the job is cancelled before, tell the runner, and it answers."""
-        while time.monotonic() < deadline and not self._has_answer():
-            if cancelled.is_set():
-                self._send(_frame({"cancel": True}), deadline)
-                return
-
-    def _has_answer(self) -> bool:
         try:
-            return self.link.wait(CANCEL_LOOK_SECONDS)
+            while time.monotonic() < deadline and not self.link.wait(CANCEL_LOOK_SECONDS):
+                if cancelled.is_set():
+                    self._send(_frame({"cancel": True}), deadline)
+                    return
         except (OSError, ValueError) as error:  # closed meanwhile, by another thread
             raise CageFailure("it was closed") from error
 
@@ -190,16 +176,16 @@ class RunnerCage:
                     "for Docker, `vpd sandbox build`), or drop the job: this is no verdict."
                 )
 
-    def _with_hint(self, execution: Execution) -> Execution:
+    def _with_hint(self, stderr: str) -> str:
         """Adds to a ModuleNotFoundError which modules programs can import."""
-        last_line = execution.stderr.rstrip().rpartition("\n")[2]
+        last_line = stderr.rstrip().rpartition("\n")[2]
         found = re.match(r"ModuleNotFoundError: No module named '(\w+)[.\w]*'", last_line)
         if not found or found[1] in (*self._modules, *sys.stdlib_module_names):
-            return execution
+            return stderr
         *most, last = ("the standard library", *self._modules)
         importable = f"{', '.join(most)} and {last}" if most else last
         note = f"({found[1]} is not part of the judge: programs can import {importable}.)\n"
-        return dataclasses.replace(execution, stderr=execution.stderr.rstrip() + "\n" + note)
+        return stderr.rstrip() + "\n" + note
 
     def _await_ready(self, deadline: float) -> None:
         if not self._is_ready:
@@ -222,21 +208,13 @@ class RunnerCage:
             raise self._failure(error) from error
 
     def _receive_frame(self, deadline: float) -> tuple[dict[str, Any], list[bytes]]:
-        size = int.from_bytes(self._receive(4, deadline), "big")
+        receive = self.link.receive
         try:
-            header = json.loads(self._receive(size, deadline))
+            header = receive_json(receive, deadline)
             sizes = header.get("sizes", [])
-            if not isinstance(header, dict) or not all(isinstance(size, int) for size in sizes):
-                raise ValueError("sizes")
-        except (ValueError, AttributeError) as error:
+            return header, [receive_exactly(receive, size, deadline) for size in sizes]
+        except TypeError as error:
             raise CageFailure("it sent something that is no frame") from error
-        return header, [self._receive(size, deadline) for size in sizes]
-
-    def _receive(self, size: int, deadline: float) -> bytes:
-        if not 0 <= size <= LARGEST_FRAME_BYTES:
-            raise CageFailure(f"it announced {size} bytes")
-        try:
-            return receive_exactly(self.link, size, deadline)
         except (OSError, EOFError) as error:
             raise self._failure(error) from error
 
@@ -253,21 +231,12 @@ def _imports(name: str, code: str) -> bool:
 
 
 def _frame(header: dict[str, Any], *blobs: bytes) -> bytes:
-    text = json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode()
-    return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
+    return frame(json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode(), *blobs)
 
 
-def _call_bytes(call: Call | None) -> bytes:
-    if call is None:
-        return b""
-    try:
-        return json.dumps({**vars(call), "arguments": list(call.arguments)}).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"Call.arguments must be JSON values: {error}.") from error
-
-
-def _execution(job: Job, result: dict[str, Any], out: bytes, err: bytes, value: bytes) -> Execution:
-    stderr = err.decode("utf-8", "replace")
+def _execution(
+    job: Job, result: dict[str, Any], out: bytes, stderr: str, value: bytes
+) -> Execution:
     status = _status(result, stderr)
     text = None
     if job.call is not None and status is ExecutionStatus.OK:
@@ -278,19 +247,9 @@ def _execution(job: Job, result: dict[str, Any], out: bytes, err: bytes, value: 
                 f"{job.call.function}() gave no JSON value: the program ended before, or it has "
                 f"more than {MOST_CONTAINERS:,} lists and objects.\n"
             )
-    return Execution(
-        status=status,
-        stdout=out.decode("utf-8", "replace"),
-        stderr=stderr,
-        exit_code=result["exit_code"],
-        seconds=result["seconds"],
-        cpu_seconds=result["cpu_seconds"],
-        memory_bytes=result["memory_bytes"],
-        value=text,
-        signal=result["signal"],
-        stdout_bytes=result["stdout_bytes"],
-        stderr_bytes=result["stderr_bytes"],
-    )
+    measured = {name: each for name, each in result.items() if name not in ("reason", "sizes")}
+    stdout = out.decode("utf-8", "replace")
+    return Execution(status=status, stdout=stdout, stderr=stderr, value=text, **measured)
 
 
 REASONS = {

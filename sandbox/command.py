@@ -22,11 +22,11 @@ import tokenize
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, NoReturn, TextIO
 
 import sandbox
-from sandbox.build import build_image
+from sandbox.build import build_image, say
 from sandbox.core import (
     MIB,
     WALL_FACTOR,
@@ -94,15 +94,12 @@ def main(arguments: list[str] | None = None, *, prog: str = "vpd sandbox") -> in
     name = f"{prog} {options.command}"
     try:
         with StopSignals() as signals, _warnings_said_by(name):
-            return options.function(options, signals)
-    except ValueError as error:
-        _say(f"{name}: {error}")
-        return BAD_INPUT
-    except SandboxError as error:
-        _say(f"{name}: {error}")
-        return NO_VERDICT
+            return options.function(options, signals) or 0
+    except (ValueError, SandboxError) as error:
+        say(f"{name}: {error}")
+        return BAD_INPUT if isinstance(error, ValueError) else NO_VERDICT
     except Stopped as stopped:
-        _say(f"{name}: {'interrupted' if stopped.signal == signal.SIGINT else 'terminated'}")
+        say(f"{name}: {'interrupted' if stopped.signal == signal.SIGINT else 'terminated'}")
         return 128 + stopped.signal
     except Exception:  # a bug, and Python's own exit code for it would look like a program's
         traceback.print_exc()
@@ -125,11 +122,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     command = commands.add_parser(
-        "run",
-        help="run one program in a cage",
-        description=RUN_HELP,
-        epilog=RUN_EPILOGUE,
-        **shape,
+        "run", help="run one program in a cage", description=RUN_HELP, epilog=RUN_EPILOGUE, **shape
     )
     command.set_defaults(function=_run)
     command.add_argument("file", metavar="FILE", help="the program; - for standard input")
@@ -162,22 +155,23 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     limits = command.add_argument_group("limits (1 MB is 2^20 bytes)")
     default = Limits()
-    seconds, megabytes, count = (_positive, "SECONDS"), (_megabytes, "MB"), (_count, "N")
-    for flag, (kind, unit), text in (
-        ("--cpu-seconds", seconds, "of CPU time, of all its processes; default: --wall-seconds"),
+    for name, text in (
+        ("cpu_seconds", "of CPU time, of all its processes; default: --wall-seconds"),
         (
-            "--wall-seconds",
-            seconds,
+            "wall_seconds",
             f"by the clock, without the time in which the machine keeps it waiting for a CPU; "
             f"default: {WALL_FACTOR:g} times --cpu-seconds, or {default.wall_seconds:g}",
         ),
-        ("--memory-mb", megabytes, f"default: {default.memory_bytes / MIB:g}"),
-        ("--processes", count, f"and threads, itself included; default: {default.processes}"),
-        ("--output-mb", megabytes, f"on either stream; default: {default.output_bytes / MIB:g}"),
-        ("--file-mb", megabytes, f"in any one file; default: {default.file_bytes / MIB:g}"),
-        ("--open-files", count, f"default: {default.open_files}"),
+        ("memory_bytes", f"default: {default.memory_bytes / MIB:g}"),
+        ("processes", f"and threads, itself included; default: {default.processes}"),
+        ("output_bytes", f"on either stream; default: {default.output_bytes / MIB:g}"),
+        ("file_bytes", f"in any one file; default: {default.file_bytes / MIB:g}"),
+        ("open_files", f"default: {default.open_files}"),
     ):
-        limits.add_argument(flag, type=kind, metavar=unit, help=text)
+        word, _, unit = name.rpartition("_")
+        kind, metavar = LIMIT_UNITS.get(unit, (_count, "N"))
+        flag = f"--{word}-mb" if unit == "bytes" else f"--{name.replace('_', '-')}"
+        limits.add_argument(flag, dest=name, type=kind, metavar=metavar, help=text)
 
     command = commands.add_parser(
         "build",
@@ -186,7 +180,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog=BUILD_EPILOGUE,
         **shape,
     )
-    command.set_defaults(function=_build)
+    command.set_defaults(function=lambda options, _: build_image(options.name))
     command.add_argument(
         "--name", type=_image_name, default=IMAGE, metavar="IMAGE", help=f"default: {IMAGE}"
     )
@@ -228,6 +222,9 @@ def _count(text: str) -> int:
     if not number.is_integer():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(number)
+
+
+LIMIT_UNITS = {"seconds": (_positive, "SECONDS"), "bytes": (_megabytes, "MB")}  # others are counts
 
 
 def _json_list(text: str) -> tuple[Any, ...]:
@@ -301,15 +298,7 @@ def _job(options: argparse.Namespace) -> Job:
     if options.arguments is not None and options.call is None:
         raise ValueError("--arguments needs --call FUNCTION.")
     call = None if options.call is None else Call(options.call, options.arguments or ())
-    given = {
-        "wall_seconds": options.wall_seconds,
-        "cpu_seconds": options.cpu_seconds,
-        "memory_bytes": options.memory_mb,
-        "processes": options.processes,
-        "output_bytes": options.output_mb,
-        "file_bytes": options.file_mb,
-        "open_files": options.open_files,
-    }
+    given = {field.name: getattr(options, field.name) for field in fields(Limits)}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     code = source_text(_read(options.file), options.file)
     if options.stdin is not None:
@@ -335,17 +324,14 @@ def source_text(source: bytes, name: str) -> str:
         encoding = codecs.lookup(tokenize.detect_encoding(io.BytesIO(source).readline)[0]).name
         encoding = encoding.removesuffix("-sig")  # a byte order mark stays where it is
         text = source.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = source.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{name} is not text in {encoding}: line {line} has the byte "
-            f"0x{source[error.start]:02x}. Convert the file to UTF-8, or declare its encoding in "
-            "the first line, as in '# coding: latin-1'."
-        ) from error
     except (SyntaxError, LookupError, ValueError) as error:
+        wrong = f"cannot be read as Python reads it: {error}"
+        if isinstance(error, UnicodeDecodeError):
+            line, byte = source.count(b"\n", 0, error.start) + 1, source[error.start]
+            wrong = f"is not text in {encoding}: line {line} has the byte 0x{byte:02x}"
         raise ValueError(
-            f"{name} cannot be read as Python reads it: {error}. Convert the file to UTF-8, or "
-            "declare its encoding in the first line, as in '# coding: latin-1'."
+            f"{name} {wrong}. Convert the file to UTF-8, or declare its encoding in the first "
+            "line, as in '# coding: latin-1'."
         ) from error
     if text.encode("utf-8", "surrogatepass") == source:
         return text
@@ -373,7 +359,7 @@ def _read_standard_input() -> bytes:
     if sys.stdin is None:
         return b""
     if not select.select([sys.stdin], [], [], SILENCE_SECONDS)[0]:
-        _say("Waiting for standard input: end it with Ctrl-D, or name another by --stdin FILE.")
+        say("Waiting for standard input: end it with Ctrl-D, or name another by --stdin FILE.")
     return sys.stdin.buffer.read(LARGEST_INPUT_BYTES + 1)
 
 
@@ -457,16 +443,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _build(options: argparse.Namespace, _: StopSignals) -> int:
-    build_image(options.name)
-    return 0
-
-
 # --- what both share ----------------------------------------------------------------------------
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -477,7 +454,7 @@ def _warnings_said_by(name: str) -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")
+            warnings.showwarning = lambda message, *_: say(f"{name}: warning: {message}")
             yield
     finally:
         log.setLevel(level)

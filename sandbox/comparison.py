@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Protocol
 
+from sandbox.core import is_number
 from sandbox.plugins import unknown
 
 
@@ -82,8 +83,8 @@ class Whitespace:
     """
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        wanted = expected.split()
-        return output.split(None, len(wanted)) == wanted
+        tokens, wanted = _parts(output, expected)
+        return tokens == wanted
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class Lines:
     """
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        wanted = expected.strip().split("\n")
-        lines = output.strip().split("\n", len(wanted))
+        lines, wanted = _parts(output.strip(), expected.strip(), "\n")
         return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
 
 
@@ -108,7 +108,7 @@ class Decimals:
     """
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        return _same_tokens(output, expected, _same_or_equal_decimals)
+        return _same_tokens(output, expected, lambda a, b: a == b or _equal_decimals(a, b))
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,11 @@ class Unordered:
             raise ValueError(f"Unordered.of must be 'lines' or 'tokens', got {self.of!r}.")
 
     def __call__(self, output: str, expected: str, input: str = "") -> bool:
-        if self.of == "tokens":
-            wanted = expected.split()
-            tokens = output.split(None, len(wanted))
-            return len(tokens) == len(wanted) and Counter(tokens) == Counter(wanted)
-        wanted = expected.strip().split("\n")
-        lines = output.strip().split("\n", len(wanted))
-        if len(lines) != len(wanted):
+        separator = "\n" if self.of == "lines" else None
+        parts, wanted = _parts(output.strip(), expected.strip(), separator)
+        if len(parts) != len(wanted):
             return False
-        return Counter(map(_one_spaced, lines)) == Counter(map(_one_spaced, wanted))
+        return Counter(map(_one_spaced, parts)) == Counter(map(_one_spaced, wanted))
 
 
 @dataclass(frozen=True)
@@ -298,9 +294,14 @@ def same_value(value: Any, expected: Any, *, absolute: float = 0.0, relative: fl
 # Texts --------------------------------------------------------------------------------------------
 
 
+def _parts(output: str, expected: str, separator: str | None = None) -> tuple[list[str], list[str]]:
+    """Of both; of the output, at most one more than those of what is expected."""
+    wanted = expected.split(separator)
+    return output.split(separator, len(wanted)), wanted
+
+
 def _same_tokens(output: str, expected: str, same: Callable[[str, str], bool]) -> bool:
-    wanted = expected.split()
-    tokens = output.split(None, len(wanted))
+    tokens, wanted = _parts(output, expected)
     return len(tokens) == len(wanted) and all(map(same, tokens, wanted))
 
 
@@ -340,10 +341,6 @@ def _equal_decimals(token: str, wanted: str) -> bool:
     return a is not None and b is not None and not (a.is_nan() or b.is_nan()) and a == b
 
 
-def _same_or_equal_decimals(token: str, wanted: str) -> bool:
-    return token == wanted or _equal_decimals(token, wanted)
-
-
 def _close(a: Decimal, b: Decimal, absolute: Decimal, relative: Decimal) -> bool:
     if a == b:
         return True
@@ -356,8 +353,7 @@ def _close(a: Decimal, b: Decimal, absolute: Decimal, relative: Decimal) -> bool
 def _check_tolerances(rule: Floats | Json) -> None:
     for name in ("absolute", "relative"):
         value = getattr(rule, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
+        if not is_number(value) or not 0 <= value < math.inf:
             raise ValueError(
                 f"{type(rule).__name__}.{name} must be a finite number of at least 0, "
                 f"got {value!r}."

@@ -100,7 +100,7 @@ class Limits:
         for name, value in vars(self).items():
             if value is None and name in ("wall_seconds", "cpu_seconds"):
                 continue
-            if not _is_number(value) or not 0 < value < math.inf:
+            if not is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"Limits.{name} must be a positive finite number, got {value!r}.")
             if value > LARGEST_LIMITS[name]:
                 most = LARGEST_LIMITS[name]
@@ -118,7 +118,7 @@ class Limits:
         object.__setattr__(self, "cpu_seconds", wall if cpu is None else cpu)
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -245,7 +245,19 @@ class Sandbox(Protocol):
         ...
 
 
-class Cage(Protocol):
+class Killable(Protocol):
+    """A process, container or the like that belongs to a pool."""
+
+    def kill(self) -> None:
+        """End it and all its jobs, and remove what they left. Idempotent."""
+        ...
+
+    def detach(self) -> None:
+        """In a forked child: close our ends of its connections. It is the parent's."""
+        ...
+
+
+class Cage(Killable, Protocol):
     """Where programs run, one at a time. `sandbox.cage.RunnerCage` is one."""
 
     jobs: int  # that it was given so far
@@ -258,14 +270,6 @@ class Cage(Protocol):
             CageFailure: the cage, not the program, failed. The job is tried again in another.
             Cancelled, SandboxError, ValueError: see `Sandbox.run`. The cage goes on.
         """
-        ...
-
-    def kill(self) -> None:
-        """End the cage and all its jobs, and remove what they left. Idempotent."""
-        ...
-
-    def detach(self) -> None:
-        """In a forked child: close our ends of its connections. The cage is the parent's."""
         ...
 
 

@@ -18,16 +18,15 @@ import os
 import random
 import secrets
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sandbox.boot import PACKAGES, SMALL_UIDS, environment, python_command
-from sandbox.cage import Capacity, RunnerCage
+from sandbox.cage import Capacity, RunnerCage, Settings
 from sandbox.core import MIB, CageFailure, SandboxError
 from sandbox.installation import pip_install
-from sandbox.link import readable
+from sandbox.link import Link, receive_exactly
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 IMAGE = "vpd-sandbox:latest"
@@ -72,13 +71,11 @@ class Docker:
     ) -> None:
         self._image = image
         self._modules = packages
-        self._memory_bytes = memory_bytes
-        self._tmp_bytes = tmp_bytes
-        self._pids = pids
+        self._capacity = Capacity(memory_bytes, pids, tmp_bytes)
         self._cpus = cpus
         self._runtime = runtime
         self._hosts = addresses(hosts)
-        self._next_host = itertools.cycle(range(len(self._hosts)))
+        self._in_turn = itertools.cycle(self._hosts)
         failures = []
         for host in self._hosts:
             try:
@@ -105,8 +102,7 @@ class Docker:
     def start(self) -> RunnerCage:
         """A new container, on the next engine that can start one."""
         failures = []
-        for _ in self._hosts:
-            host = self._hosts[next(self._next_host)]
+        for host in itertools.islice(self._in_turn, len(self._hosts)):
             try:
                 return self._start_on(host)
             except (CageFailure, SandboxError) as failure:
@@ -130,21 +126,20 @@ class Docker:
             _remove(api, name)
             api.close()
             raise
-        return RunnerCage(
-            link,
+        settings = Settings(
             writable="/tmp",
             shared_memory="/dev/shm",
             modules=self._modules,
             job_uid=random.SystemRandom().choice(SMALL_UIDS),
-            capacity=Capacity(self._memory_bytes, self._pids, self._tmp_bytes),
         )
+        return RunnerCage(link, settings, self._capacity)
 
     def _create(self, api: Any, name: str) -> str:
         host_config = api.create_host_config(
             network_mode="none",
             read_only=True,
             tmpfs={
-                "/tmp": f"mode=1777,size={self._tmp_bytes},nr_inodes={MOST_INODES}",
+                "/tmp": f"mode=1777,size={self._capacity.file_bytes},nr_inodes={MOST_INODES}",
                 # Semaphores of multiprocessing are files there.
                 "/dev/shm": f"mode=1777,size={SHARED_MEMORY_BYTES},nr_inodes={MOST_INODES}",
             },
@@ -152,9 +147,9 @@ class Docker:
             cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"],  # to make and to end jobs of another user
             security_opt=["no-new-privileges:true"],
-            mem_limit=self._memory_bytes,
-            memswap_limit=self._memory_bytes,
-            pids_limit=self._pids,
+            mem_limit=self._capacity.memory_bytes,
+            memswap_limit=self._capacity.memory_bytes,
+            pids_limit=self._capacity.processes,
             nano_cpus=int(self._cpus * 1e9),
             log_config={"Type": "none"},
             auto_remove=True,
@@ -258,7 +253,7 @@ def _remove(api: Any, container: str) -> None:
             raise
 
 
-class ContainerLink:
+class ContainerLink(Link):
     """The attached standard streams of a container.
 
     The engine sends output in pieces, each behind 8 bytes: the stream (1 or 2), three zeros, and
@@ -270,52 +265,46 @@ class ContainerLink:
         self._api = api
         self._stderr = bytearray()  # what came on standard error
         self._left = 0  # of the current piece of standard output
-        self._killed = False
         try:
             # Attached before it starts, so that nothing is missed.
             streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             self._attached = api.attach_socket(container, params=streams)
-            self._socket = getattr(self._attached, "_sock", self._attached)
+            super().__init__(getattr(self._attached, "_sock", self._attached))
             api.start(container)
         except BaseException:
             _remove(api, container)
             raise
 
-    def send(self, data: bytes, deadline: float) -> None:
-        self._limit_to(deadline)
-        self._socket.sendall(data)
-
     def receive(self, size: int, deadline: float) -> bytes:
-        while self._left == 0:
-            header = self._exactly(8, deadline)
-            if not header:
-                return b""
-            length = int.from_bytes(header[4:], "big")
-            if header[0] == 1:
-                self._left = length
-            else:
-                self._stderr += self._exactly(length, deadline)
-                del self._stderr[:-4000]
-        self._limit_to(deadline)
-        part = self._socket.recv(min(size, self._left))
+        receive = super().receive
+        try:
+            while self._left == 0:
+                header = receive_exactly(receive, 8, deadline)
+                length = int.from_bytes(header[4:], "big")
+                if header[0] == 1:
+                    self._left = length
+                else:
+                    self._stderr += receive_exactly(receive, length, deadline)
+                    del self._stderr[:-4000]
+        except EOFError:
+            return b""
+        part = receive(min(size, self._left), deadline)
         self._left -= len(part)
         return part
 
     def wait(self, seconds: float) -> bool:
         decrypted = getattr(self._socket, "pending", int)()  # by TLS, and not received yet
-        return self._left > 0 or decrypted > 0 or readable(self._socket, seconds)
+        return self._left > 0 or decrypted > 0 or super().wait(seconds)
 
-    def kill(self) -> None:
+    def _end(self) -> None:
         from docker.errors import DockerException
 
-        if not self._killed:
-            self._killed = True
-            try:
-                _remove(self._api, self.container)
-            except (DockerException, OSError) as error:  # it is removed later, as a leftover
-                log.warning("Docker could not remove %s: %s", self.container, error)
-            finally:
-                self.detach()
+        try:
+            _remove(self._api, self.container)
+        except (DockerException, OSError) as error:  # it is removed later, as a leftover
+            log.warning("Docker could not remove %s: %s", self.container, error)
+        finally:
+            self.detach()
 
     def detach(self) -> None:
         response = getattr(self._attached, "_response", None)
@@ -327,16 +316,3 @@ class ContainerLink:
 
     def stderr_tail(self) -> str:
         return self._stderr.decode("utf-8", "replace")
-
-    def _exactly(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            self._limit_to(deadline)
-            part = self._socket.recv(size - len(data))
-            if not part:
-                return b""
-            data += part
-        return bytes(data)
-
-    def _limit_to(self, deadline: float) -> None:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))

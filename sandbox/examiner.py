@@ -111,7 +111,7 @@ def examine(program, functions, classes):
     except BaseException as error:
         if not is_of_program(error):
             raise
-        sys.stderr.write(program_traceback(error))
+        sys.stderr.write(vars(error)["program_traceback"])
         raise SystemExit(1) from None
     return end_like(pid)
 
@@ -376,7 +376,8 @@ class Peer:
             return ["error", number, class_, *error_parts(value, node)]
         if type(value) is types.CoroutineType:
             return ["coroutine", number]
-        return ["object", number, class_, node(plain_part(value)), label_of(value)]
+        label = value.__name__ if isinstance(value, FUNCTIONS) else None
+        return ["object", number, class_, node(plain_part(value)), label]
 
     def described_class(self, class_, node):
         if id(class_) in self.theirs:
@@ -436,7 +437,11 @@ class Peer:
         mixed_in = [base for base in made.__mro__[1:-1] if not isinstance(base, Mirrored)]
         own = {}
         for class_ in (*reversed(mixed_in), made):
-            own.update((each, packed_member(vars(class_)[each])) for each in own_names(class_))
+            own.update(
+                (each, packed_member(vars(class_)[each]))
+                for each in vars(class_)
+                if each not in OF_ANY_CLASS
+            )
         mirrors = tuple(base for base in bases if isinstance(base, Mirrored))
         number = self.ask("subclass", name, mirrors, own, keywords)
         self.mirrors[number] = made
@@ -461,8 +466,9 @@ class Peer:
     def do_member(self, owner, name, this):
         return bound(owner, name, this)
 
-    def do_get(self, this, name):
-        return getattr(this, name)
+    do_get = staticmethod(getattr)
+    do_set = staticmethod(setattr)
+    do_delete = staticmethod(delattr)
 
     def do_signature(self, this):
         import inspect
@@ -470,16 +476,14 @@ class Peer:
         signature = inspect.signature(this)
         empty = inspect.Signature.empty
         parts = [
-            (each.name, int(each.kind), *((part, part is empty) for part in values_of(each)))
+            (
+                each.name,
+                int(each.kind),
+                *((part, part is empty) for part in (each.default, each.annotation)),
+            )
             for each in signature.parameters.values()
         ]
         return parts, (signature.return_annotation, signature.return_annotation is empty)
-
-    def do_set(self, this, name, value):
-        setattr(this, name, value)
-
-    def do_delete(self, this, name):
-        delattr(this, name)
 
     def do_copy(self, this, deep):
         return (copy.deepcopy if deep else copy.copy)(this)
@@ -809,10 +813,6 @@ def is_of_program(error):
     return "program_traceback" in vars(error)
 
 
-def program_traceback(error):
-    return vars(error)["program_traceback"]
-
-
 # Mirrors ------------------------------------------------------------------------------------------
 
 
@@ -849,10 +849,6 @@ def picture(value):
 def refill(container, value):
     container.clear()
     (container.update if hasattr(container, "update") else container.extend)(value)
-
-
-def values_of(parameter):
-    return parameter.default, parameter.annotation
 
 
 def signature_of(mirror):
@@ -1149,10 +1145,6 @@ def unpacked_member(kind, value, *more):
     return method if kind == "function" else getattr(builtins, kind)(method)
 
 
-def own_names(class_):
-    return [name for name in vars(class_) if name not in OF_ANY_CLASS]
-
-
 def is_member(class_, name):
     value = vars(class_)[name]
     is_written = class_.__flags__ & HEAP_TYPE
@@ -1194,10 +1186,6 @@ def plain_part(value):
 
 def isinstance_of(value, class_):
     return class_ in type(value).__mro__  # without asking the value for its __class__
-
-
-def label_of(value):
-    return value.__name__ if isinstance(value, FUNCTIONS) else None
 
 
 def is_private(name):
@@ -1258,12 +1246,8 @@ LIBRARY = getattr(sys, "stdlib_module_names", frozenset())
 LOUD_MODULES = ("antigravity", "this", "idlelib", "test", "turtledemo")  # when imported
 CLASS_TEXTS = ("__name__", "__qualname__", "__module__", "__doc__")
 CLASS_OPERATIONS = {
-    "iter": iter,
-    "len": len,
-    "contains": operator.contains,
-    "getitem": operator.getitem,
-    "isinstance": isinstance,
-    "issubclass": issubclass,
+    each.__name__: each
+    for each in (iter, len, operator.contains, operator.getitem, isinstance, issubclass)
 }
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 UNNAMED = {each.__qualname__: each for each in vars(types).values() if isinstance(each, type)}
@@ -1304,9 +1288,7 @@ HARMLESS = private_names("name qualname doc code") | {
     *("co_flags", "co_argcount", "co_varnames", "co_kwonlyargcount", "co_posonlyargcount")
 }
 OPAQUE = (
-    types.FunctionType,
-    types.MethodType,
-    types.BuiltinFunctionType,
+    *FUNCTIONS,
     types.GeneratorType,
     types.CoroutineType,
     types.AsyncGeneratorType,
@@ -1368,11 +1350,7 @@ ATOMS = {  # kind: (class, its parts, what makes it of them)
         ],
         lambda *parts: datetime.time(*parts[:5], fold=parts[5]),
     ),
-    "timezone": (
-        datetime.timezone,
-        lambda value: [*value.__getinitargs__()],
-        datetime.timezone,
-    ),
+    "timezone": (datetime.timezone, lambda value: [*value.__getinitargs__()], datetime.timezone),
     "timedelta": (
         datetime.timedelta,
         lambda value: [value.days, value.seconds, value.microseconds],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
 import warnings
 from typing import Any
 
@@ -131,26 +130,16 @@ def backends() -> dict[str, str | None]:
     return reasons
 
 
-_shared: dict[tuple[str, int | None], Sandbox] = {}
-_shared_lock = threading.Lock()
-
-
 def shared(name: str = "auto", cages: int | None = None) -> Sandbox:
     """The one sandbox of this process with that name and number of cages, closed at exit.
 
     In a forked child, a sandbox of ours starts cages of its own (see `Pool`).
     """
-    with _shared_lock:
-        sandbox = _shared.get((name, cages))
-        if sandbox is None or getattr(sandbox, "closed", False):
-            sandbox = _shared[name, cages] = make(name, cages=cages)
-            atexit.register(sandbox.close)
+    from sandbox import killable
+
+    def make_and_close_at_exit() -> Sandbox:
+        sandbox = make(name, cages=cages)
+        atexit.register(sandbox.close)
         return sandbox
 
-
-def _unlock_after_fork() -> None:
-    global _shared_lock
-    _shared_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock_after_fork)
+    return killable.shared((name, cages), make_and_close_at_exit)

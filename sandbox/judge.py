@@ -193,9 +193,7 @@ def _examiner() -> str:
     source = Path(__file__).with_name("examiner.py").read_text()
     code = marshal.dumps(compile(source, "examiner.py", "exec", optimize=2))
     return EXAMINER.format(
-        version=sys.implementation.cache_tag,
-        code=_packed(code),
-        source=_packed(source.encode()),
+        version=sys.implementation.cache_tag, code=_packed(code), source=_packed(source.encode())
     )
 
 
@@ -287,8 +285,8 @@ def judge(
     _check_tests(tests)
     threads = min(len(tests), sandbox.cages if side_by_side is None else side_by_side)
     if stop_at_first_failure or threads == 1:
-        part = _run(sandbox, code, enumerate(tests, 1), limits, stop_at_first_failure)
-        judgment = _judgment([part], len(tests))
+        numbered = list(enumerate(tests, 1))
+        judgment = _run(sandbox, code, numbered, limits, stop_at_first_failure)
     else:
         (judgment,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
     if judgment.failure is not None:
@@ -328,7 +326,7 @@ def _judge_many(
     begun = _Begun()
     unwanted = threading.Event()
 
-    def run(code: str, part: Sequence[tuple[int, Test]]) -> _Part:
+    def run(code: str, part: Sequence[tuple[int, Test]]) -> Judgment:
         with cancelled_by(unwanted):
             return _run(sandbox, code, part, limits, stop_at_first_failure)
 
@@ -352,27 +350,14 @@ def _check_tests(tests: Sequence[Test]) -> None:
         raise ValueError("A program needs at least one test; without any, nothing is judged.")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What came of some tests of a program."""
-
-    results: tuple[Result, ...]
-    failure: SandboxError | None
-
-    @property
-    def output_bytes(self) -> int:
-        """About as many as the outputs take in memory."""
-        executions = [result.execution for result in self.results]
-        return sum(len(e.stdout) + len(e.stderr) + len(e.value or "") for e in executions)
-
-
 def _run(
     sandbox: Sandbox,
     code: str,
-    numbered_tests: Iterable[tuple[int, Test]],
+    numbered_tests: Sequence[tuple[int, Test]],
     limits: Limits,
     stop_at_first_failure: bool,
-) -> _Part:
+) -> Judgment:
+    """Of some tests of a program."""
     results: list[Result] = []
     failure = None
     for number, test in numbered_tests:
@@ -386,7 +371,7 @@ def _run(
         results.append(Result(number, outcome, _shortened(execution, outcome)))
         if stop_at_first_failure and outcome is not Outcome.PASSED:
             break
-    return _Part(tuple(results), failure)
+    return Judgment(tuple(results), len(numbered_tests), failure)
 
 
 def _outcome(test: Test, execution: Execution) -> Outcome:
@@ -407,23 +392,23 @@ def _shortened(execution: Execution, outcome: Outcome) -> Execution:
     )
 
 
-def _judgment(parts: Sequence[_Part], tests: int) -> Judgment:
-    results = tuple(result for part in parts for result in part.results)
-    failures = (part.failure for part in parts if part.failure is not None)
-    return Judgment(results, tests, next(failures, None))
+def _output_bytes(part: Judgment) -> int:
+    """About as many as the outputs take in memory."""
+    executions = [result.execution for result in part.results]
+    return sum(len(e.stdout) + len(e.stderr) + len(e.value or "") for e in executions)
 
 
 class _Begun:
     """The programs whose tests were handed to threads and whose judgment was not taken yet."""
 
     def __init__(self) -> None:
-        self.programs: deque[tuple[list[Future[_Part]], int]] = deque()
+        self.programs: deque[list[Future[Judgment]]] = deque()  # each in parts
         self._tests = 0
         self._output_bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, parts: list[Future[_Part]], tests: int) -> None:
-        self.programs.append((parts, tests))
+    def add(self, parts: list[Future[Judgment]], tests: int) -> None:
+        self.programs.append(parts)
         self._tests += tests
         for part in parts:
             part.add_done_callback(self._count_output)
@@ -433,17 +418,19 @@ class _Begun:
         if not self.programs:
             return False
         full = self._tests > TESTS_AHEAD or self._output_bytes > OUTPUT_BYTES_AHEAD
-        return full or all(part.done() for part in self.programs[0][0])
+        return full or all(part.done() for part in self.programs[0])
 
     def take_first(self) -> Judgment:
-        futures, tests = self.programs.popleft()
-        parts = [future.result() for future in futures]
-        self._tests -= tests
+        parts = [future.result() for future in self.programs.popleft()]
+        results = tuple(result for part in parts for result in part.results)
+        failures = (part.failure for part in parts if part.failure is not None)
+        whole = Judgment(results, sum(part.tests for part in parts), next(failures, None))
+        self._tests -= whole.tests
         with self._lock:
-            self._output_bytes -= sum(part.output_bytes for part in parts)
-        return _judgment(parts, tests)
+            self._output_bytes -= _output_bytes(whole)
+        return whole
 
-    def _count_output(self, part: Future[_Part]) -> None:
+    def _count_output(self, part: Future[Judgment]) -> None:
         if not part.cancelled() and part.exception() is None:
             with self._lock:
-                self._output_bytes += part.result().output_bytes
+                self._output_bytes += _output_bytes(part.result())

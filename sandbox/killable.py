@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
+import logging
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator
-from typing import Generic, Protocol, Self, TypeVar
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
 
-from sandbox.core import Cancelled, SandboxError
+from sandbox.core import CageFailure, Cancelled, IdleCageFailure, Killable, SandboxError
 from sandbox.link import CANCEL_LOOK_SECONDS, START_SECONDS
 
-
-class Killable(Protocol):
-    """A process, container or the like that belongs to a pool."""
-
-    def kill(self) -> None:
-        """End it and wait for its end. Idempotent."""
-        ...
-
-    def detach(self) -> None:
-        """In a forked child: close our ends of its connections. It is the parent's."""
-        ...
-
-
 Member = TypeVar("Member", bound=Killable)
+Value = TypeVar("Value")
+
+log = logging.getLogger("sandbox")
+
+
+@dataclass(eq=False)
+class _Place(Generic[Member]):
+    """Where a pool has a member, or none yet."""
+
+    member: Member | None = None
+    starting: threading.Lock = field(default_factory=threading.Lock)  # held meanwhile
 
 
 class KillablePool(ABC, Generic[Member]):
@@ -55,151 +53,143 @@ class KillablePool(ABC, Generic[Member]):
     def reset(self) -> None:
         """Begin without members, as a forked child must."""
         self._changed = threading.Condition()
-        self._closed = False
-        self._live: set[Member] = set()
-        self._idle: deque[Member] = deque()  # the longest idle first
-        self._not_started = self._size
-        self._starting = 0  # in some thread, just now
-        self._is_quiet = False  # see `quiet`
+        self._places: list[_Place[Member]] = [_Place() for _ in range(self._size)]
+        self._free = list(self._places)  # the longest free first
+        self._is_quiet = False  # somebody has, or waits to have, a member alone
+        self.closed = False
 
     @abstractmethod
     def start_member(self) -> Member:
         """A new member. Called from many threads."""
 
-    @contextlib.contextmanager
-    def lend(
-        self, cancelled: threading.Event | None = None, *, alone: bool = False
-    ) -> Iterator[Loan[Member]]:
-        """Wait for a free member and have it for a block.
+    @abstractmethod
+    def check_failures(self, failures: list[str]) -> None:
+        """Called after each failure of a member at one job, with all so far, the latest last.
 
-        A block that ends with an exception costs the member, which may be in the middle of its
-        work, unless the exception is a ValueError, SandboxError or Cancelled.
+        Raises SandboxError if the job is not to be tried again.
+        """
 
-        alone: wait until no other member is lent.
+    @abstractmethod
+    def is_worn(self, member: Member) -> bool:
+        """Whether a member that has done its work should be replaced."""
+
+    def use(
+        self,
+        work: Callable[[Member], Value],
+        cancelled: threading.Event | None = None,
+        *,
+        alone: bool = False,
+    ) -> Value:
+        """Wait for a free member, and return what `work` makes of it.
+
+        A member that fails is killed, and another does the work (see `check_failures`). It is
+        killed, too, if `work` raises anything but a ValueError, SandboxError or Cancelled, since it
+        may be in the middle of something.
+
+        alone: wait until no other member is lent, and let none be lent meanwhile.
         Raises Cancelled if `cancelled` is set meanwhile.
         """
-        loan = Loan(self, self._take(cancelled, alone))
+        failures: list[str] = []
+        place = self._take(cancelled, alone)
         try:
-            yield loan
+            while True:
+                check_wanted(cancelled)
+                try:
+                    member = self._member(place)
+                    value = work(member)
+                    break
+                except CageFailure as failure:
+                    self._discard(place)
+                    self.check_open()
+                    if isinstance(failure, IdleCageFailure):
+                        log.debug("One ended between jobs: %s", failure)
+                    else:
+                        failures.append(str(failure))
+                        self.check_failures(failures)
+            if self.is_worn(member):
+                self._discard(place)
+            return value
         except (ValueError, SandboxError, Cancelled):
             raise
         except BaseException:  # also Ctrl-C
-            loan.discard()
+            self._discard(place)
             raise
         finally:
-            self._give_back(loan.member)
-
-    @contextlib.contextmanager
-    def quiet(self, cancelled: threading.Event | None) -> Iterator[None]:
-        """Within this block, members are lent only to those who want to be alone; that is one block
-        at a time."""
-        with self._changed:
-            while self._is_quiet:
-                self._wait(cancelled)
-            self._is_quiet = True
-        try:
-            yield
-        finally:
             with self._changed:
-                self._is_quiet = False
+                self._is_quiet = self._is_quiet and not alone
+                self._free.append(place)
                 self._changed.notify_all()
 
     def close(self) -> None:
         """Kill all members. Idempotent; those who use one get a SandboxError."""
-        with self._changed:
-            self._closed = True
-            members = list(self._live)
-        for member in members:
-            self._discard(member)
-        with self._changed:  # one that is starting is killed by the thread that starts it
-            self._changed.wait_for(lambda: not self._starting, START_SECONDS)
+        self.closed = True
+        for place in self._places:
+            # One that is still starting after that is killed by the thread that starts it.
+            if place.starting.acquire(timeout=START_SECONDS):
+                try:
+                    self._discard(place)
+                finally:
+                    place.starting.release()
         atexit.unregister(self.close)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise SandboxError(self._if_closed)
 
-    def _take(self, cancelled: threading.Event | None = None, alone: bool = False) -> Member | None:
-        """A free member; None stands for one that is to be started."""
+    def _take(self, cancelled: threading.Event | None, alone: bool) -> _Place[Member]:
         with self._changed:
-            while True:
-                started = self._size - self._not_started
-                may_begin = started == len(self._idle) if alone else not self._is_quiet
-                enough = started >= (2 if self._in_turn else 1) or not self._not_started
-                if may_begin and self._idle and enough:
-                    return self._idle.popleft() if self._in_turn else self._idle.pop()
-                if may_begin and self._not_started:
-                    self._not_started -= 1
-                    return None
+            while self._is_quiet or not (self._free or alone):
                 self._wait(cancelled)
+            self._is_quiet = alone
+            try:
+                while alone and len(self._free) < self._size:
+                    self._wait(cancelled)
+            except BaseException:
+                self._is_quiet = False
+                self._changed.notify_all()
+                raise
+            idle = [place for place in self._free if place.member is not None]
+            empty = [place for place in self._free if place.member is None]
+            enough = self._size - len(empty) >= (2 if self._in_turn else 1)
+            if empty and not (idle and enough):
+                place = empty[0]
+            else:
+                place = idle[0 if self._in_turn else -1]
+            self._free.remove(place)
+            return place
 
     def _wait(self, cancelled: threading.Event | None) -> None:
         self._changed.wait(None if cancelled is None else CANCEL_LOOK_SECONDS)
         check_wanted(cancelled)
 
-    def _give_back(self, member: Member | None) -> None:
-        with self._changed:
-            if member is None:
-                self._not_started += 1
-            else:
-                self._idle.append(member)
-            self._changed.notify_all()
+    def _member(self, place: _Place[Member]) -> Member:
+        """The member of a place, started if need be."""
+        self.check_open()
+        member = place.member
+        if member is None:
+            with place.starting:
+                place.member = member = self.start_member()
+                if self.closed:  # meanwhile
+                    self._discard(place)
+                    self.check_open()
+        return member
 
-    def _started(self) -> Member:
-        with self._changed:
-            self._starting += 1
-        try:
-            member = self.start_member()
-            with self._changed:
-                if not self._closed:
-                    self._live.add(member)
-                    return member
+    def _discard(self, place: _Place[Member]) -> None:
+        member = place.member
+        if member is not None:
             member.kill()
-            raise SandboxError(self._if_closed)
-        finally:
-            with self._changed:
-                self._starting -= 1
-                self._changed.notify_all()
+            place.member = None  # only now, so that `close` waits for one that is being killed
 
-    def _discard(self, member: Member) -> None:
-        member.kill()
-        with self._changed:  # only now, so that `close` waits for a member that is being killed
-            self._live.discard(member)
-
-    def _reset_in_forked_child(self) -> None:
-        for member in self._live:
-            member.detach()
-        self.reset()
+    @property
+    def _live(self) -> set[Member]:
+        members = (place.member for place in self._places)
+        return {member for member in members if member is not None}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Loan(Generic[Member]):
-    """A caller's place in a pool, with a member or with one that is still to be started."""
-
-    def __init__(self, pool: KillablePool[Member], member: Member | None) -> None:
-        self._pool = pool
-        self.member = member
-
-    def get(self) -> Member:
-        """The member, started if need be."""
-        if self.member is None:
-            self.member = self._pool._started()
-        return self.member
-
-    def discard(self) -> None:
-        """Kill the member; `get` starts another."""
-        if self.member is not None:
-            self._pool._discard(self.member)
-            self.member = None
 
 
 def check_counts(**counts: object) -> None:
@@ -215,11 +205,25 @@ def check_wanted(cancelled: threading.Event | None) -> None:
 
 
 _pools: weakref.WeakSet[KillablePool] = weakref.WeakSet()
+_shared: dict[Hashable, Any] = {}
+_shared_lock = threading.Lock()
+
+
+def shared(key: Hashable, make: Callable[[], Value]) -> Value:
+    """The one thing of this process with that key; made if there is none, or if it is `closed`."""
+    with _shared_lock:
+        if key not in _shared or getattr(_shared[key], "closed", False):
+            _shared[key] = make()
+        return _shared[key]
 
 
 def _after_fork_in_child() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
     for pool in list(_pools):
-        pool._reset_in_forked_child()
+        for member in pool._live:
+            member.detach()
+        pool.reset()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

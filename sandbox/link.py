@@ -1,8 +1,9 @@
-"""How the host reaches what it started: `Link`, and the one to a process of ours."""
+"""How the host reaches what it started: `Link`, the one to a process of ours, and frames."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -10,56 +11,69 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
+
+from sandbox.core import CageFailure
 
 START_SECONDS = 60.0  # a process that is not ready by then has failed
 CANCEL_LOOK_SECONDS = 0.05  # how often a caller who may be cancelled looks whether that is so
+LARGEST_FRAME_BYTES = 1 << 30
 
 log = logging.getLogger("sandbox")
 
 
-class Link(Protocol):
-    """A started runner. Each call ends by `deadline` (time.monotonic) or raises OSError."""
+class Link(ABC):
+    """A started runner on the other end of a socket.
 
-    def send(self, data: bytes, deadline: float) -> None: ...
+    Each call ends by `deadline` (time.monotonic) or raises OSError.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._lock, self._killed = threading.Lock(), False
+
+    def send(self, data: bytes, deadline: float) -> None:
+        self._limit_to(deadline)
+        self._socket.sendall(data)
 
     def receive(self, size: int, deadline: float) -> bytes:
         """Between 1 and `size` bytes, or b"" if the runner is gone."""
-        ...
+        self._limit_to(deadline)
+        return self._socket.recv(size)
 
     def wait(self, seconds: float) -> bool:
         """Whether there is something to receive, or the end, after so long at most."""
-        ...
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def kill(self) -> None:
         """End the runner and all its jobs, and remove what they left. Idempotent."""
-        ...
+        with self._lock:
+            if not self._killed:
+                self._killed = True
+                self._end()
 
+    @abstractmethod
+    def _end(self) -> None:
+        """`kill`, the first time."""
+
+    @abstractmethod
     def detach(self) -> None:
         """Close our ends and nothing else: in a forked child the cage belongs to the parent."""
-        ...
 
+    @abstractmethod
     def stderr_tail(self) -> str:
         """The end of what the runner wrote to its standard error."""
-        ...
+
+    def _limit_to(self, deadline: float) -> None:
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
 
 
-def receive_exactly(link: Link, size: int, deadline: float) -> bytes:
-    """So many bytes. Raises OSError as `Link.receive`, and EOFError if the other end is gone."""
-    data = bytearray()
-    while len(data) < size:
-        if data and time.monotonic() > deadline:  # it sends little by little
-            raise TimeoutError("it did not answer in time")
-        part = link.receive(min(size - len(data), 1 << 20), deadline)
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
-
-
-class ProcessLink:
-    """A process of ours, on the other end of a socket pair, which is its standard input.
+class ProcessLink(Link):
+    """A process of ours, whose standard input is the other end of a socket pair.
 
     stdout: its standard output; by default, the socket as well.
     before_kill: called with its number before it is killed.
@@ -77,8 +91,8 @@ class ProcessLink:
     ) -> None:
         self._before_kill = before_kill
         self._after_kill = after_kill
-        self._lock, self._killed = threading.Lock(), False
-        self._socket, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        super().__init__(ours)
         try:
             self.process = subprocess.Popen(
                 command,
@@ -90,36 +104,22 @@ class ProcessLink:
                 start_new_session=True,
             )
         except BaseException:
-            self._socket.close()
+            ours.close()
             raise
         finally:
             theirs.close()
         assert self.process.stderr is not None
         self._stderr = self.process.stderr
 
-    def send(self, data: bytes, deadline: float) -> None:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        self._socket.sendall(data)
-
-    def receive(self, size: int, deadline: float) -> bytes:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        return self._socket.recv(size)
-
-    def wait(self, seconds: float) -> bool:
-        return readable(self._socket, seconds)
-
-    def kill(self) -> None:
-        with self._lock:
-            if not self._killed:
-                self._killed = True
-                self._before_kill(self.process.pid)
-                self.process.kill()
-                try:
-                    self.process.wait(timeout=30)
-                    self._after_kill()
-                except (subprocess.TimeoutExpired, OSError) as error:
-                    log.warning("A process left something behind: %s", error)
-                self._close()
+    def _end(self) -> None:
+        self._before_kill(self.process.pid)
+        self.process.kill()
+        try:
+            self.process.wait(timeout=30)
+            self._after_kill()
+        except (subprocess.TimeoutExpired, OSError) as error:
+            log.warning("A process left something behind: %s", error)
+        self._close()
 
     def detach(self) -> None:
         self.process.returncode = 0  # or it would be waited for, and missed with a warning
@@ -140,8 +140,57 @@ class ProcessLink:
         return said.decode("utf-8", "replace")
 
 
-def readable(connection: socket.socket, seconds: float) -> bool:
-    """Whether there is something to receive, or the end, after so long at most."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+# Frames -------------------------------------------------------------------------------------------
+#
+# 4 bytes big-endian length, and that many bytes of JSON; then, in the frames of cages, blobs whose
+# lengths the JSON lists.
+
+
+def frame(text: bytes, *blobs: bytes) -> bytes:
+    return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
+
+
+def json_bytes(what: str, value: object) -> bytes:
+    """Raises ValueError for what is no JSON."""
+    try:
+        return json.dumps(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} must be JSON values: {error}.") from error
+
+
+def receive_json(
+    receive: Callable[[int, float], bytes], deadline: float, most_bytes: int = LARGEST_FRAME_BYTES
+) -> dict[str, Any]:
+    """The object at the beginning of a frame. Raises as `receive_exactly`."""
+    size = int.from_bytes(receive_exactly(receive, 4, deadline), "big")
+    try:
+        value = json.loads(receive_exactly(receive, size, deadline, most_bytes))
+    except ValueError as error:
+        raise CageFailure("it sent something that is no frame") from error
+    if not isinstance(value, dict):
+        raise CageFailure("it sent something that is no frame")
+    return value
+
+
+def receive_exactly(
+    receive: Callable[[int, float], bytes],
+    size: int,
+    deadline: float,
+    most_bytes: int = LARGEST_FRAME_BYTES,
+) -> bytes:
+    """So many bytes, by `receive` of a Link.
+
+    Raises OSError as that does, EOFError if the other end is gone, and CageFailure if it announced
+    more than `most_bytes`.
+    """
+    if not 0 <= size <= most_bytes:
+        raise CageFailure(f"it announced {size} bytes")
+    data = bytearray()
+    while len(data) < size:
+        if data and time.monotonic() > deadline:  # it sends little by little
+            raise TimeoutError("it did not answer in time")
+        part = receive(min(size - len(data), 1 << 20), deadline)
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sandbox.boot import PACKAGES, environment, new_uid, python_command
-from sandbox.cage import RunnerCage
+from sandbox.cage import Capacity, RunnerCage, Settings
 from sandbox.link import ProcessLink
 from sandbox.runner import (
     descendants,
@@ -108,8 +108,7 @@ class Local:
         except BaseException:
             clean_up()
             raise
-        return RunnerCage(
-            link,
+        settings = Settings(
             writable=str(writable),
             job_uid=job_uid,
             directory=str(directory),
@@ -117,6 +116,7 @@ class Local:
             packages=str(importable),
             keep_reading=job_uid is not None and not anyone_can_reach(Path(sys.base_prefix)),
         )
+        return RunnerCage(link, settings, Capacity())
 
 
 def find_packages(names: Sequence[str]) -> list[Path]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NoReturn
 
 from sandbox.core import (
@@ -14,7 +14,6 @@ from sandbox.core import (
     Cage,
     CageFailure,
     Execution,
-    IdleCageFailure,
     Job,
     SandboxError,
     cancellation,
@@ -58,7 +57,8 @@ class Pool(KillablePool[Cage]):
 
     def run(self, job: Job) -> Execution:
         cancelled = cancellation()
-        execution = self._run(job, cancelled)
+        attempt = partial(self.use, lambda cage: cage.run(job, cancelled), cancelled)
+        execution = attempt()
         for rest_seconds in RESTS_SECONDS:
             if not execution.starved:
                 break
@@ -68,34 +68,10 @@ class Pool(KillablePool[Cage]):
                 execution.cpu_seconds,
                 execution.seconds,
             )
-            _rest(rest_seconds, cancelled)
-            with self.quiet(cancelled):
-                execution = self._run(job, cancelled, alone=True)
+            (cancelled or threading.Event()).wait(rest_seconds)
+            check_wanted(cancelled)
+            execution = attempt(alone=True)
         return execution
-
-    def _run(self, job: Job, cancelled: threading.Event | None, alone: bool = False) -> Execution:
-        failures: list[str] = []
-        with self.lend(cancelled, alone=alone) as loan:
-            while True:
-                self.check_open()
-                check_wanted(cancelled)
-                try:
-                    cage = loan.get()
-                    execution = cage.run(job, cancelled)
-                    break
-                except IdleCageFailure as failure:
-                    loan.discard()
-                    log.debug("%s cage ended between jobs: %s", self.name, failure)
-                except CageFailure as failure:
-                    loan.discard()
-                    self.check_open()
-                    log.warning("%s cage failed: %s", self.name, failure)
-                    failures.append(str(failure))
-                    if len(failures) == self._attempts:
-                        raise self._exhausted(failures) from failure
-            if cage.jobs >= self._jobs_per_cage:
-                loan.discard()
-            return execution
 
     def start_member(self) -> Cage:
         try:
@@ -105,6 +81,19 @@ class Pool(KillablePool[Cage]):
         self._python_version = cage.python_version
         return cage
 
+    def is_worn(self, member: Cage) -> bool:
+        return member.jobs >= self._jobs_per_cage
+
+    def check_failures(self, failures: list[str]) -> None:
+        log.warning("%s cage failed: %s", self.name, failures[-1])
+        if len(failures) == self._attempts:
+            reasons = "; ".join(dict.fromkeys(failures))
+            raise SandboxError(
+                f"Expected a result from a {self.name} cage, but {self._attempts} of them failed "
+                f"on this job ({reasons}). Either the machine is in trouble or the program attacks "
+                "its cage: this is not a verdict, so drop the job or try another sandbox."
+            )
+
     async def run_async(self, job: Job) -> Execution:
         """`run` for asyncio: many may be awaited at once, and `cages` of them run side by side.
 
@@ -113,16 +102,16 @@ class Pool(KillablePool[Cage]):
         """
         self.check_open()
         cancelled = threading.Event()
-        future = self._executor.submit(self._run_unless, cancelled, job)
+
+        def run() -> Execution:
+            with cancelled_by(cancelled):
+                return self.run(job)
+
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(self._executor.submit(run))
         except asyncio.CancelledError:
             cancelled.set()
             raise
-
-    def _run_unless(self, cancelled: threading.Event, job: Job) -> Execution:
-        with cancelled_by(cancelled):
-            return self.run(job)
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -136,14 +125,6 @@ class Pool(KillablePool[Cage]):
             assert self._python_version is not None
         return ".".join(self._python_version.split(".")[:2])
 
-    def _exhausted(self, failures: list[str]) -> SandboxError:
-        reasons = "; ".join(dict.fromkeys(failures))
-        return SandboxError(
-            f"Expected a result from a {self.name} cage, but {self._attempts} of them failed on "
-            f"this job ({reasons}). Either the machine is in trouble or the program attacks its "
-            "cage: this is not a verdict, so drop the job or try another sandbox."
-        )
-
     def __copy__(self) -> Pool:
         return self
 
@@ -156,11 +137,3 @@ class Pool(KillablePool[Cage]):
             "A sandbox holds live processes and cannot be pickled. "
             "Call sandbox.shared(name) in the process that needs it."
         )
-
-
-def _rest(seconds: float, cancelled: threading.Event | None) -> None:
-    if cancelled is None:
-        time.sleep(seconds)
-    else:
-        cancelled.wait(seconds)
-        check_wanted(cancelled)

@@ -200,7 +200,7 @@ def prepare():
     # The import fails at its end (see below), and would take all of this apart in every child.
     for kept in (globals(), prelude):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-    settings.rss_bytes, settings.address_bytes = own_memory()
+    settings.address_bytes, settings.rss_bytes = memory_of("/proc/self")
     gc.disable()
     gc.collect()
     gc.freeze()  # so that a child's collections do not copy our pages
@@ -238,44 +238,30 @@ class ListedModules:
 
 def look_plain():
     """Give jobs what a plain user finds on a plain, small machine, in every cage alike."""
+    getaffinity, setaffinity = os.sched_getaffinity, os.sched_setaffinity
+    getpwuid, getpwnam, getgrgid = pwd.getpwuid, pwd.getpwnam, grp.getgrgid
     os.cpu_count = lambda: CPUS
     if hasattr(os, "process_cpu_count"):
         os.process_cpu_count = os.cpu_count  # type: ignore
-    os.sched_getaffinity = partial(few_cpus, os.sched_getaffinity)
-    os.sched_setaffinity = partial(use_cpus, os.sched_setaffinity)
+    os.sched_getaffinity = lambda pid: set(sorted(getaffinity(pid))[:CPUS])
+    # The filter allows it to the caller itself, which 0 stands for.
+    os.sched_setaffinity = lambda pid, cpus: setaffinity(0 if pid == os.getpid() else pid, cpus)
     os.getlogin = lambda: USER
-    pwd.getpwuid = partial(user_with_id, pwd.getpwuid)
-    pwd.getpwnam = partial(user_with_name, pwd.getpwnam)
-    grp.getgrgid = partial(group_with_id, grp.getgrgid)
+    pwd.getpwuid = lambda uid: this_user() if uid == os.getuid() else getpwuid(uid)
+    pwd.getpwnam = lambda name: this_user() if name == USER else getpwnam(name)
+    grp.getgrgid = lambda gid: this_group() if gid == os.getgid() else getgrgid(gid)
     resource.setrlimit = set_limit_as_far_as_allowed
     if sys.version_info >= (3, 13):
         sys.tracebacklimit = MOST_FRAMES
 
 
-def few_cpus(sched_getaffinity, pid):
-    return set(sorted(sched_getaffinity(pid))[:CPUS])
-
-
-def use_cpus(sched_setaffinity, pid, cpus):
-    """The filter allows it to the caller itself, which 0 stands for."""
-    sched_setaffinity(0 if pid == os.getpid() else pid, cpus)
-
-
-def user_with_id(getpwuid, uid):
-    return this_user() if uid == os.getuid() else getpwuid(uid)
-
-
-def user_with_name(getpwnam, name):
-    return this_user() if name == USER else getpwnam(name)
-
-
-def group_with_id(getgrgid, gid):
-    return grp.struct_group((USER, "x", gid, [])) if gid == os.getgid() else getgrgid(gid)
-
-
 def this_user():
     home = os.environ.get("HOME", "/")
     return pwd.struct_passwd((USER, "x", os.getuid(), os.getgid(), "", home, "/bin/sh"))
+
+
+def this_group():
+    return grp.struct_group((USER, "x", os.getgid(), []))
 
 
 def set_limit_as_far_as_allowed(which, limits):
@@ -323,7 +309,7 @@ def started_job(settings, start):
     poll.register(CONTROL_IN, select.POLLHUP)
     if any(fd == CONTROL_IN for fd, _ in poll.poll()):
         leave(settings)
-    header = json.loads(read_all(start) or b"{}")
+    header = json.loads(read_file(start) or b"{}")
     if "started" not in header:
         raise RuntimeError(f"a job could not be set up: {header.get('failure', 'killed')}")
     return Job(header)
@@ -707,9 +693,8 @@ class Capture:
         return min(self.total, self.limit)
 
     def send_and_close(self):
-        if self.size and self.buffer is not None:
-            write_all(CONTROL_OUT, self.buffer.view[: self.size])
         if self.buffer is not None:
+            write_all(CONTROL_OUT, self.buffer.view[: self.size])
             self.buffer.close()
 
 
@@ -929,21 +914,14 @@ def drain(capture):
 
 def stat_fields(pid):
     """/proc/PID/stat from the third field on (state, ppid, ...), or [] if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
+    return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def wants_a_cpu(pid, fields):
     """Whether a thread of this process runs, or would if there were a CPU for it."""
     if fields[0] == b"R" or fields[17] == b"1":
         return fields[0] == b"R"
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return False  # it ended meanwhile
+    threads = names_in(f"/proc/{pid}/task")
     return any(stat_fields(f"{pid}/task/{thread}")[:1] == [b"R"] for thread in threads)
 
 
@@ -978,14 +956,8 @@ def descendants(root):
 
 
 def listed_children(pid):
-    children = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                children += map(int, file.read().split())
-    except OSError:
-        pass  # it ended meanwhile
-    return children
+    lists = (f"/proc/{pid}/task/{thread}/children" for thread in names_in(f"/proc/{pid}/task"))
+    return [int(child) for path in lists for child in read_file(path).split()]
 
 
 # Memory ------------------------------------------------------------------------------------------
@@ -1009,25 +981,16 @@ class Process:
             self.ask_threads()
 
     def ask_threads(self):
-        try:
-            tasks = f"/proc/{self.pid}/task"
-            self.places = [f"{tasks}/{thread}" for thread in os.listdir(tasks)]
-            for place in self.places:
-                with open(f"{place}/statm", "rb") as file:
-                    mapped, resident = (int(pages) for pages in file.read().split()[:2])
-                self.mapped = max(self.mapped, mapped * PAGE_BYTES)
-                self.resident = max(self.resident, resident * PAGE_BYTES)
-        except OSError:
-            pass  # it ended meanwhile
+        tasks = f"/proc/{self.pid}/task"
+        self.places = [f"{tasks}/{thread}" for thread in names_in(tasks)] or self.places
+        for place in self.places:
+            mapped, resident = memory_of(place)
+            self.mapped = max(self.mapped, mapped)
+            self.resident = max(self.resident, resident)
 
     def read(self, name):
-        for place in self.places:
-            try:
-                with open(f"{place}/{name}", "rb") as file:
-                    return file.read()
-            except OSError:
-                pass  # it ended meanwhile, or hides from its own user
-        return b""
+        """b"" of one that ended meanwhile, or hides from its own user."""
+        return next(filter(None, (read_file(f"{place}/{name}") for place in self.places)), b"")
 
     def proportional(self):
         """What is in memory, where a page that N share is an Nth each; and of that what is shared
@@ -1123,21 +1086,13 @@ class MemoryMeter:
 
 def shared_memory():
     """Of the whole machine, in bytes, with the pages that a mapping keeps and no process shows."""
-    try:
-        with open("/proc/meminfo", "rb") as file:
-            found = re.search(rb"^Shmem: +(\d+) kB", file.read(), re.MULTILINE)
-            return int(found[1]) << 10 if found else 0
-    except OSError:
-        return 0
+    found = re.search(rb"^Shmem: +(\d+) kB", read_file("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
 
 def unix_sockets():
     """Type, inode and name of all in our network namespace, those too that wait to be accepted."""
-    try:
-        with open("/proc/net/unix", "rb") as file:
-            lines = [line.split(None, 7) for line in file.readlines()[1:]]
-    except OSError:
-        return []
+    lines = [line.split(None, 7) for line in read_file("/proc/net/unix").split(b"\n")[1:-1]]
     return [(line[4], line[6], line[7] if len(line) > 7 else b"") for line in lines]
 
 
@@ -1219,14 +1174,8 @@ def remove_shared_memory_of(uid):
 
 def system_v_objects():
     """Shared memory, semaphores and queues outlive their processes."""
-    for kind in ("shm", "sem", "msg"):
-        try:
-            with open(f"/proc/sysvipc/{kind}", "rb") as file:
-                if len(file.read().splitlines()) > 1:
-                    return True
-        except OSError:
-            pass
-    return False
+    lists = (read_file(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg"))
+    return any(text.count(b"\n") > 1 for text in lists)
 
 
 # Privileges --------------------------------------------------------------------------------------
@@ -1327,14 +1276,14 @@ class as_job_user:
 # Small things ------------------------------------------------------------------------------------
 
 
-def read_header():
-    return json.loads(read_exactly(int.from_bytes(read_exactly(4), "big")))
+def read_header(fd=CONTROL_IN):
+    return json.loads(read_exactly(fd, int.from_bytes(read_exactly(fd, 4), "big")))
 
 
-def read_exactly(size):
+def read_exactly(fd, size):
     data = b""
     while len(data) < size:
-        part = os.read(CONTROL_IN, size - len(data))
+        part = os.read(fd, size - len(data))
         if not part:
             os._exit(0)  # the host is gone
         data += part
@@ -1356,11 +1305,6 @@ def write_all(fd, data):
             written += os.write(fd, view[written:])
 
 
-def read_all(fd):
-    with open(fd, "rb") as file:
-        return file.read()
-
-
 def write_file(path, data):
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
@@ -1377,12 +1321,27 @@ def anonymous_file(path, data):
     return fd
 
 
-def own_memory():
-    """Resident and virtual bytes of this process."""
-    with open("/proc/self/statm", "rb") as file:
-        pages, resident = map(int, file.read().split()[:2])
-    page = os.sysconf("SC_PAGE_SIZE")
-    return resident * page, pages * page
+def read_file(path):
+    """b"" if it is not there, or no longer, as with those of a process."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def names_in(directory):
+    """Empty if it is not there."""
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def memory_of(process):
+    """Virtual and resident bytes of one, by its directory in /proc; 0 if it has ended."""
+    pages = read_file(f"{process}/statm").split() or (0, 0)
+    return int(pages[0]) * PAGE_BYTES, int(pages[1]) * PAGE_BYTES
 
 
 class CpuClock:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # name: (x86_64, aarch64)
@@ -98,6 +98,7 @@ FIRST, SECOND, THIRD = 16, 24, 32  # of the arguments
 ALL_BITS = 0xFFFFFFFF
 
 Step = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
+Numbers = tuple[int | None, int | None]  # of a call, as above; None where a machine has no such
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Argument:
 
 
 # The call, what its arguments must be, and what happens if they are and if they are not.
-RULES = (
+Rule = tuple[Numbers, Sequence[Argument], int, int]
+RULES: tuple[Rule, ...] = (
     # No namespaces, and no thread with files of its own, which /proc/PID/fd would not show.
     (
         CLONE,
@@ -127,21 +129,18 @@ RULES = (
     (SOCKETPAIR, (Argument(FIRST, (AF_UNIX,)),), ALLOW, FAIL | errno.EAFNOSUPPORT),
     # Buffers in the kernel keep the size that the runner charges for them.
     (FCNTL, (Argument(SECOND, (F_SETPIPE_SZ,)),), DENY, ALLOW),
-    (
-        SETSOCKOPT,
-        (Argument(SECOND, (SOL_SOCKET,)), Argument(THIRD, BUFFER_SIZES)),
-        PRETEND,
-        ALLOW,
-    ),
+    (SETSOCKOPT, (Argument(SECOND, (SOL_SOCKET,)), Argument(THIRD, BUFFER_SIZES)), PRETEND, ALLOW),
 )
 
 
 def programs() -> dict[str, str]:
     """The filter as hexadecimal classic BPF, for each machine (`uname -m`) that we know."""
-    return {machine: _program(*MACHINES[machine]).hex() for machine in MACHINES}
+    return {machine: program(machine).hex() for machine in MACHINES}
 
 
-def _program(column: int, architecture: int) -> bytes:
+def program(machine: str, denied: Iterable[Numbers] = (), rules: Iterable[Rule] = ()) -> bytes:
+    """The filter for a machine, stricter by more calls that are denied and more rules."""
+    column, architecture = MACHINES[machine]
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
         (JUMP_IF_EQUAL, 1, 0, architecture),
@@ -153,10 +152,12 @@ def _program(column: int, architecture: int) -> bytes:
         (JUMP_IF_EQUAL, 0, 1, CLONE3[column]),
         (RETURN, 0, 0, FAIL | errno.ENOSYS),
     ]
-    for numbers in DENIED.values():
-        steps += [(JUMP_IF_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, DENY)]
-    for numbers, arguments, met, unmet in RULES:
-        steps += _rule(numbers[column], arguments, met, unmet)
+    for numbers in (*DENIED.values(), *denied):
+        if (number := numbers[column]) is not None:
+            steps += [(JUMP_IF_EQUAL, 0, 1, number), (RETURN, 0, 0, DENY)]
+    for numbers, arguments, met, unmet in (*rules, *RULES):
+        if (number := numbers[column]) is not None:
+            steps += _rule(number, arguments, met, unmet)
     steps.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 

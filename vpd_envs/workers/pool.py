@@ -33,9 +33,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandbox.core import MIB, SandboxError
-from sandbox.killable import KillablePool, check_counts
-from sandbox.link import START_SECONDS, ProcessLink, receive_exactly
+from sandbox.core import MIB, CageFailure, IdleCageFailure, SandboxError
+from sandbox.killable import KillablePool, check_counts, shared
+from sandbox.link import START_SECONDS, ProcessLink, frame, json_bytes, receive_json
 
 PROGRAM = Path(__file__).with_name("worker.py")
 STOP_SECONDS = 30.0  # the kernel may take a while for a killed process with much memory
@@ -114,9 +114,6 @@ class Workers(KillablePool["Worker"]):
         closed = f"The workers of {function} are closed. Make new ones."
         super().__init__(size, if_closed=closed, in_turn=False)
 
-    def start_member(self) -> Worker:
-        return Worker(self._settings)
-
     def call(self, *arguments: Any) -> Any:
         """The function's value.
 
@@ -125,61 +122,42 @@ class Workers(KillablePool["Worker"]):
             WorkerDied: the infrastructure failed; nothing is known about the value.
             ValueError: the arguments are no JSON values, or the function cannot be imported.
         """
-        request = frame(arguments)
-        died: WorkerEnded | None = None
-        with self.lend() as loan:
-            while True:
-                self.check_open()
-                worker = loan.get()
-                fresh = worker.calls == 0
-                try:
-                    reply = worker.call(request, self.timeout_seconds)
-                except WorkerEnded as ended:
-                    loan.discard()
-                    self.check_open()
-                    if died is not None:
-                        raise WorkerDied(
-                            f"Expected a value of {self.function}, but two worker processes ended "
-                            f"during the same call ({died}; {ended}). This is not a verdict."
-                        ) from ended
-                    died = ended
-                    continue
-                if reply.get("retire") or "memory" in reply:
-                    loan.discard()
-                if "memory" not in reply:
-                    break
-                if fresh:
-                    raise WorkerMemory(
-                        f"{self.function} needed more than {self._settings['memory_bytes'] >> 20} "
-                        "MB of memory."
-                    )
+        request = frame(json_bytes("The arguments of a call", arguments))
+        reply = self.use(lambda worker: worker.call(request))
         if "error" in reply:
             raise WorkerError(*reply["error"])
         return reply["value"]
 
+    def start_member(self) -> Worker:
+        return Worker(self._settings, self.timeout_seconds)
+
+    def is_worn(self, member: Worker) -> bool:
+        return member.is_worn
+
+    def check_failures(self, failures: list[str]) -> None:
+        if len(failures) == 2:
+            raise WorkerDied(
+                f"Expected a value of {self.function}, but two worker processes ended during the "
+                f"same call ({'; '.join(failures)}). This is not a verdict."
+            )
+
 
 def shared_workers(function: str, **options: Any) -> Workers:
     """The one `Workers(function, **options)` of this process, closed at exit."""
-    key = (function, *sorted(options.items()))
-    with _lock:
-        workers = _shared.get(key)
-        if workers is None or workers.closed:
-            workers = _shared[key] = Workers(function, **options)
-        return workers
+    return shared((function, *sorted(options.items())), lambda: Workers(function, **options))
 
 
-class WorkerEnded(Exception):
-    """A process ended, or sent what is no reply."""
-
-
-class Worker:
+class Worker(ProcessLink):
     """One process that answers calls."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.calls = 0
+    def __init__(self, settings: dict[str, Any], timeout_seconds: float) -> None:
+        self.is_worn = False
+        self._calls = 0
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
         try:
             # By its path: the package's own imports are not needed. -P: our folder has a math.py.
-            self._link = ProcessLink(
+            super().__init__(
                 [sys.executable, "-P", str(PROGRAM), json.dumps(settings)],
                 environment(),
                 stdout=subprocess.DEVNULL,
@@ -194,72 +172,63 @@ class Worker:
                     f"{settings['function']} could not be made ready in a worker process. "
                     f"It said:\n{reply['failed']}"
                 )
-        except (WorkerEnded, OSError) as error:
-            said = self._link.stderr_tail()[-2000:].strip()
+        except (CageFailure, OSError) as error:
+            said = self.stderr_tail()[-2000:].strip()
             self.kill()
             raise WorkerDied(f"A worker process did not start ({error}). {said}") from error
         except BaseException:
             self.kill()
             raise
 
-    def call(self, request: bytes, seconds: float) -> dict[str, Any]:
+    def call(self, request: bytes) -> dict[str, Any]:
         """The reply to a framed request.
 
         Raises:
-            WorkerTimeout: it takes longer than `seconds`.
-            WorkerEnded: see there.
+            WorkerTimeout, WorkerMemory: see there. The process is of no more use.
+            CageFailure: the process ended, sent what is no reply, or may have had too little memory
+                because of what earlier calls left.
         """
-        self.calls += 1
-        deadline = time.monotonic() + seconds
+        self._calls += 1
+        deadline = time.monotonic() + self._timeout_seconds
         try:
-            self._link.send(request, deadline)
-            return self._reply(deadline)
+            self.send(request, deadline)
+            reply = self._reply(deadline)
         except TimeoutError:
-            raise WorkerTimeout(f"No value within {seconds:g} s.") from None
+            raise WorkerTimeout(f"No value within {self._timeout_seconds:g} s.") from None
         except OSError as error:
-            raise WorkerEnded(f"the channel broke: {error}") from error
+            raise CageFailure(f"the channel broke: {error}") from error
+        if "memory" not in reply:
+            self.is_worn = reply.get("retire", False)
+            return reply
+        if self._calls > 1:
+            raise IdleCageFailure("it had too little memory left")
+        raise WorkerMemory(
+            f"{self._settings['function']} needed more than "
+            f"{self._settings['memory_bytes'] >> 20} MB of memory."
+        )
 
     def _reply(self, deadline: float) -> dict[str, Any]:
         try:
-            size = int.from_bytes(receive_exactly(self._link, 4, deadline), "big")
-            if size > LARGEST_REPLY_BYTES:
-                raise WorkerEnded(f"it announced {size} bytes")
-            reply = json.loads(receive_exactly(self._link, size, deadline))
+            reply = receive_json(self.receive, deadline, LARGEST_REPLY_BYTES)
         except EOFError:
-            raise WorkerEnded(self._end()) from None
-        except ValueError as error:
-            raise WorkerEnded("it sent something that is no JSON") from error
-        if not isinstance(reply, dict) or not reply.keys() & REPLIES:
-            raise WorkerEnded(f"it sent {reply!r:.60}")
+            raise CageFailure(self._exit()) from None
+        if not reply.keys() & REPLIES:
+            raise CageFailure(f"it sent {reply!r:.60}")
         return reply
 
-    def _end(self) -> str:
+    def _exit(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._link.process.wait(STOP_SECONDS)
+            code = self.process.wait(STOP_SECONDS)
             return f"signal {-code}" if code < 0 else f"exit code {code}"
         return "it hung up"
 
     def _kill_session(self, leader: int) -> None:
-        if self._link.process.poll() is None:  # else the number may be another's by now
+        if self.process.poll() is None:  # else the number may be another's by now
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
 
-    def kill(self) -> None:
-        self._link.kill()
-
-    def detach(self) -> None:
-        self._link.detach()
-
 
 REPLIES = {"ready", "failed", "value", "error", "memory"}
-
-
-def frame(arguments: tuple[Any, ...]) -> bytes:
-    try:
-        text = json.dumps(arguments).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"The arguments of a call must be JSON values: {error}.") from error
-    return len(text).to_bytes(4, "big") + text
 
 
 def environment() -> dict[str, str]:
@@ -276,15 +245,3 @@ def environment() -> dict[str, str]:
         "SYMPY_GROUND_TYPES": "python",
         "MPMATH_NOGMPY": "1",
     }
-
-
-_shared: dict[tuple[Any, ...], Workers] = {}
-_lock = threading.Lock()
-
-
-def _unlock_after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock_after_fork)

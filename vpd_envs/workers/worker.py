@@ -8,6 +8,7 @@ beside it says whether this process should be replaced.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -15,14 +16,22 @@ import json
 import os
 import resource
 import select
-import struct
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sandbox import seccomp
-from sandbox.runner import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, add_filter, prctl
+from sandbox.runner import (
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    add_filter,
+    memory_of,
+    prctl,
+    read_header,
+    set_limit,
+    write_all,
+)
 
 # What a judge has no use for, besides what `seccomp.DENIED` has. name: (x86_64, aarch64); None
 # where the machine has no such call.
@@ -81,9 +90,12 @@ DENIED = {
     "utimes": (235, None),
     "vfork": (58, None),
 }
-OPEN, OPENAT = (2, None), (257, 56)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-JUMP_IF_ANY_BIT = 0x45
+# Files can be opened for reading only.
+RULES = (
+    ((2, None), (seccomp.Argument(seccomp.SECOND, (0,), WRITING),), seccomp.ALLOW, seccomp.DENY),
+    ((257, 56), (seccomp.Argument(seccomp.THIRD, (0,), WRITING),), seccomp.ALLOW, seccomp.DENY),
+)
 
 
 def main() -> None:
@@ -110,15 +122,15 @@ def main() -> None:
 
 def serve(channel: Channel, function: Callable[..., Any], settings: dict[str, Any]) -> None:
     """Answer calls until the host hangs up or this process should be replaced."""
-    most_resident = resident_bytes() + settings["memory_bytes"] // 2
+    most_resident = memory_of("/proc/self")[1] + settings["memory_bytes"] // 2
     retire = False
     calls = 0
     while not retire:
         arguments = channel.receive()
-        with channel.hangup_ends_us:
+        with channel.hangup_ends_us():
             reply = replied(function, arguments)
         calls += 1
-        retire = calls >= settings["calls"] or resident_bytes() > most_resident
+        retire = calls >= settings["calls"] or memory_of("/proc/self")[1] > most_resident
         channel.send(reply | {"retire": retire})
 
 
@@ -149,49 +161,31 @@ class Channel:
     """The socket to the host."""
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.hangup_ends_us = HangupEndsUs(fd)
-
-    def send(self, reply: dict[str, Any]) -> None:
-        text = json.dumps(reply).encode()
-        data = len(text).to_bytes(4, "big") + text
-        while data:
-            data = data[os.write(self.fd, data) :]
-
-    def receive(self) -> list[Any]:
-        return json.loads(self._exactly(int.from_bytes(self._exactly(4), "big")))
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = os.read(self.fd, size - len(data))
-            if not part:
-                os._exit(0)  # the host is gone
-            data += part
-        return data
-
-
-class HangupEndsUs:
-    """While it is entered, the kernel ends this process as soon as the host is gone.
-
-    Nothing comes over the channel during a call, so whatever happens there is the hangup, and the
-    default action of SIGIO is to end the process, even within one long operation in C. (A parent
-    death signal would not do: it is sent when the *thread* that started us ends.)
-    """
-
-    def __init__(self, fd: int) -> None:
         self._fd = fd
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         self._usual = fcntl.fcntl(fd, fcntl.F_GETFL)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
 
-    def __enter__(self) -> None:
+    def send(self, reply: dict[str, Any]) -> None:
+        text = json.dumps(reply).encode()
+        write_all(self._fd, len(text).to_bytes(4, "big") + text)
+
+    def receive(self) -> list[Any]:
+        return read_header(self._fd)
+
+    @contextlib.contextmanager
+    def hangup_ends_us(self) -> Iterator[None]:
+        """Within this block, the kernel ends this process as soon as the host is gone.
+
+        Nothing comes over the channel during a call, so whatever happens there is the hangup, and
+        the default action of SIGIO is to end the process, even within one long operation in C. (A
+        parent death signal would not do: it is sent when the *thread* that started us ends.)
+        """
         fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual | os.O_ASYNC)
         if self._poll.poll(0):  # it happened just before
             os._exit(0)
-
-    def __exit__(self, *_: object) -> None:
+        yield
         fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual)
 
 
@@ -200,58 +194,14 @@ class HangupEndsUs:
 
 def confine(memory_bytes: int) -> None:
     """Give up what a judge does not need. See `workers` for what that covers."""
-    limit(resource.RLIMIT_AS, address_bytes() + memory_bytes)
+    set_limit(resource.RLIMIT_AS, memory_of("/proc/self")[0] + memory_bytes)
     for which in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        limit(which, 0)
+        set_limit(which, 0)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     machine = os.uname().machine
     if machine in seccomp.MACHINES:
-        for program in (bytes.fromhex(seccomp.programs()[machine]), own_filter(machine)):
-            add_filter(program)
-
-
-def limit(which: int, most: int) -> None:
-    allowed = resource.getrlimit(which)[1]
-    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
-    resource.setrlimit(which, (most, most))
-
-
-def own_filter(machine: str) -> bytes:
-    """No process, no thread, no signal, no socket, and files for reading only. Classic BPF."""
-    column = seccomp.MACHINES[machine][0]
-    refused = (seccomp.RETURN, 0, 0, seccomp.DENY)
-    allowed = (seccomp.RETURN, 0, 0, seccomp.ALLOW)
-    steps = [(seccomp.LOAD, 0, 0, seccomp.NUMBER)]
-    for numbers in DENIED.values():
-        if numbers[column] is not None:
-            steps += [(seccomp.JUMP_IF_EQUAL, 0, 1, numbers[column]), refused]
-    for numbers, flags in ((OPEN, seccomp.SECOND), (OPENAT, seccomp.THIRD)):
-        if numbers[column] is not None:
-            steps += [
-                (seccomp.JUMP_IF_EQUAL, 0, 4, numbers[column]),
-                (seccomp.LOAD, 0, 0, flags),
-                (JUMP_IF_ANY_BIT, 0, 1, WRITING),
-                refused,
-                allowed,
-            ]
-    steps.append(allowed)
-    return b"".join(struct.pack("=HBBI", *step) for step in steps)
-
-
-def address_bytes() -> int:
-    return memory_pages()[0] * resource.getpagesize()
-
-
-def resident_bytes() -> int:
-    return memory_pages()[1] * resource.getpagesize()
-
-
-def memory_pages() -> tuple[int, int]:
-    """Virtual and resident pages of this process."""
-    with open("/proc/self/statm", "rb") as file:
-        total, resident = file.read().split()[:2]
-    return int(total), int(resident)
+        add_filter(seccomp.program(machine, DENIED.values(), RULES))
 
 
 if __name__ == "__main__":
