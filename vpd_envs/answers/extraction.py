@@ -39,6 +39,11 @@ class FinalAnswer:
     found: Found
     text: str = ""  # without the white space around it; only if COMPLETE
 
+    @classmethod
+    def of(cls, text: str) -> FinalAnswer:
+        """What stands there: COMPLETE, or EMPTY where that is nothing."""
+        return cls(Found.COMPLETE if text else Found.EMPTY, text)
+
 
 @dataclass(frozen=True)
 class FencedBlock:

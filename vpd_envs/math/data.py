@@ -81,14 +81,14 @@ def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | 
         if question_by_id.get(id_) == question:
             return None
         question_by_id[id_] = question
-        asked = [question, answer_format]
+        asked = [answer_format]
         if gold.several:
             asked.append(SEVERAL_FORMAT)
         if gold.unit:
             asked.append(UNIT_FORMAT.format(unit=gold.unit))
         return Problem(
             id=id_,
-            prompt=f"{question}\n\n{' '.join(asked[1:])}",
+            prompt=f"{question}\n\n{' '.join(asked)}",
             target=gold,
             metadata={"dataset": dataset}
             | {name: row[name] for name in SHOWN if row.get(name) is not None},
@@ -106,8 +106,7 @@ def _question_of(row: Row, place: str, layout: str) -> str:
             f"{place}: expected {layout}, whose question is a text or a list of chat messages; "
             f"came {question!r:.60}."
         )
-    question = question.strip()
-    question = question.removesuffix(BOXED_AFTER).rstrip()
+    question = question.strip().removesuffix(BOXED_AFTER).rstrip()
     return question.removeprefix(DAPO_BEFORE).removesuffix(DAPO_AFTER).strip()
 
 
@@ -180,8 +179,10 @@ def hub_of(dataset: str, options: DataOptions) -> Hub:
 
 def _files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
     """Which files of a folder are the data set's."""
-    folder = Path(data) if data is not None else None
-    names = [path.name for path in folder.iterdir()] if folder and folder.is_dir() else []
-    if any(name.partition(".")[0] == dataset for name in names):
-        return lambda path: path.name.partition(".")[0] == dataset
+
+    def is_named_so(path: Path) -> bool:
+        return path.name.partition(".")[0] == dataset
+
+    if data is not None and Path(data).is_dir() and any(map(is_named_so, Path(data).iterdir())):
+        return is_named_so
     return lambda path: path.name.startswith(dataset)
