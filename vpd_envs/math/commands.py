@@ -70,20 +70,16 @@ def commands_rewritten(text: str) -> str:
     out: list[str] = []
     end = 0
     while match := COMMAND.search(text, end):
-        out.append(text[end : match.start()])
+        before = text[: match.start()]
+        is_escaped = (len(before) - len(before.rstrip("\\"))) % 2 == 1  # the second one of a `\\`
+        out.append(before[end:])
         end = match.end()
-        if _is_escaped(text, match.start()):
+        if is_escaped:
             out.append(match[0])
             continue
         piece, end = _rewritten(match[1], text, end, "".join(out[-2:]))
         out.append(piece)
     return "".join(out) + text[end:]
-
-
-def _is_escaped(text: str, position: int) -> bool:
-    """Whether the backslash there is the second one of a `\\`."""
-    before = text[:position]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def _rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]:

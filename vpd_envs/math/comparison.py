@@ -62,10 +62,7 @@ def warm_up() -> None:
 
 
 def compare(
-    gold: str,
-    prediction: str,
-    several: bool = False,
-    tolerances: Sequence[str] = (),
+    gold: str, prediction: str, several: bool = False, tolerances: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Compares two answers, each without the text around it.
 
@@ -400,14 +397,11 @@ def _solution_set(text: str) -> tuple[Any, set[Any]]:
     for part in split_outside_brackets(text):
         read = [read_expression(each)[0] for each in part.split(BOTH)]
         symbols.update(*(each.free_symbols for each in read))
-        sets.append(sympy.Intersection(*map(_as_set, read)))
+        each_set = (each.doit() if isinstance(each, sympy.Set) else each.as_set() for each in read)
+        sets.append(sympy.Intersection(*each_set))
     if len(symbols) > 1:
         raise ValueError(f"Expected one variable, got {symbols}.")
     return sympy.Union(*sets), {str(symbol) for symbol in symbols}
-
-
-def _as_set(read: Any) -> Any:
-    return read.doit() if isinstance(read, sympy.Set) else read.as_set()
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -426,7 +420,9 @@ def read_expression(text: str) -> tuple[Any, ...]:
     """A tidy text as one LaTeX expression: (SymPy object, text); if it is none, (text,) or ()."""
     if not text:
         return ()
-    for each in dict.fromkeys((text, _last_side(text))):
+    sides = LAST_EQUATION.split(text)
+    last_side = sides[-1] if len(sides) > 2 and not re.search("[,;]", text) else text
+    for each in dict.fromkeys((text, last_side)):
         try:
             return _parsed(each), text
         except Exception:  # whatever the parser meets in a text that is no mathematics
@@ -435,11 +431,6 @@ def read_expression(text: str) -> tuple[Any, ...]:
 
 
 _read_gold = lru_cache(maxsize=1024)(read_expression)  # a problem is asked many times
-
-
-def _last_side(text: str) -> str:
-    sides = LAST_EQUATION.split(text)
-    return sides[-1] if len(sides) > 2 and not re.search("[,;]", text) else text
 
 
 def _parsed(text: str) -> Any:

@@ -59,13 +59,10 @@ class Gold:
 
 def math_problems(dataset: str, options: DataOptions, answer_format: str) -> list[Problem]:
     """The problems of a data set of `HUBS`, their prompts ending in `answer_format`."""
-    has_own_splits = dataset == "gsm8k" and options.data is None and options.hub is None
-    return load_problems(
-        dataclasses.replace(options, split="all") if has_own_splits else options,
-        hub_of(dataset, options),
-        _reader(dataset, answer_format),
-        files=_files_of(dataset, options.data),
-    )
+    hub, files = hub_of(dataset, options), _files_of(dataset, options.data)
+    if dataset == "gsm8k" and options.data is None and options.hub is None:
+        options = dataclasses.replace(options, split="all")  # it has splits of its own
+    return load_problems(options, hub, _reader(dataset, answer_format), files=files)
 
 
 def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | None]:
@@ -179,10 +176,7 @@ def hub_of(dataset: str, options: DataOptions) -> Hub:
 
 def _files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
     """Which files of a folder are the data set's."""
-
-    def is_named_so(path: Path) -> bool:
-        return path.name.partition(".")[0] == dataset
-
-    if data is not None and Path(data).is_dir() and any(map(is_named_so, Path(data).iterdir())):
-        return is_named_so
+    there = Path(data).glob("*") if data is not None else ()
+    if any(path.name.partition(".")[0] == dataset for path in there):
+        return lambda path: path.name.partition(".")[0] == dataset
     return lambda path: path.name.startswith(dataset)

@@ -80,11 +80,7 @@ class ToolUse(DatasetEnv):
     """
 
     def __init__(
-        self,
-        data: str | Path | None = None,
-        *,
-        reveal: bool = False,
-        **options: Any,
+        self, data: str | Path | None = None, *, reveal: bool = False, **options: Any
     ) -> None:
         self.reveal = reveal
         super().__init__(data, **options)
@@ -209,33 +205,26 @@ def calls_in(answer: str) -> list[Call]:
         raise Unreadable("Your answer is empty.", Status.EMPTY_ANSWER)
     calls: list[Call] = []
     name: str | None = None  # of the call whose input is to come
-    for label, content in _labeled(text):
+    for label, content in (*_labeled(text), ("end", "")):
+        number = len(calls) + 1
+        if name is not None and label in ("action", "end"):
+            raise Unreadable(
+                f"{_place_of(number, name)}: there is no Action Input after the Action; it is {{}} "
+                "where there are no arguments."
+            )
         if label == "action":
-            if name is not None:
-                _missing_input(len(calls) + 1, name)
-            lines = content.strip().split("\n")
-            name = lines[0].strip("`*\"' \t\r")
+            name = content.strip().split("\n")[0].strip("`*\"' \t\r")
             if not name:
-                raise Unreadable(f"Call {len(calls) + 1}: the Action names no tool.")
+                raise Unreadable(f"Call {number}: the Action names no tool.")
         elif label.startswith("action"):
             if name is None:
-                raise Unreadable(
-                    f"Call {len(calls) + 1}: there is an Action Input without an Action before it."
-                )
-            calls.append(Call(name, _json_object(content, _place_of(len(calls) + 1, name))))
+                what = "there is an Action Input without an Action before it"
+                raise Unreadable(f"Call {number}: {what}.")
+            calls.append(Call(name, _json_object(content, _place_of(number, name))))
             name = None
-    if name is not None:
-        _missing_input(len(calls) + 1, name)
     if not calls:
         raise Unreadable("There is no Action in your answer.", Status.NO_ANSWER)
     return calls
-
-
-def _missing_input(number: int, name: str) -> NoReturn:
-    raise Unreadable(
-        f"{_place_of(number, name)}: there is no Action Input after the Action; it is {{}} where "
-        "there are no arguments."
-    )
 
 
 def _labeled(text: str) -> Iterator[tuple[str, str]]:
