@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from typing import Any
 
 from vpd_envs.answers.extraction import FinalAnswer, Found, without_thinking
 from vpd_envs.types import Status, Verdict
 
-TAG = re.compile(r"<(/?)answer>")
 EMPTY = "Your answer is empty."
-EMPTY_TAG = "There is nothing between your last <answer> and </answer>."
-NO_TAG = {
+UNREADABLE = {
+    Found.EMPTY: "There is nothing between your last <answer> and </answer>.",
     Found.NONE: "There is no <answer>...</answer> in your answer.",
     Found.TRUNCATED: "<answer> was opened but never closed by </answer>: the answer was cut off.",
     Found.THINKING: "The thinking never ended: the answer was cut off.",
@@ -22,20 +22,16 @@ def tagged_answer(answer: str) -> FinalAnswer:
     text = without_thinking(answer)
     if text is None:
         return FinalAnswer(Found.THINKING)
-    last: str | None = None
-    start: int | None = None  # where the open tag's content begins
-    opened = False
-    for tag in TAG.finditer(text):
-        if not tag[1]:
-            start, opened = tag.end(), True
-        elif start is not None:
-            last, start = text[start : tag.start()].strip(), None
-    if last is None:
+    opened = [piece.partition("</answer>") for piece in text.split("<answer>")[1:]]
+    complete = [content.strip() for content, closing, _ in opened if closing]
+    if not complete:
         return FinalAnswer(Found.TRUNCATED if opened else Found.NONE)
-    return FinalAnswer(Found.COMPLETE, last) if last else FinalAnswer(Found.EMPTY)
+    return FinalAnswer.of(complete[-1])
 
 
-def unreadable(answer: str, tagged: FinalAnswer, asked: str) -> Verdict | None:
+def unreadable(
+    answer: str, tagged: FinalAnswer, asked: str, details: Mapping[str, Any]
+) -> Verdict | None:
     """The verdict on an answer without a filled pair of tags; None if it has one.
 
     asked: the format as a sentence, which ends the feedback.
@@ -43,10 +39,9 @@ def unreadable(answer: str, tagged: FinalAnswer, asked: str) -> Verdict | None:
     if tagged.found is Found.COMPLETE:
         return None
     if not answer.strip():
-        return Verdict(0.0, Status.EMPTY_ANSWER, f"{EMPTY} {asked}")
-    if tagged.found is Found.EMPTY:
-        return Verdict(0.0, Status.EMPTY_ANSWER, f"{EMPTY_TAG} {asked}")
-    return Verdict(0.0, Status.NO_ANSWER, f"{NO_TAG[tagged.found]} {asked}")
+        return Verdict(0.0, Status.EMPTY_ANSWER, f"{EMPTY} {asked}", details)
+    status = Status.EMPTY_ANSWER if tagged.found is Found.EMPTY else Status.NO_ANSWER
+    return Verdict(0.0, status, f"{UNREADABLE[tagged.found]} {asked}", details)
 
 
 def shortened(text: str, at_most: int) -> str:

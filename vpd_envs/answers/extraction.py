@@ -39,6 +39,11 @@ class FinalAnswer:
     found: Found
     text: str = ""  # without the white space around it; only if COMPLETE
 
+    @classmethod
+    def of(cls, text: str) -> FinalAnswer:
+        """What stands there: COMPLETE, or EMPTY where that is nothing."""
+        return cls(Found.COMPLETE if text else Found.EMPTY, text)
+
 
 @dataclass(frozen=True)
 class FencedBlock:
@@ -75,7 +80,8 @@ def fenced_blocks(text: str) -> list[FencedBlock]:
         closed = end < len(lines) and CLOSING.match(lines[end]) is not None
         if closed or end == len(lines):
             code = "".join(f"{_dedented(line, indent)}\n" for line in lines[at:end])
-            blocks.append(FencedBlock(_language_of(opening["info"]), code, closed))
+            language = LANGUAGE.findall(opening["info"])[0].lower()
+            blocks.append(FencedBlock(language, code, closed))
         at = end + 1 if closed else end
     return blocks
 
@@ -123,10 +129,6 @@ def _quote_after(line: str, quote: str) -> str:
         if token is None:
             return ""
         quote, at = token[0] if token[0] in REST_OF_STRING else "", token.end()
-
-
-def _language_of(info: str) -> str:
-    return LANGUAGE.findall(info)[0].lower()
 
 
 def _width(indent: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -44,12 +44,6 @@ class Unicode(spaces.Space[str]):
     @property
     def is_np_flattenable(self) -> bool:
         return False
-
-    def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
-        return list(sample_n)
-
-    def from_jsonable(self, sample_n: list[Any]) -> list[str]:
-        return [str(sample) for sample in sample_n]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unicode) and self.max_length == other.max_length

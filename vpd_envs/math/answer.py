@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -53,7 +54,7 @@ def boxed_answer(answer: str) -> FinalAnswer:
         content = INNER_BOX.sub("{", text[box.content : box.end - 1]).strip()
         if content and content not in parts:
             parts.insert(0, content)
-    return FinalAnswer(Found.COMPLETE, ", ".join(parts)) if parts else FinalAnswer(Found.EMPTY)
+    return FinalAnswer.of(", ".join(parts))
 
 
 def marked_answer(answer: str, marker: str) -> FinalAnswer:
@@ -66,15 +67,13 @@ def marked_answer(answer: str, marker: str) -> FinalAnswer:
     if not found:
         return FinalAnswer(Found.NONE)
     line = rest.strip().partition("\n")[0].strip("*_` \t\r")
-    return FinalAnswer(Found.COMPLETE, line) if line else FinalAnswer(Found.EMPTY)
+    return FinalAnswer.of(line)
 
 
 def whole_answer(answer: str) -> FinalAnswer:
     """All that follows the thinking."""
     text = without_thinking(answer)
-    if text is None:
-        return FinalAnswer(Found.THINKING)
-    return FinalAnswer(Found.COMPLETE, text.strip()) if text.strip() else FinalAnswer(Found.EMPTY)
+    return FinalAnswer(Found.THINKING) if text is None else FinalAnswer.of(text.strip())
 
 
 # Boxes --------------------------------------------------------------------------------------------
@@ -128,10 +127,8 @@ def _is_separator(between: str) -> bool:
 
 # Plain answers ------------------------------------------------------------------------------------
 
-INTEGER = re.compile(r"([-+]?)(\d+)")
-DECIMAL = re.compile(r"([-+]?)(\d*)\.(\d+)")
-QUOTIENT = re.compile(r"([-+]?)(\d+)/(\d+)")
-FRAC = re.compile(r"([-+]?)\\frac(?:\{([-+]?\d+)\}|(\d)|(?<=c) (\d))(?:\{(\d+)\}| ?(\d))")
+NUMBER = re.compile(r"[-+]?(?:\d+(?:/\d+)?|\d*\.\d+)")
+FRAC = re.compile(r"([-+]?)\\frac\{([-+]?\d+)\}\{(\d+)\}")
 IN_BASE = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d+))")
 
 
@@ -169,22 +166,13 @@ def plain_number(text: str) -> Plain | None:
     r"""The value of a tidy integer, decimal, `a/b` or `\frac{a}{b}`; None for any other text."""
     if len(text) > LONGEST_NUMBER or not text.isascii():
         return None
-    if match := INTEGER.fullmatch(text):
-        return Plain(_signed(match[1], Fraction(int(match[2]))), False)
-    if match := DECIMAL.fullmatch(text):
-        digits = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
-        return Plain(_signed(match[1], digits), True)
-    if match := QUOTIENT.fullmatch(text):
-        over, under = int(match[2]), int(match[3])
-    elif match := FRAC.fullmatch(text):
-        over, under = int(match[2] or match[3] or match[4]), int(match[5] or match[6])
-    else:
-        return None
-    return Plain(_signed(match[1], Fraction(over, under)), False) if under else None
-
-
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
+    with suppress(ZeroDivisionError):
+        if NUMBER.fullmatch(text):
+            return Plain(Fraction(text), "." in text)
+        if match := FRAC.fullmatch(text):
+            value = Fraction(int(match[2]), int(match[3]))
+            return Plain(-value if match[1] == "-" else value, False)
+    return None
 
 
 @dataclass(frozen=True)

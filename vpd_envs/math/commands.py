@@ -42,15 +42,8 @@ TEXTS = words(
 # How many leading arguments say only in what color, or how far, the last one is shown.
 SHOWN_IN = {"textcolor": 1, "colorbox": 1, "fcolorbox": 2}
 IGNORED = {"color": 1, "hspace": 1, "vspace": 1, "label": 1, "tag": 1, "phantom": 1, "vphantom": 1}
-ARGUMENTS = {
-    "frac": 2,
-    "binom": 2,
-    "sqrt": 1,
-    "overline": 1,
-    "bar": 1,
-    "dot": 1,
-    "widehat": 1,
-}  # written with braces, whatever they are
+# How many arguments are written with braces, whatever they are.
+ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1, "overline": 1, "bar": 1, "dot": 1, "widehat": 1}
 RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac",
     "dbinom": "binom", "tbinom": "binom", "leq": "le", "leqslant": "le", "geq": "ge",
@@ -60,16 +53,15 @@ RENAMED = {
     "bigcup": "cup", "bigcap": "cap", "smallsetminus": "setminus", "dots": "ldots",
     "cdots": "ldots", "ast": "cdot", "bullet": "cdot", "div": "/", "lor": "text{ or }",
     "vee": "text{ or }", "land": "text{ and }", "wedge": "text{ and }",
-    "degree": "^", "textdegree": "^",
-    "pounds": "", "euro": "", "imath": "i", "jmath": "j", "emptyset": "emptyset ",
-    "thickapprox": "approx",
-    "simeq": "approx", "cong": "approx", "sim": "approx", "percent": "%", "backslash": "setminus",
-    "slash": "/", "lneq": "<", "gneq": ">",
+    "degree": "^", "textdegree": "^", "pounds": "", "euro": "", "imath": "i", "jmath": "j",
+    "emptyset": "emptyset ", "thickapprox": "approx", "simeq": "approx", "cong": "approx",
+    "sim": "approx", "percent": "%", "backslash": "setminus", "slash": "/", "lneq": "<",
+    "gneq": ">",
 }  # fmt: skip
 LITERAL = {"[", "]", "(", ")", "|", "/", "<", ">", "i", "j", "", "%"}  # renamed to no command
 COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
 FUNCTIONS = words(
-    "sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan ln log exp gcd lcm max min det"
+    "sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan ln log exp gcd lcm max min det"
 )
 
 
@@ -78,9 +70,11 @@ def commands_rewritten(text: str) -> str:
     out: list[str] = []
     end = 0
     while match := COMMAND.search(text, end):
-        out.append(text[end : match.start()])
+        before = text[: match.start()]
+        is_escaped = (len(before) - len(before.rstrip("\\"))) % 2 == 1  # the second one of a `\\`
+        out.append(before[end:])
         end = match.end()
-        if _is_escaped(text, match.start()):
+        if is_escaped:
             out.append(match[0])
             continue
         piece, end = _rewritten(match[1], text, end, "".join(out[-2:]))
@@ -88,24 +82,16 @@ def commands_rewritten(text: str) -> str:
     return "".join(out) + text[end:]
 
 
-def _is_escaped(text: str, position: int) -> bool:
-    """Whether the backslash there is the second one of a `\\`."""
-    before = text[:position]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
-
-
 def _rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int]:
     """What the command that ends there is written as, and where its last argument ends."""
     command = RENAMED.get(command, command)
     has_argument = text[end:].lstrip()[:1] == "{"
-    if command in SHOWN_IN or command in IGNORED:
-        end = _option_end(text, end)
-    if command in SHOWN_IN:
-        for _ in range(SHOWN_IN[command]):
+    if dropped := SHOWN_IN.get(command) or IGNORED.get(command):
+        if text[end : end + 1] == "[":
+            end = text.find("]", end) + 1 or end
+        for _ in range(dropped):
             end = _argument_at(text, end)[1]
-        return _styled(text, end, before)
-    if command in IGNORED:
-        return "", _argument_at(text, end)[1]
+        return ("", end) if command in IGNORED else _styled(text, end, before)
     if command in TEXTS and has_argument:
         content, end = _argument_at(text, end)
         return _upright(content, before), end
@@ -119,11 +105,6 @@ def _rewritten(command: str, text: str, end: int, before: str) -> tuple[str, int
     if command == "^":
         return r"^\circ ", end
     return (command if command in LITERAL else f"\\{command}"), end
-
-
-def _option_end(text: str, start: int) -> int:
-    """Where the `[...]` ends that stands there, if one does."""
-    return (text.find("]", start) + 1 or start) if text[start : start + 1] == "[" else start
 
 
 def _styled(text: str, end: int, before: str) -> tuple[str, int]:
@@ -159,11 +140,9 @@ def _upright(content: str, before: str) -> str:
         return " "
     if bare in FUNCTIONS:
         return f"\\{bare} "
-    if bare == "cis":
-        return r"\cis "
     if re.fullmatch(r"[A-Za-z]", bare):
         is_unit = bare in UNIT_LETTERS and BEHIND_NUMBER.search(before)
-        return rf"\text{{ {bare}}}" if is_unit or _is_unit_before(before) else bare
+        return rf"\text{{ {bare}}}" if is_unit or BEHIND_UNIT.search(before) else bare
     if not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", bare)):
         return f" {bare} "
     is_measured = LEADING_NUMBER.match(bare) or BEHIND_NUMBER.search(before)
@@ -176,16 +155,13 @@ def _upright(content: str, before: str) -> str:
 
 
 BEHIND_NUMBER = re.compile(r"[\d})/]\s*(?:\\[,;: ]|~|\s)*\Z")
+BEHIND_UNIT = re.compile(r"\\text\{ ?[A-Za-z]+\}\s*(?:/|\\cdot|\^\{?-?\d\}?)*\s*\Z")
 UNIT_LETTERS = frozenset("msghLlNJWVAKFCt")  # `5\mathrm{m}` is a length, `5\mathrm{x}` is not
 # Single letters with numbers and signs: mathematics in `\text{}` by mistake.
 FORMULA = re.compile(
     r"(?=.*(?:\d\s*[A-Za-z]|[\^+=*/<>]))(?:[A-Za-z](?![A-Za-z])|[\d\s^+=*/<>().-])+"
 )
 LEADING_NUMBER = re.compile(r"([-+]?\d[\d,]*(?:\.\d+)?)\s*(?=[A-Za-z])(?![eE]\d)")
-
-
-def _is_unit_before(before: str) -> bool:
-    return bool(re.search(r"\\text\{ ?[A-Za-z]+\}\s*(?:/|\\cdot|\^\{?-?\d\}?)*\s*\Z", before))
 
 
 def _argument_at(text: str, start: int) -> tuple[str, int]:
@@ -195,8 +171,8 @@ def _argument_at(text: str, start: int) -> tuple[str, int]:
         end = _group_end(text, position)
         return (text[position + 1 : end - 1], end) if end else (text[position + 1 :], len(text))
     if match := COMMAND.match(text, position):
-        end = match.end()
         name = RENAMED.get(match[1], match[1])
+        end = match.end()
         for _ in range(ARGUMENTS.get(name, int(name in STYLES or name in TEXTS))):
             end = _argument_at(text, end)[1]
         return text[position:end], end
@@ -205,23 +181,19 @@ def _argument_at(text: str, start: int) -> tuple[str, int]:
 
 def _group_end(text: str, start: int) -> int:
     """Where the group that opens there ends, behind its closing bracket; 0 if it does not."""
-    closing = {"{": "}", "(": ")", "[": "]"}[text[start]]
     depth = 0
-    position = start
-    while position < len(text):
-        character = text[position]
-        if character == "\\" and text[position + 1 : position + 2] in ("{", "}", "\\"):
-            position += 1
-        elif character == text[start]:
+    for match in BRACKET.finditer(text, start):
+        if match[0] == text[start]:
             depth += 1
-        elif character == closing:
+        elif match[0] == CLOSING[text[start]]:
             depth -= 1
             if depth == 0:
-                return position + 1
-        position += 1
+                return match.end()
     return 0
 
 
+BRACKET = re.compile(r"\\[{}\\]|[(){}\[\]]")  # escaped ones are none
+CLOSING = {"{": "}", "(": ")", "[": "]"}
 BRACKET_FUNCTION = re.compile(
     r"((?<![A-Za-z\\])(?:sqrt|cbrt|exp|abs)|\\exp|\^)\s*(?=\()|(\\cis)\s*(?=[({\\])"
 )

@@ -7,6 +7,8 @@ Sets, equations and all else are left to Math-Verify.
 
 Some comparisons never end, and Math-Verify's own time limit is a signal, which only works in a main
 thread: it is switched off here, and the process is killed instead (see `workers`).
+
+Importing this module imports SymPy and Math-Verify, so only workers do.
 """
 
 from __future__ import annotations
@@ -18,6 +20,14 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
+from latex2sympy2_extended.latex2sympy2 import is_expr_of_only_symbols
+from math_verify import parse, verify
+from math_verify.grader import should_treat_as_complex
+from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
 
 from vpd_envs.math.answer import (
     BOTH,
@@ -41,6 +51,8 @@ EQUAL_TO = "1e-40"  # relative difference of equal ones
 TINY = 1e-30
 DECIMAL_PLACES = 6  # to which decimals are compared
 DECIMALS_EQUAL_TO = "2e-5"  # and how far they may be apart, relatively: small ones have few places
+# What SymPy raises where it takes no numbers or sets.
+NOT_COMPARABLE = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def warm_up() -> None:
@@ -50,10 +62,7 @@ def warm_up() -> None:
 
 
 def compare(
-    gold: str,
-    prediction: str,
-    several: bool = False,
-    tolerances: Sequence[str] = (),
+    gold: str, prediction: str, several: bool = False, tolerances: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Compares two answers, each without the text around it.
 
@@ -105,13 +114,12 @@ def _compare_single(gold: str, prediction: str, tolerance: Fraction | None) -> d
     if quick is not None:
         return {"equal": quick.equal, "readable": True}
     wanted, read = _read_gold(_expression(gold)), read_expression(_expression(prediction))
-    equal = any(
-        _is_equal(_scaled(wanted, factor), read) for factor in _percent_factors(gold, prediction)
+    equal = (
+        _is_equal(wanted, read)
+        or _is_equal(_other_percentage(wanted, gold, prediction), read)
+        or _is_same_set(gold, prediction)
+        or (tolerance is not None and _is_within(wanted, read, tolerance))
     )
-    if not equal:
-        equal = _is_same_set(gold, prediction)
-    if not equal and tolerance is not None:
-        equal = _is_within(wanted, read, tolerance)
     return {"equal": equal, "readable": equal or _is_parsed(read) or not _is_parsed(wanted)}
 
 
@@ -155,16 +163,14 @@ def _both_signs(text: str) -> list[str]:
     signs = SIGNS.findall(text)
     if not signs or len(signs) > MOST_SIGNS:
         return [text]
+    choices = list(itertools.product("+-", repeat=len(signs)))
     if "mp" in signs:
-        choices = [[first if sign == "pm" else -first for sign in signs] for first in (1, -1)]
-    else:
-        choices = [list(choice) for choice in itertools.product((1, -1), repeat=len(signs))]
-    return [_with_signs(text, choice) for choice in choices]
+        choices = [["+" if sign == plus else "-" for sign in signs] for plus in ("pm", "mp")]
+    return [_with_signs(text, iter(choice)) for choice in choices]
 
 
-def _with_signs(text: str, choice: Sequence[int]) -> str:
-    signs = iter(choice)
-    return SIGNS.sub(lambda match: "+" if next(signs) > 0 else "-", text).removeprefix("+")
+def _with_signs(text: str, signs: Iterator[str]) -> str:
+    return SIGNS.sub(lambda match: next(signs), text).removeprefix("+")
 
 
 def _expression(text: str) -> str:
@@ -172,21 +178,14 @@ def _expression(text: str) -> str:
     return text.replace(BOTH, ", ").removesuffix("%").rstrip()
 
 
-def _percent_factors(gold: str, prediction: str) -> tuple[Fraction, ...]:
-    """What the gold answer may be multiplied by: 5% equals 5, and 0.05."""
-    if gold.endswith("%") == prediction.endswith("%"):
-        return (Fraction(1),)
-    return Fraction(1), Fraction(1, 100) if gold.endswith("%") else Fraction(100)
-
-
-def _scaled(read: tuple[Any, ...], factor: Fraction) -> tuple[Any, ...]:
-    from sympy import Expr, Rational
-
-    if factor == 1:
-        return read
-    if not (_is_parsed(read) and isinstance(read[0], Expr)):
+def _other_percentage(wanted: tuple[Any, ...], gold: str, prediction: str) -> tuple[Any, ...]:
+    """What else the gold answer may stand for if only one of the answers is a percentage: 5% equals
+    5, and 0.05. () if it stands for nothing else."""
+    is_percentage = gold.endswith("%")
+    is_number = _is_parsed(wanted) and isinstance(wanted[0], sympy.Expr)
+    if is_percentage == prediction.endswith("%") or not is_number:
         return ()
-    return (read[0] * Rational(factor.numerator, factor.denominator),)
+    return (wanted[0] * (sympy.Rational(1, 100) if is_percentage else 100),)
 
 
 # Comparing what is read ---------------------------------------------------------------------------
@@ -194,16 +193,12 @@ def _scaled(read: tuple[Any, ...], factor: Fraction) -> tuple[Any, ...]:
 
 def _is_equal(wanted: tuple[Any, ...], read: tuple[Any, ...]) -> bool:
     """Whether two readings, as `read_expression` gives them, are equal."""
-    from math_verify import verify
-
     if _is_parsed(wanted) and _is_parsed(read):
         return _is_same(wanted[0], read[0])
     return verify(list(wanted), list(read), timeout_seconds=None)
 
 
 def _is_same(gold: Any, prediction: Any) -> bool:
-    from math_verify import verify
-
     quick = _is_same_value(*_comparable(gold, prediction))
     if quick is not None:
         return quick
@@ -212,14 +207,10 @@ def _is_same(gold: Any, prediction: Any) -> bool:
 
 def _comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
     """The right side of an equation where the other is none."""
-    from latex2sympy2_extended.latex2sympy2 import is_expr_of_only_symbols
-    from sympy import Eq
-    from sympy.core.relational import Relational
-
-    if isinstance(prediction, Eq) and not isinstance(gold, Relational):
+    if isinstance(prediction, sympy.Eq) and not isinstance(gold, Relational):
         is_turned = prediction.rhs.is_Symbol and not prediction.lhs.free_symbols
         return gold, prediction.lhs if is_turned else prediction.rhs
-    if isinstance(gold, Eq) and not isinstance(prediction, Relational):
+    if isinstance(gold, sympy.Eq) and not isinstance(prediction, Relational):
         return (gold.rhs if is_expr_of_only_symbols(gold.lhs) else gold), prediction
     return gold, prediction
 
@@ -227,21 +218,19 @@ def _comparable(gold: Any, prediction: Any) -> tuple[Any, Any]:
 def _is_same_value(gold: Any, prediction: Any) -> bool | None:
     """Whether numbers, functions, points, intervals and matrices are equal; None if Math-Verify is
     to say."""
-    from sympy import Expr, FiniteSet, Interval, MatrixBase, Tuple
-
-    if isinstance(gold, MatrixBase) and isinstance(prediction, MatrixBase):
+    if isinstance(gold, sympy.MatrixBase) and isinstance(prediction, sympy.MatrixBase):
         if gold.shape != prediction.shape:
             return False
         return all(map(_is_same, gold.flat(), prediction.flat()))
-    if isinstance(gold, Tuple) and isinstance(prediction, Tuple):
+    if isinstance(gold, sympy.Tuple) and isinstance(prediction, sympy.Tuple):
         return len(gold) == len(prediction) and all(map(_is_same, gold, prediction))
-    if isinstance(gold, Interval) and isinstance(prediction, Interval):
+    if isinstance(gold, sympy.Interval) and isinstance(prediction, sympy.Interval):
         is_open = (gold.left_open, gold.right_open) == (prediction.left_open, prediction.right_open)
         ends = (gold.start, prediction.start), (gold.end, prediction.end)
         return is_open and all(_is_same(*pair) for pair in ends)
-    if isinstance(gold, FiniteSet) and isinstance(prediction, FiniteSet):
+    if isinstance(gold, sympy.FiniteSet) and isinstance(prediction, sympy.FiniteSet):
         return _matches(list(gold.args), list(prediction.args))
-    if isinstance(gold, Expr) and isinstance(prediction, Expr):
+    if isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr):
         return _is_same_expression(gold, prediction)
     return None
 
@@ -260,11 +249,9 @@ def _matches(golds: list[Any], predictions: list[Any]) -> bool | None:
 
 
 def _is_same_expression(gold: Any, prediction: Any) -> bool | None:
-    from sympy import Float
-
     if gold == prediction:
         return True
-    has_decimals = gold.has(Float) or prediction.has(Float)
+    has_decimals = gold.has(sympy.Float) or prediction.has(sympy.Float)
     try:
         gold, prediction = _exact(gold), _exact(prediction)
         if gold.is_infinite or prediction.is_infinite:
@@ -272,15 +259,15 @@ def _is_same_expression(gold: Any, prediction: Any) -> bool | None:
         if not gold.free_symbols and not prediction.free_symbols:
             return _is_same_number(gold, prediction, has_decimals)
         return _is_same_function(gold, prediction)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
-        return None  # no numbers
+    except NOT_COMPARABLE:
+        return None
 
 
 def _exact(expression: Any) -> Any:
     """With the decimals as fractions."""
-    from sympy import Float, Rational
-
-    return expression.xreplace({each: Rational(str(each)) for each in expression.atoms(Float)})
+    return expression.xreplace(
+        {each: sympy.Rational(str(each)) for each in expression.atoms(sympy.Float)}
+    )
 
 
 def _is_same_number(gold: Any, prediction: Any, has_decimals: bool) -> bool | None:
@@ -309,12 +296,11 @@ def _is_tiny(number: Any) -> bool:
 
 def _is_near(a: Any, b: Any, relative: str) -> bool | None:
     """Whether the numbers differ by no more than that part of the larger; None if they are none."""
-    from sympy import Float
-
     a, b = a.evalf(DIGITS), b.evalf(DIGITS)
     if not (_is_value(a) and _is_value(b)):
         return None
-    return bool(abs(a - b).evalf(DIGITS) <= Float(relative) * max(abs(a), abs(b)).evalf(DIGITS))
+    apart, largest = abs(a - b).evalf(DIGITS), max(abs(a), abs(b)).evalf(DIGITS)
+    return bool(apart <= sympy.Float(relative) * largest)
 
 
 def _is_value(number: Any) -> bool:
@@ -324,9 +310,14 @@ def _is_value(number: Any) -> bool:
 
 
 # Where two functions are compared: a value of each variable, in turn.
-POINTS = ("7/5", "23/10", "3", "-13/10", "2", "5", "17/19", "-7/3", "4", "11/7")
-STEPS = tuple(str(number) for number in range(1, 31))  # where they have only whole values
+FRACTIONS = ("7/5", "23/10", "3", "-13/10", "2", "5", "17/19", "-7/3", "4", "11/7")
+POINTS = tuple(map(sympy.Rational, FRACTIONS))
+STEPS = tuple(map(sympy.Rational, range(1, 31)))  # where they have only whole values
 FEWEST_POINTS = 3
+# Expressions with one of these are not compared so.
+WITHOUT_VALUES = (
+    AppliedUndef, sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product
+)  # fmt: skip
 
 
 def _is_same_function(gold: Any, prediction: Any) -> bool | None:
@@ -334,36 +325,31 @@ def _is_same_function(gold: Any, prediction: Any) -> bool | None:
 
     So 1/√n is √(1/n), though neither is real for negative n; but |x| is not x.
     """
-    from sympy import Derivative, I, Integral, Limit, Product, Sum, ceiling, floor
-    from sympy.core.function import AppliedUndef
-
     both = gold, prediction
-    if any(each.has(AppliedUndef, Derivative, Integral, Limit, Sum, Product) for each in both):
+    if any(each.has(*WITHOUT_VALUES) for each in both):
         return None
     symbols = sorted(gold.free_symbols | prediction.free_symbols, key=str)
-    is_complex = any(each.has(I) for each in both)
-    points = STEPS + POINTS if any(each.has(floor, ceiling) for each in both) else POINTS
+    is_complex = any(each.has(sympy.I) for each in both)
+    is_stepped = any(each.has(sympy.floor, sympy.ceiling) for each in both)
+    points = STEPS + POINTS if is_stepped else POINTS
     compared = 0
     for values in _values_at(points, len(symbols)):
         at = dict(zip(symbols, values, strict=True))
         a, b = (each.xreplace(at).evalf(DIGITS) for each in both)
-        if not (_is_value(a) and _is_value(b)):
+        near = _is_near(a, b, EQUAL_TO)
+        if near is None or not (is_complex or (_is_real(a) and _is_real(b))):
             continue
-        if not is_complex and not (_is_real(a) and _is_real(b)):
-            continue
-        if not _is_near_value(a, b):
+        if not near:
             return False
         compared += 1
     return True if compared >= FEWEST_POINTS else None
 
 
-def _values_at(points: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
+def _values_at(points: Sequence[sympy.Expr], count: int) -> Iterator[tuple[Any, ...]]:
     """For each point, a value of each of `count` variables, all of them different."""
-    from sympy import Rational
-
     for number in range(len(points)):
         yield tuple(
-            Rational(points[(number + 3 * each) % len(points)]) + Rational(each // len(points), 7)
+            points[(number + 3 * each) % len(points)] + sympy.Rational(each // len(points), 7)
             for each in range(count)
         )
 
@@ -373,19 +359,14 @@ def _is_real(value: Any) -> bool:
     return bool(abs(imaginary) <= abs(real) * float(EQUAL_TO))
 
 
-def _is_near_value(a: Any, b: Any) -> bool:
-    largest = max(abs(a).evalf(), abs(b).evalf())
-    return bool(largest == 0 or abs(a - b).evalf() <= largest * float(EQUAL_TO))
-
-
 def _is_within(wanted: tuple[Any, ...], read: tuple[Any, ...], tolerance: Fraction) -> bool:
     if not (_is_parsed(wanted) and _is_parsed(read)):
         return False
     try:
         apart = abs((wanted[0] - read[0]).doit().evalf(30))
         return bool(apart <= tolerance.numerator / tolerance.denominator * (1 + 1e-9))
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
-        return False  # no numbers
+    except NOT_COMPARABLE:
+        return False
 
 
 # Sets and inequalities ----------------------------------------------------------------------------
@@ -405,34 +386,22 @@ def _is_same_set(gold: str, prediction: str) -> bool:
         if all(kinds) and variables != others:
             return False
         return wanted == read or bool(wanted.symmetric_difference(read).is_empty)
-    except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError,
-            RuntimeError):  # fmt: skip
-        return False  # no sets
+    except NOT_COMPARABLE:
+        return False
 
 
 def _solution_set(text: str) -> tuple[Any, set[Any]]:
     """The numbers that a list of inequalities or intervals admits, and their variables."""
-    from sympy import Intersection, Union
-
     symbols: set[Any] = set()
     sets = []
     for part in split_outside_brackets(text):
         read = [read_expression(each)[0] for each in part.split(BOTH)]
         symbols.update(*(each.free_symbols for each in read))
-        sets.append(Intersection(*map(_as_set, read)))
+        each_set = (each.doit() if isinstance(each, sympy.Set) else each.as_set() for each in read)
+        sets.append(sympy.Intersection(*each_set))
     if len(symbols) > 1:
         raise ValueError(f"Expected one variable, got {symbols}.")
-    return Union(*sets), {str(symbol) for symbol in symbols}
-
-
-def _as_set(read: Any) -> Any:
-    from sympy import Set, Tuple
-
-    if isinstance(read, Set):
-        return read.doit()
-    if isinstance(read, Tuple):
-        raise ValueError(f"Expected an interval or inequality, got the point {read}.")
-    return read.as_set()
+    return sympy.Union(*sets), {str(symbol) for symbol in symbols}
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -440,11 +409,6 @@ def _as_set(read: Any) -> Any:
 
 def _is_parsed(read: tuple[Any, ...]) -> bool:
     return bool(read) and not isinstance(read[0], str)
-
-
-@lru_cache(maxsize=1024)  # a problem is asked many times
-def _read_gold(text: str) -> tuple[Any, ...]:
-    return read_expression(text)
 
 
 IMAGINARY = re.compile(r"(?<![\\A-Za-z])([a-hj-zA-Z]?)i(?![A-Za-z])")
@@ -456,7 +420,9 @@ def read_expression(text: str) -> tuple[Any, ...]:
     """A tidy text as one LaTeX expression: (SymPy object, text); if it is none, (text,) or ()."""
     if not text:
         return ()
-    for each in dict.fromkeys((text, _last_side(text))):
+    sides = LAST_EQUATION.split(text)
+    last_side = sides[-1] if len(sides) > 2 and not re.search("[,;]", text) else text
+    for each in dict.fromkeys((text, last_side)):
         try:
             return _parsed(each), text
         except Exception:  # whatever the parser meets in a text that is no mathematics
@@ -464,15 +430,10 @@ def read_expression(text: str) -> tuple[Any, ...]:
     return (text,)
 
 
-def _last_side(text: str) -> str:
-    sides = LAST_EQUATION.split(text)
-    return sides[-1] if len(sides) > 2 and not re.search("[,;]", text) else text
+_read_gold = lru_cache(maxsize=1024)(read_expression)  # a problem is asked many times
 
 
 def _parsed(text: str) -> Any:
-    from latex2sympy2_extended import NormalizationConfig, latex2sympy
-    from math_verify.grader import should_treat_as_complex
-
     is_real = not should_treat_as_complex(text)
     if not INDEXED.search(text):
         text = IMAGINARY.sub(r"\1(I)", text)  # bare, it would lose an exponent
@@ -488,8 +449,6 @@ def _parsed(text: str) -> Any:
 
 
 def _read_response(text: str) -> tuple[Any, ...]:
-    from math_verify import parse
-
     bare = len(text) <= LONGEST_BARE and not MATHEMATICS.search(text) and not PROSE.search(text)
     if bare and text.strip():
         read = read_expression(tidy(text))

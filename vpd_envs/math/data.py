@@ -59,13 +59,10 @@ class Gold:
 
 def math_problems(dataset: str, options: DataOptions, answer_format: str) -> list[Problem]:
     """The problems of a data set of `HUBS`, their prompts ending in `answer_format`."""
-    has_own_splits = dataset == "gsm8k" and options.data is None and options.hub is None
-    return load_problems(
-        dataclasses.replace(options, split="all") if has_own_splits else options,
-        hub_of(dataset, options),
-        _reader(dataset, answer_format),
-        files=_files_of(dataset, options.data),
-    )
+    hub, files = hub_of(dataset, options), _files_of(dataset, options.data)
+    if dataset == "gsm8k" and options.data is None and options.hub is None:
+        options = dataclasses.replace(options, split="all")  # it has splits of its own
+    return load_problems(options, hub, _reader(dataset, answer_format), files=files)
 
 
 def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | None]:
@@ -81,14 +78,14 @@ def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | 
         if question_by_id.get(id_) == question:
             return None
         question_by_id[id_] = question
-        asked = [question, answer_format]
+        asked = [answer_format]
         if gold.several:
             asked.append(SEVERAL_FORMAT)
         if gold.unit:
             asked.append(UNIT_FORMAT.format(unit=gold.unit))
         return Problem(
             id=id_,
-            prompt=f"{question}\n\n{' '.join(asked[1:])}",
+            prompt=f"{question}\n\n{' '.join(asked)}",
             target=gold,
             metadata={"dataset": dataset}
             | {name: row[name] for name in SHOWN if row.get(name) is not None},
@@ -106,8 +103,7 @@ def _question_of(row: Row, place: str, layout: str) -> str:
             f"{place}: expected {layout}, whose question is a text or a list of chat messages; "
             f"came {question!r:.60}."
         )
-    question = question.strip()
-    question = question.removesuffix(BOXED_AFTER).rstrip()
+    question = question.strip().removesuffix(BOXED_AFTER).rstrip()
     return question.removeprefix(DAPO_BEFORE).removesuffix(DAPO_AFTER).strip()
 
 
@@ -180,8 +176,7 @@ def hub_of(dataset: str, options: DataOptions) -> Hub:
 
 def _files_of(dataset: str, data: str | Path | None) -> Callable[[Path], bool]:
     """Which files of a folder are the data set's."""
-    folder = Path(data) if data is not None else None
-    names = [path.name for path in folder.iterdir()] if folder and folder.is_dir() else []
-    if any(name.partition(".")[0] == dataset for name in names):
+    there = Path(data).glob("*") if data is not None else ()
+    if any(path.name.partition(".")[0] == dataset for path in there):
         return lambda path: path.name.partition(".")[0] == dataset
     return lambda path: path.name.startswith(dataset)

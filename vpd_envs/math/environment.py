@@ -101,10 +101,8 @@ class Math(DatasetEnv):
     ) -> None:
         if dataset not in HUBS:
             raise ValueError(f"dataset must be one of {', '.join(HUBS)}; got {dataset!r}.")
-        for name, value in (
-            ("time_limit_seconds", time_limit_seconds),
-            ("memory_limit_mb", memory_limit_mb),
-        ):
+        limits = {"time_limit_seconds": time_limit_seconds, "memory_limit_mb": memory_limit_mb}
+        for name, value in limits.items():
             if not value > 0:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
         _check_math_verify()
@@ -123,10 +121,8 @@ class Math(DatasetEnv):
         if not answer.strip():
             return Verdict(0.0, Status.EMPTY_ANSWER, f"Empty answer\n{self.reading.asked}")
         final = self.reading.find(PREFIX + answer if self.thinking_prefilled else answer)
-        if final.found is Found.EMPTY:
-            return Verdict(0.0, Status.EMPTY_ANSWER, self.reading.explained(Found.EMPTY))
         if final.found is not Found.COMPLETE:
-            return Verdict(0.0, Status.NO_ANSWER, self.reading.explained(final.found))
+            return self.reading.verdict(final.found)
         try:
             judgment = self._judgment(problem.target, final.text)
         except WorkerTimeout:
@@ -136,7 +132,7 @@ class Math(DatasetEnv):
             limit = f"with {self.memory_limit_mb:g} MB of memory"
             return _not_compared(Status.MEMORY_LIMIT, final.text, limit)
         if not judgment.extracted:
-            return Verdict(0.0, Status.NO_ANSWER, self.reading.explained(Found.NONE))
+            return self.reading.verdict(Found.NONE)
         details = {"extracted": judgment.extracted, "method": judgment.method}
         shown = shortened(judgment.extracted, LONGEST_SHOWN)
         if judgment.equal:
@@ -203,21 +199,19 @@ class Reading:
     find: Callable[[str], FinalAnswer]
     is_whole_response: bool = False  # Math-Verify is to find it
 
-    def explained(self, found: Found) -> str:
-        """Feedback on a response without an answer there."""
-        title, reason = {
-            Found.EMPTY: ("Empty answer", self.empty),
-            Found.NONE: ("Missing answer", self.missing),
-            Found.TRUNCATED: (
-                "Missing answer",
-                r"The response was cut off: it opens a \boxed{ that is never closed.",
-            ),
-            Found.THINKING: (
-                "Missing answer",
-                "The response was cut off: its thinking is never closed.",
-            ),
-        }[found]
-        return f"{title}\n{reason} {self.asked}"
+    def verdict(self, found: Found) -> Verdict:
+        """On a response without an answer there."""
+        if found is Found.EMPTY:
+            feedback = f"Empty answer\n{self.empty} {self.asked}"
+            return Verdict(0.0, Status.EMPTY_ANSWER, feedback)
+        reason = self.missing if found is Found.NONE else CUT_OFF[found]
+        return Verdict(0.0, Status.NO_ANSWER, f"Missing answer\n{reason} {self.asked}")
+
+
+CUT_OFF = {
+    Found.TRUNCATED: r"The response was cut off: it opens a \boxed{ that is never closed.",
+    Found.THINKING: "The response was cut off: its thinking is never closed.",
+}
 
 
 def _reading(answer: str, marker: str) -> Reading:
@@ -251,7 +245,7 @@ class Judgment:
     equal: bool
     readable: bool
     extracted: str
-    method: str
+    method: str = "math-verify"
 
 
 def _compared(workers: Workers, gold: Gold, text: str) -> Judgment:
@@ -264,12 +258,11 @@ def _compared(workers: Workers, gold: Gold, text: str) -> Judgment:
         if quick is not None:
             return Judgment(quick.equal, True, text, quick.method)
     result = _call_worker(workers, gold.text, prediction, gold.several, gold.tolerances)
-    return Judgment(result["equal"], result["readable"], text, "math-verify")
+    return Judgment(**result, extracted=text)
 
 
 def _compared_response(workers: Workers, gold: str, response: str) -> Judgment:
-    result = _call_worker(workers, gold, response)
-    return Judgment(result["equal"], result["readable"], result["extracted"], "math-verify")
+    return Judgment(**_call_worker(workers, gold, response))
 
 
 def _call_worker(workers: Workers, *arguments: Any) -> dict[str, Any]:

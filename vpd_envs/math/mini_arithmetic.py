@@ -49,7 +49,7 @@ class MiniArithmetic(TextEnv):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         train, test = _sums(table_seed, digits)
         super().__init__(
-            (_problem_of(*summands) for summands in (train if split == "train" else test)),
+            itertools.starmap(_problem_of, train if split == "train" else test),
             max_turns=max_turns,
             max_answer_length=64,
             render_mode=render_mode,
@@ -85,12 +85,8 @@ def marks(right: str, value: str) -> str:
 
 def _problem_of(first: int, second: int) -> Problem:
     prompt = f"{first}+{second}"
-    return Problem(
-        id=prompt,
-        prompt=prompt,
-        target=str(first + second),
-        metadata={"first": first, "second": second},
-    )
+    summands = {"first": first, "second": second}
+    return Problem(id=prompt, prompt=prompt, target=str(first + second), metadata=summands)
 
 
 Sums = tuple[tuple[int, int], ...]

@@ -172,10 +172,6 @@ def _dotted(match: re.Match[str]) -> str:
     return f"{match['whole']}.{digits}{more}"
 
 
-def _mixed(match: re.Match[str]) -> str:
-    return rf"{match[1]}\frac{{{match[2]}}}{{{match[3]}}}"
-
-
 def _without_separators(match: re.Match[str]) -> str:
     return match[1] + re.sub(r"\D", "", match[2])
 
@@ -233,7 +229,10 @@ PATTERNS = (
         _without_separators,
         r"11,\! 111,\! 111,\! 100", "11111111100",
     ),
-    notation(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", _mixed, "2 1/2", r"2\frac{1}{2}"),
+    notation(
+        r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}",
+        "2 1/2", r"2\frac{1}{2}",
+    ),
     notation(
         r"\A([-+]?\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})\Z",
         lambda match: rf"{match[1]} \times 10^{{{int(match[2])}}}",
@@ -309,9 +308,7 @@ PATTERNS = (
     ),
     # What stands before the answer
     notation(r"\A\s*(?:(?:=|\\approx|\\equiv|\\to|\\therefore|:)\s*)+", "", r"\approx 42", "42"),
-    notation(
-        LABEL + r"(?=\S)", "", r"\text{Answer: }42", "42",
-    ),
+    notation(LABEL + r"(?=\S)", "", r"\text{Answer: }42", "42"),
     notation(
         r"(?i)\A\s*(?:\\text\{)?\s*(?:about|approximately|approx\.?|roughly|exactly)\s*\}?\s*(?=\S)",
         "", "approximately 42", "42",

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from functools import lru_cache
+from itertools import groupby
 
 from vpd_envs.math.commands import words
 
@@ -101,20 +102,16 @@ def _bare_number_words(match: re.Match[str]) -> str:
     if not HAS_NUMBER_WORD.search(match[1]):
         return match[0]
     pieces: list[str] = []
-    rest: list[str] = []
-    for word in match[1].replace("-", " ").split():
-        is_number = HAS_NUMBER_WORD.fullmatch(word) or word.lower() in BETWEEN_NUMBERS
-        if is_number or not word.isalpha():
-            pieces += [_text_of(rest), word] if rest else [word]
-            rest = []
-        else:
-            rest.append(word)
-    pieces += [_text_of(rest)] if rest else []
+    for is_number, run in groupby(match[1].replace("-", " ").split(), _may_be_of_number):
+        together = " ".join(run)
+        pieces.append(together if is_number else rf"\text{{ {together}}}")
     return f" {' '.join(pieces)} "
 
 
-def _text_of(words: list[str]) -> str:
-    return rf"\text{{ {' '.join(words)}}}"
+def _may_be_of_number(word: str) -> bool:
+    if HAS_NUMBER_WORD.fullmatch(word) or not word.isalpha():
+        return True
+    return word.lower() in BETWEEN_NUMBERS
 
 
 def _scaled(match: re.Match[str]) -> str:
@@ -161,11 +158,10 @@ UNITS = {
     "lb": "lb pound", "oz": "oz ounce", "mL": "ml mL milliliter millilitre", "L": "L l liter litre",
     "gal": "gal gallon", "qt": "qt quart", "pt": "pint", "cup": "cup", "degree": "degree deg",
     "degree c": "celsius", "degree f": "fahrenheit", "rad": "rad radian",
-    "dollar": "dollar usd buck",
-    "cent": "cent", "euro": "euro eur", "pound sterling": "sterling", "yen": "yen",
-    "yuan": "yuan rmb",
-    "rupee": "rupee rs", "N": "N newton", "J": "J joule", "kJ": "kJ kilojoule", "W": "W watt",
-    "kW": "kW kilowatt", "V": "V volt", "A": "A amp ampere", "K": "K kelvin", "Hz": "Hz hertz",
+    "dollar": "dollar usd buck", "cent": "cent", "euro": "euro eur", "pound sterling": "sterling",
+    "yen": "yen", "yuan": "yuan rmb", "rupee": "rupee rs", "N": "N newton",
+    "J": "J joule", "kJ": "kJ kilojoule", "W": "W watt", "kW": "kW kilowatt",
+    "V": "V volt", "A": "A amp ampere", "K": "K kelvin", "Hz": "Hz hertz",
     "Pa": "Pa pascal", "mol": "mol mole", "eV": "eV", "acre": "acre", "hectare": "hectare ha",
     "unit": "unit", "mi/h": "mph", "km/h": "kph kmh kmph", "bit": "bit", "byte": "byte",
     "am": "am", "pm": "pm", "north": "north", "south": "south", "east": "east", "west": "west",
@@ -203,12 +199,9 @@ def split_unit(text: str, letters: bool) -> tuple[str, str]:
     letters: whether single bare letters behind a number may be units: `5 m`.
     """
     match = TRAILING.search(text) or CONSTANT.match(text)
-    if match is None:
+    if match is None or re.match(r"\s*(?:/|\^|\\cdot|\{\})", match["unit"]):
         return text, ""
-    written = match["unit"]
-    if re.match(r"\s*(?:/|\^|\\cdot|\{\})", written):
-        return text, ""
-    unit = _unit_of(written, letters)
+    unit = _unit_of(match["unit"], letters)
     if not unit:
         return text, ""
     return text[: match.start("unit")].rstrip(), unit

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -115,31 +115,31 @@ class ReasoningGym(TextEnv):
         """SHA-256 over the package's version and the dataset: without making all its puzzles."""
         from importlib.metadata import version
 
-        source = self.source
-        told = (version("reasoning-gym"), source.name, source.parameters, source.seed, source.size)
+        told = (version("reasoning-gym"), *self.source.key)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         tagged = tagged_answer(answer)
-        verdict = unreadable(answer, tagged, ASKED)
+        unscored = {"score": None}
+        verdict = unreadable(answer, tagged, ASKED, unscored)
         if verdict is not None:
-            return dataclasses.replace(verdict, details={"score": None})
+            return verdict
         index = problem.metadata["index"]
         yours = f"Your answer, {quoted(tagged.text, SHOWN_CHARACTERS)},"
         try:
-            said = self.source.ask("score", index, tagged.text)
+            said = self.source.ask(index, tagged.text)
         except (WorkerTimeout, WorkerMemory) as failure:
             self.source.entry(index)  # raises SandboxError if it was the puzzle, not the answer
             slow = isinstance(failure, WorkerTimeout)
             status = Status.TIME_LIMIT if slow else Status.MEMORY_LIMIT
             took = f"took the scorer more {'time' if slow else 'memory'} than it has"
             feedback = f"{yours} {took}: give a simpler form of it."
-            return Verdict(0.0, status, feedback, {"score": None})
+            return Verdict(0.0, status, feedback, unscored)
         except WorkerFailure as failure:
             raise SandboxError(f"The scorer of {self.source.name} failed: {failure}") from failure
         if "unreadable" in said:
             feedback = f"{yours} could not be read: {said['unreadable']}. {ASKED}"
-            return Verdict(0.0, Status.FORMAT_ERROR, feedback, {"score": None})
+            return Verdict(0.0, Status.FORMAT_ERROR, feedback, unscored)
         return _scored(said["score"], said["surrounded"], yours)
 
 
@@ -171,15 +171,19 @@ class Source:
             timeout_seconds=self.time_limit_seconds,
         )
 
-    def ask(self, request: str, index: int, *arguments: Any) -> Any:
-        """What `request` gives in a worker. Raises WorkerFailure and SandboxError."""
-        key = (self.name, self.parameters, self.seed, self.size)
-        return self.workers.call(request, key, index, *arguments)
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What a puzzle depends on, beside its index."""
+        return self.name, self.parameters, self.seed, self.size
+
+    def ask(self, index: int, *answer: str) -> dict[str, Any]:
+        """What `reply` gives in a worker. Raises WorkerFailure and SandboxError."""
+        return self.workers.call(self.key, index, *answer)
 
     def entry(self, index: int) -> dict[str, Any]:
         """The puzzle's question and answer. Raises SandboxError if it could not be made."""
         try:
-            return self.ask("entry", index)
+            return self.ask(index)
         except WorkerFailure as failure:
             raise SandboxError(
                 f"Puzzle {index} of {self.name} could not be made: {failure} Choose parameters for "
@@ -194,12 +198,8 @@ class Puzzle(Problem):
 
     def __init__(self, source: Source, split: str, category: str, index: int) -> None:
         shown = {"dataset": source.name, "category": category, "index": index}
-        for name, value in (
-            ("id", f"{source.name}-{split}-{index}"),
-            ("metadata", shown),
-            ("source", source),
-        ):
-            object.__setattr__(self, name, value)  # a Problem is frozen
+        # A Problem is frozen.
+        vars(self).update(id=f"{source.name}-{split}-{index}", metadata=shown, source=source)
 
     @cached_property
     def entry(self) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _checked_category(source: Source) -> str:
         if name not in known:
             raise ValueError(plugins.unknown(f"parameter of {source.name}:", name, known))
     try:
-        return _dataset_of(source.name, source.parameters, source.seed, source.size).category
+        return _dataset_of(*source.key).category
     except (AssertionError, TypeError, ValueError) as error:  # how configurations refuse a value
         raise ValueError(
             f"{source.name} does not take the parameters {source.parameters}: {error}"
@@ -267,20 +267,21 @@ def load_package() -> None:
     import reasoning_gym  # noqa: F401
 
 
-def reply(request: str, key: list[Any], index: int, *arguments: Any) -> Any:
-    """`entry` or `score` of a puzzle, as JSON values."""
-    return {"entry": entry, "score": score}[request](tuple(key), index, *arguments)
-
-
-def entry(key: tuple[Any, ...], index: int) -> dict[str, Any]:
-    puzzle = _puzzle_of(key, index)
+def reply(key: list[Any], index: int, answer: str | None = None) -> dict[str, Any]:
+    """The `question` and `answer` of a puzzle; or, of an answer that is given, what `score` says.
+    All are JSON values."""
+    if answer is not None:
+        return score(tuple(key), index, answer)
+    puzzle = _puzzle_of(tuple(key), index)
     return {"question": puzzle["question"], "answer": puzzle["answer"]}
 
 
 def score(key: tuple[Any, ...], index: int, answer: str) -> dict[str, Any]:
     """`score`, and whether the answer has the right one in it beside other text; or `unreadable`,
     why there is no score."""
-    dataset, puzzle = _kept_dataset(*key), _puzzle_of(key, index)
+    from reasoning_gym.dataset import ProceduralDataset
+
+    dataset, puzzle = _dataset_of(*key), _puzzle_of(key, index)
     if key[0] in FORMULAS and not is_formula(answer):
         return {"unreadable": "a formula has only numbers, operators and elementary functions"}
     with _literals_only(dataset) if key[0] in LISTS else contextlib.nullcontext():
@@ -294,32 +295,22 @@ def score(key: tuple[Any, ...], index: int, answer: str) -> dict[str, Any]:
             return {"unreadable": f"the scorer failed on it with {type(error).__name__}"}
     if not 0 <= value <= 1:  # such as for an answer "nan"
         return {"unreadable": "the scorer gave it no score between 0 and 1"}
-    by_text = type(dataset).score_answer is _basic_scorer()
+    # The scorer of datasets that have none of their own compares texts.
+    by_text = type(dataset).score_answer is ProceduralDataset.score_answer
     return {"score": value, "surrounded": by_text and 0 < value < 1}
 
 
 @lru_cache(maxsize=1024)
 def _puzzle_of(key: tuple[Any, ...], index: int) -> dict[str, Any]:
-    return _kept_dataset(*key)[index]
+    return _dataset_of(*key)[index]
 
 
 @lru_cache(maxsize=8)
-def _kept_dataset(*key: Any) -> Any:
-    return _dataset_of(*key)
-
-
 def _dataset_of(name: str, parameters: str, seed: int, size: int) -> Any:
     """The package's object."""
     from reasoning_gym import create_dataset
 
     return create_dataset(name, **json.loads(parameters), seed=seed, size=size)
-
-
-def _basic_scorer() -> Callable[..., float]:
-    """The scorer of datasets that have none of their own: it compares texts."""
-    from reasoning_gym.dataset import ProceduralDataset
-
-    return ProceduralDataset.score_answer
 
 
 # Their scorers call eval() on an answer, to read a list.

@@ -112,9 +112,9 @@ class SciKnowEval(DatasetEnv):
         letter = f"one letter, {_either(options)}, and nothing else"
         asked = f"Write {letter} between <answer> and </answer>."
         tagged = tagged_answer(answer)
-        verdict = unreadable(answer, tagged, asked)
+        verdict = unreadable(answer, tagged, asked, details)
         if verdict is not None:
-            return dataclasses.replace(verdict, details=details)
+            return verdict
         if tagged.text not in options:
             feedback = f"Your answer, {quoted(tagged.text, SHOWN_CHARACTERS)}, is not a letter of "
             feedback += f"the options. {asked}"
@@ -182,12 +182,7 @@ def _papers_problem(row: Row, place: str, domain: str) -> Problem:
 def _public_problem(row: Row, place: str, domain: str, level: str | None) -> Problem | None:
     """None for other levels and types, and where labels and texts of the options do not pair, as
     happens in the data."""
-    details = field(row, place, LAYOUT, "details")
-    if not isinstance(details, Mapping):
-        raise ValueError(
-            f"{place}: expected {LAYOUT}, whose 'details' is an object with 'level'; came "
-            f"{details!r:.60}."
-        )
+    details = _object_field(row, place, "details", "'level'")
     if level is not None and details.get("level") != level:
         return None
     if not str(row.get("type")).startswith("mcq"):
@@ -210,16 +205,21 @@ def _public_problem(row: Row, place: str, domain: str, level: str | None) -> Pro
 
 def _paired_options(row: Row, place: str) -> dict[str, str] | None:
     """Letter -> text; None if labels and texts do not pair, or the labels are not A, B, ..."""
-    choices = field(row, place, LAYOUT, "choices")
-    if not isinstance(choices, Mapping):
-        raise ValueError(
-            f"{place}: expected {LAYOUT}, whose 'choices' is an object with 'text' and 'label'; "
-            f"came {choices!r:.60}."
-        )
+    choices = _object_field(row, place, "choices", "'text' and 'label'")
     texts, labels = list(choices.get("text") or ()), list(choices.get("label") or ())
     if len(texts) != len(labels) or len(texts) < 2 or labels != list(LETTERS[: len(labels)]):
         return None
     return dict(zip(labels, map(str, texts), strict=True))
+
+
+def _object_field(row: Row, place: str, name: str, keys: str) -> Mapping[str, Any]:
+    value = field(row, place, LAYOUT, name)
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{place}: expected {LAYOUT}, whose {name!r} is an object with {keys}; came "
+            f"{value!r:.60}."
+        )
+    return value
 
 
 def _answer_letter(row: Row, place: str, name: str, options: Mapping[str, str]) -> str:

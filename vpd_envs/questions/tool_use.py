@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,11 +80,7 @@ class ToolUse(DatasetEnv):
     """
 
     def __init__(
-        self,
-        data: str | Path | None = None,
-        *,
-        reveal: bool = False,
-        **options: Any,
+        self, data: str | Path | None = None, *, reveal: bool = False, **options: Any
     ) -> None:
         self.reveal = reveal
         super().__init__(data, **options)
@@ -97,21 +94,18 @@ class ToolUse(DatasetEnv):
         return load_problems(options, Hub(""), _problem_of)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
+        details: dict[str, Any] = {"calls": None, "first_difference": None}
         try:
             calls = calls_in(answer)
         except Unreadable as error:
-            details = {"calls": None, "first_difference": None}
             return Verdict(0.0, error.status, f"{error} {ASKED}", details)
         different = differences(calls, problem.target, problem.metadata["tools"])
+        details["calls"] = len(calls)
         if not different:
-            details = {"calls": len(calls), "first_difference": None}
             return Verdict(1.0, Status.SOLVED, "Correct: these are the right calls.", details)
         lines = list(different.values())
-        details = {
-            "calls": len(calls),
-            "first_difference": next(iter(different)),
-            "first_failure": sanitize(lines[0]),  # as is done with the whole feedback
-        }
+        details["first_difference"] = next(iter(different))
+        details["first_failure"] = sanitize(lines[0])  # as is done with the whole feedback
         if len(lines) > SHOWN_DIFFERENCES:
             more = len(lines) - SHOWN_DIFFERENCES
             lines = [*lines[:SHOWN_DIFFERENCES], f"... and {more} more."]
@@ -126,15 +120,13 @@ def differences(
     """What is wrong, by the number of the call, in order. Empty if all is right."""
     wanted = list(_without_omitted(wanted, calls))
     found: dict[int, str] = {}
-    for number, (call, want) in enumerate(zip(calls, wanted, strict=False), start=1):
-        what = _difference(call, want, tools)
+    for number, (call, want) in enumerate(zip_longest(calls, wanted), start=1):
+        if call is None:
+            found[number] = f"Too few calls: another one is needed after call {len(calls)}."
+            break
+        what = "this is one call too many" if want is None else _difference(call, want, tools)
         if what:
             found[number] = f"{_place_of(number, call.name)}: {what}."
-    for number in range(len(wanted) + 1, len(calls) + 1):
-        place = _place_of(number, calls[number - 1].name)
-        found[number] = f"{place}: this is one call too many."
-    if len(calls) < len(wanted):
-        found[len(calls) + 1] = f"Too few calls: another one is needed after call {len(calls)}."
     return found
 
 
@@ -154,22 +146,15 @@ def _difference(call: Call, want: Call, tools: Sequence[str]) -> str:
         if tools and call.name not in tools:
             return f"there is no such tool; there is {', '.join(tools)}"
         return "this is not the tool to call here"
-    wrong = [
-        f"argument {quoted(name, SHOWN_CHARACTERS)} has a wrong value: you gave {_shown(value)}"
-        for name, value in call.arguments.items()
-        if name in want.arguments and not same_value(value, want.arguments[name])
-    ]
-    missing = [
-        f"argument {quoted(name, SHOWN_CHARACTERS)} is missing"
-        for name in want.arguments
-        if name not in call.arguments
-    ]
-    unwanted = [
-        f"argument {quoted(name, SHOWN_CHARACTERS)} is not wanted here"
-        for name in call.arguments
-        if name not in want.arguments
-    ]
-    parts = [*wrong, *missing, *unwanted]
+    given, right = call.arguments, want.arguments
+    found = {
+        name: f"has a wrong value: you gave {_shown(value)}"
+        for name, value in given.items()
+        if name in right and not same_value(value, right[name])
+    }
+    found |= {name: "is missing" for name in right if name not in given}
+    found |= {name: "is not wanted here" for name in given if name not in right}
+    parts = [f"argument {quoted(name, SHOWN_CHARACTERS)} {what}" for name, what in found.items()]
     if len(parts) > SHOWN_DIFFERENCES:
         parts = [*parts[:SHOWN_DIFFERENCES], f"and {len(parts) - SHOWN_DIFFERENCES} more"]
     return "; ".join(parts)
@@ -220,33 +205,26 @@ def calls_in(answer: str) -> list[Call]:
         raise Unreadable("Your answer is empty.", Status.EMPTY_ANSWER)
     calls: list[Call] = []
     name: str | None = None  # of the call whose input is to come
-    for label, content in _labeled(text):
+    for label, content in (*_labeled(text), ("end", "")):
+        number = len(calls) + 1
+        if name is not None and label in ("action", "end"):
+            raise Unreadable(
+                f"{_place_of(number, name)}: there is no Action Input after the Action; it is {{}} "
+                "where there are no arguments."
+            )
         if label == "action":
-            if name is not None:
-                _missing_input(len(calls) + 1, name)
-            lines = content.strip().split("\n")
-            name = lines[0].strip("`*\"' \t\r")
+            name = content.strip().split("\n")[0].strip("`*\"' \t\r")
             if not name:
-                raise Unreadable(f"Call {len(calls) + 1}: the Action names no tool.")
+                raise Unreadable(f"Call {number}: the Action names no tool.")
         elif label.startswith("action"):
             if name is None:
-                raise Unreadable(
-                    f"Call {len(calls) + 1}: there is an Action Input without an Action before it."
-                )
-            calls.append(Call(name, _json_object(content, _place_of(len(calls) + 1, name))))
+                what = "there is an Action Input without an Action before it"
+                raise Unreadable(f"Call {number}: {what}.")
+            calls.append(Call(name, _json_object(content, _place_of(number, name))))
             name = None
-    if name is not None:
-        _missing_input(len(calls) + 1, name)
     if not calls:
         raise Unreadable("There is no Action in your answer.", Status.NO_ANSWER)
     return calls
-
-
-def _missing_input(number: int, name: str) -> NoReturn:
-    raise Unreadable(
-        f"{_place_of(number, name)}: there is no Action Input after the Action; it is {{}} where "
-        "there are no arguments."
-    )
 
 
 def _labeled(text: str) -> Iterator[tuple[str, str]]:

@@ -183,6 +183,7 @@ any_text = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(any_text, any_text)
 def test_any_text_is_read_without_an_exception(text, other):
     for final in (boxed_answer(text), marked_answer(text, "A:"), whole_answer(text)):

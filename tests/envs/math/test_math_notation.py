@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from vpd_envs.math.answer import compact, tidy
 from vpd_envs.math.characters import CHARACTERS, ROOTS
 from vpd_envs.math.commands import IGNORED, RENAMED, SHOWN_IN, STYLES, SWITCHES, TEXTS
-from vpd_envs.math.comparison import compare
 from vpd_envs.math.notation import DELIMITERS, PATTERNS, normal_form
 
 PAIRS = Path(__file__).parents[2] / "fixtures" / "math_notations.jsonl"
@@ -88,6 +87,8 @@ PAIRS_BY_KIND = pairs_by_kind()
 @pytest.mark.parametrize("kind", sorted(PAIRS_BY_KIND))
 def test_what_is_equal_is_equal_and_what_differs_differs(kind):
     pytest.importorskip("math_verify")
+    from vpd_envs.math.comparison import compare
+
     wrong = [
         f"{gold} | {prediction}: expected {'equal' if same else 'different'}"
         for gold, prediction, same in PAIRS_BY_KIND[kind]
