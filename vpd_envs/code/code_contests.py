@@ -83,16 +83,17 @@ class CodeContests(DatasetEnv, CodeEnv):
             raise ValueError(f"multi_answer must be 'exclude' or 'include', got {multi_answer!r}.")
         check_positive(time_limit_factor=time_limit_factor)
         limits = {"time_limit_seconds": time_limit_seconds, "memory_limit_mb": memory_limit_mb}
-        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self._asked_limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.time_limit_factor = time_limit_factor
         self.multi_answer = multi_answer
         self.generated_tests = generated_tests
         self.excluded: dict[str, str] = {}
         self._rules = Rules(checkers, comparison)
-        super().__init__(data, **self._limits, **options)
+        super().__init__(data, **self._asked_limits, **options)
 
     def load(self, options: DataOptions) -> list[Problem]:
-        split, own = options.split, _own_splits(options.data)
+        split = options.split
+        own = options.data is None or _has_own_splits(Path(options.data))
         hub = dataclasses.replace(HUB, split=HUB_SPLITS[split])
         seen: set[str] = set()
         try:
@@ -145,7 +146,7 @@ class CodeContests(DatasetEnv, CodeEnv):
         seconds = min(source.own_seconds * self.time_limit_factor, MOST_SECONDS) or DEFAULT_SECONDS
         megabytes = max(LEAST_MEMORY_MB, min(source.own_megabytes, MOST_MEMORY_MB))
         own = {"time_limit_seconds": seconds, "memory_limit_mb": megabytes}
-        return limits_for(**(own | self._limits))
+        return limits_for(**(own | self._asked_limits))
 
     def tests(self, problem: Problem) -> tuple[ProgramCase, ...]:
         return _unpacked(problem.target)
@@ -158,7 +159,7 @@ class CodeContests(DatasetEnv, CodeEnv):
 class PackedTests:
     """A problem's tests, compressed: those of a whole data set would fill memory."""
 
-    packed: bytes = field(repr=False)  # a list of [input, expected, public]
+    packed: bytes  # a list of [input, expected, public]
     digest: str  # of its content; zlib's bytes differ between machines
     rule: Rule
     limits: Limits
@@ -218,10 +219,9 @@ def _source_of(row: Row, place: str, generated_tests: bool) -> Source:
             tests=[(*pair, False) for pair in _pairs(row["tests"], "tests", place)],
             metadata=_shown(labels, "name", "source", "difficulty"),
         )
-    if "examples" in row:
-        return _codeforces_source(row, place)
-    text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
-    raise AssertionError("unreachable")
+    if "examples" not in row:
+        text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
+    return _codeforces_source(row, place)
 
 
 def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
@@ -315,12 +315,9 @@ def _shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
 # Which files and ids ------------------------------------------------------------------------------
 
 
-def _own_splits(data: str | Path | None) -> bool:
-    """Whether the data come in splits of their own: the hub's, or files named as there."""
-    if data is None:
-        return True
-    path = Path(data)
-    return path.is_dir() and all(_split_of(each) for each in local_files(path))
+def _has_own_splits(path: Path) -> bool:
+    """Whether it is a folder whose files are named as those of the hub, by their splits."""
+    return path.is_dir() and all(map(_split_of, local_files(path)))
 
 
 def _split_of(path: Path) -> str:

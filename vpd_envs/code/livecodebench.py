@@ -168,7 +168,7 @@ class StoredTests:
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
 def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
-    private = _checked_list(_private_tests(stored), stored.place)
+    private = _private_tests(stored)
     tests = [_test_of(test, True, stored) for test in _public_tests(stored)]
     tests += [_test_of(test, False, stored) for test in private]
     if not tests:
@@ -177,8 +177,7 @@ def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
 
 
 def _public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
-    listed = parsed(stored.public, "public_test_cases", stored.place)
-    return _checked_list(listed, stored.place)
+    return _listed(stored.public, "public_test_cases", stored.place)
 
 
 def problem_of_row(
@@ -243,13 +242,14 @@ def _value_rule(compare: Rule) -> Rule:
     return JSON
 
 
-def _checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+def _listed(text: str, name: str, place: str) -> list[Mapping[str, Any]]:
+    listed = parsed(text, name, place)
     if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
         raise ValueError(f"{place}: test cases must be a JSON list of objects.")
     return listed
 
 
-def _private_tests(stored: StoredTests) -> Any:
+def _private_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
     """JSON text, or base64 of zlib of a pickle of JSON text."""
     text, place = stored.private.strip() or "[]", stored.place
     if not text.startswith("["):
@@ -260,7 +260,7 @@ def _private_tests(stored: StoredTests) -> Any:
                 f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
             ) from error
         text = _pickled_text(_decompressed(packed, stored.max_bytes, place), place)
-    return parsed(text, "private_test_cases", place)
+    return _listed(text, "private_test_cases", place)
 
 
 def _decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
