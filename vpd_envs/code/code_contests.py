@@ -95,12 +95,11 @@ class CodeContests(DatasetEnv, CodeEnv):
         split = options.split
         own = options.data is None or _has_own_splits(Path(options.data))
         hub = dataclasses.replace(HUB, split=HUB_SPLITS[split])
-        seen: set[str] = set()
         try:
             problems = load_problems(
                 dataclasses.replace(options, split="all") if own else options,
                 hub,
-                lambda row, place: self._problem_of(row, place, seen),
+                self._problem_of,
                 files=lambda path: not own or split == "all" or _split_of(path) == split,
             )
         except ValueError as error:
@@ -112,19 +111,18 @@ class CodeContests(DatasetEnv, CodeEnv):
                 f"{'; '.join(reasons)}. Give checkers= for them, or say multi_answer='include'."
             ) from None
         if options.max_problems is None:
-            self._rules.check_ids(seen)
+            self._rules.check_ids()
         return problems
 
-    def _problem_of(self, row: Row, place: str, seen: set[str]) -> Problem | None:
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
         source = _source_of(row, place, self.generated_tests)
-        if source.id in seen:
+        if source.id in self._rules.asked:
             source = dataclasses.replace(source, id=f"{source.id} ({source.digest[:8]})")
-        seen.add(source.id)
+        rule = self._rules.of(source.id, source.statement)
         reason = self._why_excluded(source, row)
         if reason:
             self.excluded[source.id] = reason
             return None
-        rule = self._rules.of(source.id, source.statement)
         return source.problem(self._limits_for(source), rule)
 
     def _why_excluded(self, source: Source, row: Row) -> str:

@@ -98,28 +98,25 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
             options = dataclasses.replace(options, data=folder)
         elif self.release is not None:
             _check_release(Path(options.data), self._files)
-        seen: set[str] = set()
-
-        def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
-            seen.add(problem.id)
-            if self._window:
-                start, end = self._window
-                if not start <= _date_of(row.get("contest_date"), f"{place}: contest_date") < end:
-                    return None
-            if len(problem.target.private) <= CHECKED_AT_ONCE:
-                decoded(problem.target)
-            return problem
-
         problems = load_problems(
             options,
             HUB,
-            problem_of,
+            self._problem_of,
             files=lambda path: self.release is None or path.name in self._files,
         )
         if options.max_problems is None:
-            self._rules.check_ids(seen)
+            self._rules.check_ids()
         return problems
+
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
+        problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
+        if self._window:
+            start, end = self._window
+            if not start <= _date_of(row.get("contest_date"), f"{place}: contest_date") < end:
+                return None
+        if len(problem.target.private) <= CHECKED_AT_ONCE:
+            decoded(problem.target)
+        return problem
 
     def tests(self, problem: Problem) -> tuple[AnyCase, ...]:
         return decoded(problem.target)
