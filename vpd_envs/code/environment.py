@@ -230,7 +230,7 @@ def check_positive(**options: float) -> None:
             raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
-STATUSES = {
+_STATUSES = {
     Outcome.PASSED: Status.SOLVED,
     Outcome.WRONG_ANSWER: Status.WRONG_ANSWER,
     Outcome.TIMEOUT: Status.TIME_LIMIT,
@@ -244,8 +244,8 @@ def status_of(result: Result, test: CodeCase) -> Status:
     if result.outcome is Outcome.WRONG_ANSWER and isinstance(test, AssertionCase):
         missing = test.misses_function(execution)
         return Status.RUNTIME_ERROR if missing else Status.WRONG_ANSWER
-    if result.outcome in STATUSES:
-        return STATUSES[result.outcome]
+    if result.outcome in _STATUSES:
+        return _STATUSES[result.outcome]
     if code_feedback.is_syntax_error(execution.stderr):
         return Status.SYNTAX_ERROR
     if code_feedback.exception_name(execution.stderr) == "MemoryError":
