@@ -55,7 +55,7 @@ def program_in(answer: str, functions: Iterable[str] = ()) -> Program:
     candidates = [
         Part(place, block.code, _is_python(block), block.closed)
         for place, block in enumerate(blocks, 1)
-        if _may_be_python(block)
+        if _is_python(block) or block.language in UNTAGGED
     ]
     closed = [part for part in candidates if part.closed and part.code.strip()]
     is_cut_off = any(not part.closed and (part.code.strip() or not closed) for part in candidates)
@@ -81,10 +81,6 @@ def _opened(block: FencedBlock) -> Sequence[FencedBlock]:
 
 def _is_python(block: FencedBlock) -> bool:
     return PYTHON.fullmatch(block.language) is not None
-
-
-def _may_be_python(block: FencedBlock) -> bool:
-    return _is_python(block) or block.language in UNTAGGED
 
 
 # The choice ---------------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from sandbox import Limits
 from sandbox.judge import judge
 from vpd_envs.code import feedback as code_feedback
 from vpd_envs.code.cases import AssertionCase
-from vpd_envs.code.environment import CodeEnv, answer_format, limits_for, status_of
+from vpd_envs.code.environment import CodeEnv, answer_format, status_of
+from vpd_envs.data.files import DataOptions, Hub, Row, load_problems
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem, Status, Verdict
 
@@ -22,7 +21,8 @@ log = logging.getLogger("vpd_envs")
 
 
 class AssertionEnv(DatasetEnv, CodeEnv):
-    """A `CodeEnv` whose problems have a tuple of `AssertionCase` as target.
+    """A `CodeEnv` whose problems have a tuple of `AssertionCase` as target. A subclass names the
+    data set in `hub` and says in `problem_of` what a row asks.
 
     Each assertion is a test of its own, in a process of its own, so that one that fails says
     nothing of the others. A program that passes all of them one by one is then run once more with
@@ -34,17 +34,14 @@ class AssertionEnv(DatasetEnv, CodeEnv):
     to the reasons.
     """
 
-    def __init__(
-        self,
-        data: str | Path | None = None,
-        *,
-        time_limit_seconds: float = 6.0,
-        memory_limit_mb: float = 512,
-        **options: Any,
-    ) -> None:
+    hub: Hub
+
+    def load(self, options: DataOptions) -> list[Problem]:
         self.excluded: dict[str, str] = {}
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
-        super().__init__(data, limits=limits, **options)
+        return load_problems(options, self.hub, self.problem_of)
+
+    def problem_of(self, row: Row, place: str) -> Problem | None:
+        raise NotImplementedError(f"{type(self).__name__} must implement problem_of(row, place).")
 
     def problem_with(
         self, id_: str, task: str, tests: Sequence[AssertionCase], place: str
@@ -76,8 +73,8 @@ class AssertionEnv(DatasetEnv, CodeEnv):
         together = dataclasses.replace(tests[0], input="\n".join(test.input for test in tests))
         limits = _times(self.limits_of(problem), len(tests))
         (result,) = judge(self.sandbox, code, [together], limits=limits).results
-        status, _ = status_of(result, together)
-        details = dict(verdict.details) | {"passed_together": status is Status.SOLVED}
+        status = status_of(result, together)
+        details = {**verdict.details, "passed_together": status is Status.SOLVED}
         if status is Status.SOLVED:
             return dataclasses.replace(verdict, details=details)
         return Verdict(0.0, status, code_feedback.not_together(status), details)

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from sandbox import Call, Execution, Job, Limits
-from sandbox.comparison import Json, Lines, Rule
-from sandbox.judge import AssertTest
-
-LINES, JSON = Lines(), Json()
+from sandbox.comparison import Rule
+from sandbox.judge import JSON, LINES, AssertTest, Test
 
 
-class CodeCase(Protocol):
-    """One test case of a program, a `sandbox.judge.Test` that feedback can show.
+class CodeCase(Test, Protocol):
+    """One test case of a program, which feedback can show.
 
     `input` and `expected` are what feedback may show of it. `expected` is None if the test is code
     that checks by itself: then `input` is that code.
@@ -37,16 +35,8 @@ class CodeCase(Protocol):
         """What it takes from the program: functions, classes; none if it runs it as a whole."""
         ...
 
-    def job(self, code: str, limits: Limits) -> Job:
-        """What the sandbox runs: never the expected output."""
-        ...
-
     def output(self, execution: Execution) -> str:
         """What is compared and shown; of code that checks by itself, what it reports."""
-        ...
-
-    def passes(self, execution: Execution) -> bool:
-        """Whether a run that ended well gave the right result."""
         ...
 
 
@@ -58,10 +48,7 @@ class ProgramCase:
     expected: str
     public: bool
     rule: Rule = LINES
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ()
+    names: ClassVar[tuple[str, ...]] = ()
 
     def job(self, code: str, limits: Limits) -> Job:
         return Job(code, stdin=encodable(self.input), limits=limits)
@@ -114,13 +101,13 @@ class AssertionCase:
     input: str  # an assertion, or a call of a function of `setup` that makes assertions
     public: bool
     function: str  # what the task asks for
-    setup: str = ""  # code that runs before it
-    functions: tuple[str, ...] | None = None  # all that comes from the program; None: any name
+    setup: str  # code that runs before it
+    functions: tuple[str, ...]  # all that comes from the program
     expected: ClassVar[None] = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.function, *(self.functions or ()))
+        return self.functions
 
     @property
     def test(self) -> AssertTest:

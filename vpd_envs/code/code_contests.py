@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,8 @@ from sandbox import MIB, Limits
 from sandbox.comparison import Rule
 from vpd_envs.code import livecodebench
 from vpd_envs.code.cases import ProgramCase
-from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of, several_answers
-from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
+from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, several_answers
+from vpd_envs.code.environment import CodeEnv, answer_format, check_positive, limits_for
 from vpd_envs.data.files import DataOptions, Hub, Row, load_problems, local_files, text_field
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem
@@ -82,30 +81,25 @@ class CodeContests(DatasetEnv, CodeEnv):
     ) -> None:
         if multi_answer not in ("exclude", "include"):
             raise ValueError(f"multi_answer must be 'exclude' or 'include', got {multi_answer!r}.")
-        if not 0 < time_limit_factor < math.inf:
-            raise ValueError(
-                f"time_limit_factor must be a positive number, got {time_limit_factor!r}."
-            )
-        asked = (time_limit_seconds, memory_limit_mb)
-        limits_for(*(1.0 if each is None else each for each in asked))  # refuses what is no limit
-        self.time_limit_seconds = time_limit_seconds
+        check_positive(time_limit_factor=time_limit_factor)
+        limits = {"time_limit_seconds": time_limit_seconds, "memory_limit_mb": memory_limit_mb}
+        self._asked_limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.time_limit_factor = time_limit_factor
-        self.memory_limit_mb = memory_limit_mb
         self.multi_answer = multi_answer
         self.generated_tests = generated_tests
         self.excluded: dict[str, str] = {}
-        self._rules = Rules(checkers, comparison, rule_of)
-        super().__init__(data, limits=Limits(), **options)
+        self._rules = Rules(checkers, comparison)
+        super().__init__(data, **self._asked_limits, **options)
 
     def load(self, options: DataOptions) -> list[Problem]:
-        split, own = options.split, _own_splits(options.data)
+        split = options.split
+        own = options.data is None or _has_own_splits(Path(options.data))
         hub = dataclasses.replace(HUB, split=HUB_SPLITS[split])
-        seen: set[str] = set()
         try:
             problems = load_problems(
                 dataclasses.replace(options, split="all") if own else options,
                 hub,
-                lambda row, place: self._problem_of(row, place, seen),
+                self._problem_of,
                 files=lambda path: not own or split == "all" or _split_of(path) == split,
             )
         except ValueError as error:
@@ -117,38 +111,43 @@ class CodeContests(DatasetEnv, CodeEnv):
                 f"{'; '.join(reasons)}. Give checkers= for them, or say multi_answer='include'."
             ) from None
         if options.max_problems is None:
-            self._rules.check_ids(seen)
+            self._rules.check_ids()
         return problems
 
-    def _problem_of(self, row: Row, place: str, seen: set[str]) -> Problem | None:
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
         source = _source_of(row, place, self.generated_tests)
-        if source.id in seen:
+        if source.id in self._rules.asked:
             source = dataclasses.replace(source, id=f"{source.id} ({source.digest[:8]})")
-        seen.add(source.id)
-        reason = source.unusable
-        if not reason and INTERACTIVE.search(source.statement):
-            reason = "it is interactive"
-        several = several_answers(row, source.statement)
-        has_rule = source.id in self._rules.checkers or self.multi_answer == "include"
-        if several and not has_rule:
-            reason = reason or f"several outputs may be right, and it has no checker: {several}"
+        rule = self._rules.of(source.id, source.statement)
+        reason = self._why_excluded(source, row)
         if reason:
             self.excluded[source.id] = reason
             return None
-        rule = self._rules.of(source.id, source.statement)
         return source.problem(self._limits_for(source), rule)
+
+    def _why_excluded(self, source: Source, row: Row) -> str:
+        if source.unusable:
+            return source.unusable
+        if not source.statement.strip():
+            return "it has no statement"
+        if not source.tests:
+            return "it has no test"
+        if INTERACTIVE.search(source.statement):
+            return "it is interactive"
+        if source.id in self._rules.checkers or self.multi_answer == "include":
+            return ""
+        several = several_answers(row, source.statement)
+        return several and f"several outputs may be right, and it has no checker: {several}"
 
     def _limits_for(self, source: Source) -> Limits:
         """The limits that were asked for; else the problem's own, with allowance for Python."""
         seconds = min(source.own_seconds * self.time_limit_factor, MOST_SECONDS) or DEFAULT_SECONDS
         megabytes = max(LEAST_MEMORY_MB, min(source.own_megabytes, MOST_MEMORY_MB))
-        return limits_for(
-            seconds if self.time_limit_seconds is None else self.time_limit_seconds,
-            megabytes if self.memory_limit_mb is None else self.memory_limit_mb,
-        )
+        own = {"time_limit_seconds": seconds, "memory_limit_mb": megabytes}
+        return limits_for(**(own | self._asked_limits))
 
     def tests(self, problem: Problem) -> tuple[ProgramCase, ...]:
-        return problem.target.tests
+        return _unpacked(problem.target)
 
     def limits_of(self, problem: Problem) -> Limits:
         return problem.target.limits
@@ -158,14 +157,10 @@ class CodeContests(DatasetEnv, CodeEnv):
 class PackedTests:
     """A problem's tests, compressed: those of a whole data set would fill memory."""
 
-    packed: bytes = field(repr=False)  # a list of [input, expected, public]
+    packed: bytes  # a list of [input, expected, public]
     digest: str  # of its content; zlib's bytes differ between machines
     rule: Rule
     limits: Limits
-
-    @property
-    def tests(self) -> tuple[ProgramCase, ...]:
-        return _unpacked(self)
 
     def __repr__(self) -> str:  # what the fingerprint covers
         return f"PackedTests({self.digest}, {rule_name(self.rule)}, {self.limits})"
@@ -215,21 +210,16 @@ def _source_of(row: Row, place: str, generated_tests: bool) -> Source:
     if "public_tests" in row:
         return _deepmind_source(row, place, generated_tests)
     if "tests" in row:
-        statement = text_field(row, place, LAYOUT, "question_content")
-        labels = row.get("labels")
+        labels = row["labels"] if isinstance(row.get("labels"), Mapping) else {}
         return Source(
+            statement=text_field(row, place, LAYOUT, "question_content"),
             id=text_field(row, place, LAYOUT, "id"),
-            statement=statement,
-            tests=[(given, want, False) for given, want in _pairs(row["tests"], "tests", place)],
-            metadata=_shown(
-                labels if isinstance(labels, Mapping) else {}, "name", "source", "difficulty"
-            ),
-            unusable="" if row["tests"] else "it has no test",
+            tests=[(*pair, False) for pair in _pairs(row["tests"], "tests", place)],
+            metadata=_shown(labels, "name", "source", "difficulty"),
         )
-    if "examples" in row:
-        return _codeforces_source(row, place)
-    text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
-    raise AssertionError("unreachable")
+    if "examples" not in row:
+        text_field(row, place, LAYOUT, "public_tests")  # raises, and names what came
+    return _codeforces_source(row, place)
 
 
 def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
@@ -240,14 +230,7 @@ def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
         for pair in _pairs(row.get(name) or [], name, place)
     ]
     statement = row.get("description")
-    files = [row.get(name) for name in ("input_file", "output_file")]
-    unusable = ""
-    if any(files):
-        unusable = f"it reads or writes a file ({', '.join(map(str, filter(None, files)))})"
-    elif not isinstance(statement, str) or not statement.strip():
-        unusable = "it has no statement"
-    elif not tests:
-        unusable = "it has no test"
+    files = ", ".join(str(row[name]) for name in ("input_file", "output_file") if row.get(name))
     limit = row.get("time_limit")
     if isinstance(limit, Mapping):
         nanos = _number(limit.get("nanos"), "time_limit's nanos", place)
@@ -259,7 +242,7 @@ def _deepmind_source(row: Row, place: str, generated_tests: bool) -> Source:
         metadata=_shown(row, "source", "difficulty", "cf_rating", "is_description_translated"),
         own_seconds=_number(limit, "time_limit", place),
         own_megabytes=_number(row.get("memory_limit_bytes"), "memory_limit_bytes", place) / MIB,
-        unusable=unusable,
+        unusable=f"it reads or writes a file ({files})" if files else "",
     )
 
 
@@ -281,16 +264,14 @@ def _codeforces_source(row: Row, place: str) -> Source:
     for name in ("input", "output", "note"):
         if isinstance(row.get(name), str) and row[name].strip():
             statement += f"\n\n{name.capitalize()}\n\n{row[name].strip()}"
-    tests = [(given, want, True) for given, want in _pairs(row["examples"], "examples", place)]
-    unusable = "" if tests else "it has no test"
     return Source(
         id=text_field(row, place, LAYOUT, "problem_id", "id"),
         statement=statement,
-        tests=tests,
+        tests=[(*pair, True) for pair in _pairs(row["examples"], "examples", place)],
         metadata=_shown(row, "title", "rating"),
         own_seconds=_number(row.get("time_limit_ms"), "time_limit_ms", place) / 1000,
         own_megabytes=_number(row.get("memory_limit_mb"), "memory_limit_mb", place),
-        unusable="it is interactive" if row.get("interaction") else unusable,
+        unusable="it is interactive" if row.get("interaction") else "",
     )
 
 
@@ -332,12 +313,9 @@ def _shown(row: Mapping[str, Any], *names: str) -> dict[str, str]:
 # Which files and ids ------------------------------------------------------------------------------
 
 
-def _own_splits(data: str | Path | None) -> bool:
-    """Whether the data come in splits of their own: the hub's, or files named as there."""
-    if data is None:
-        return True
-    path = Path(data)
-    return path.is_dir() and all(_split_of(each) for each in local_files(path))
+def _has_own_splits(path: Path) -> bool:
+    """Whether it is a folder whose files are named as those of the hub, by their splits."""
+    return path.is_dir() and all(map(_split_of, local_files(path)))
 
 
 def _split_of(path: Path) -> str:

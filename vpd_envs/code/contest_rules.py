@@ -16,7 +16,7 @@ comparison: the rule for all problems without a checker: "lines", "whitespace", 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 
 from sandbox import plugins
 from sandbox.comparison import Checker, Floats, IgnoreCase, Rule, Whitespace, rule
@@ -26,29 +26,23 @@ Checkers = Mapping[str, str | Rule]
 
 
 class Rules:
-    """The rule for each problem, from the options `checkers` and `comparison`.
+    """The rule for each problem, from the options `checkers` and `comparison`."""
 
-    auto: gives the rule that a statement asks for.
-    """
-
-    def __init__(
-        self, checkers: Checkers | None, comparison: str | Rule, auto: Callable[[str], Rule]
-    ) -> None:
-        self.checkers: dict[str, Rule] = {
-            id_: rule(checker) for id_, checker in (checkers or {}).items()
-        }
+    def __init__(self, checkers: Checkers | None, comparison: str | Rule) -> None:
+        self.checkers = {id_: rule(checker) for id_, checker in (checkers or {}).items()}
         self._common = None if comparison == "auto" else rule(comparison)
-        self._auto = auto
+        self.asked: set[str] = set()  # the ids of all problems so far
 
     def of(self, problem_id: str, statement: str) -> Rule:
-        return self.checkers.get(problem_id) or self._common or self._auto(statement)
+        self.asked.add(problem_id)
+        return self.checkers.get(problem_id) or self._common or rule_of(statement)
 
-    def check_ids(self, known: Collection[str]) -> None:
-        """Raises ValueError for a checker of a problem that is not known."""
+    def check_ids(self) -> None:
+        """Raises ValueError for a checker of a problem that there was not."""
         for id_ in self.checkers:
-            if id_ not in known:
-                close = [each for each in known if each.startswith(id_)]
-                raise ValueError(plugins.unknown("problem in checkers:", id_, close or known))
+            if id_ not in self.asked:
+                close = [each for each in self.asked if each.startswith(id_)]
+                raise ValueError(plugins.unknown("problem in checkers:", id_, close or self.asked))
 
 
 def rule_name(compare: Rule) -> str:

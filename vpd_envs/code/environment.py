@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from sandbox import MIB, Limits, Sandbox
+from sandbox import MIB, Limits
 from sandbox.judge import Outcome, Result, judge
 from sandbox.local import PACKAGES
 from vpd_envs.answers.extraction import Found
@@ -59,14 +59,15 @@ class CodeEnv(SandboxedEnv):
         self,
         problems: Iterable[Problem],
         *,
-        limits: Limits,
         feedback_tests: str = "public",
         judged_tests: str = "all",
         stop_at_first_failure: bool = True,
+        time_limit_seconds: float = 6.0,
+        memory_limit_mb: float = 512,
         **kwargs: Any,
     ) -> None:
         _check_test_options(feedback_tests, judged_tests)
-        self.limits = limits
+        self.limits = limits_for(time_limit_seconds, memory_limit_mb)
         self.feedback_tests = feedback_tests
         self.judged_tests = judged_tests
         self.stop_at_first_failure = stop_at_first_failure
@@ -88,7 +89,11 @@ class CodeEnv(SandboxedEnv):
         """As `TextEnv`'s. Its prompt says what the answer's program runs on, as the sandbox tells:
         a machine of another kind may have another Python, but the same problem."""
         problem = super().problem(problem_id)
-        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{_runs_on(self.sandbox)}")
+        runs_on = (
+            f"The code runs on Python {self.sandbox.python_version}. Besides the standard library "
+            f"it may import {' and '.join(PACKAGES)}."
+        )
+        return dataclasses.replace(problem, prompt=f"{problem.prompt}\n{runs_on}")
 
     def limits_of(self, problem: Problem) -> Limits:
         """What each test of the problem may use: what its prompt states."""
@@ -102,10 +107,10 @@ class CodeEnv(SandboxedEnv):
             return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_ANSWER)
         names = {name for test in self.tests(problem) for name in test.names}
         program = program_in(encodable(answer), names)
-        if program.found is Found.EMPTY:
-            return Verdict(0.0, Status.EMPTY_ANSWER, code_feedback.EMPTY_BLOCK)
         if program.found is not Found.COMPLETE:
-            return Verdict(0.0, Status.NO_ANSWER, code_feedback.NO_BLOCK[program.found])
+            empty = program.found is Found.EMPTY
+            status = Status.EMPTY_ANSWER if empty else Status.NO_ANSWER
+            return Verdict(0.0, status, code_feedback.NO_PROGRAM[program.found])
         return _with_judged_blocks(self.judge_code(problem, program.code), program)
 
     def judge_code(self, problem: Problem, code: str) -> Verdict:
@@ -121,20 +126,14 @@ class CodeEnv(SandboxedEnv):
         )
         failures: list[FailedCase] = []
         for result in judgment.results:
-            number, test = result.number, tests[result.number - 1]
-            status, note = status_of(result, test)
+            number, test, execution = result.number, tests[result.number - 1], result.execution
+            status = status_of(result, test)
             if status is not Status.SOLVED:
-                failures.append(
-                    FailedCase(
-                        number, test, result.execution, status, number <= shown, limits, note
-                    )
-                )
+                may_show = number <= shown
+                failures.append(FailedCase(number, test, execution, status, may_show, limits))
         run = len(judgment.results)
-        details: dict[str, Any] = {
-            "tests": len(tests),
-            "tests_run": run,
-            "tests_passed": run - len(failures),
-        }
+        passed = run - len(failures)
+        details: dict[str, Any] = {"tests": len(tests), "tests_run": run, "tests_passed": passed}
         if not failures:
             return Verdict(1.0, Status.SOLVED, code_feedback.solved(len(tests)), details)
         chosen = code_feedback.chosen(failures)
@@ -167,10 +166,8 @@ def _with_judged_blocks(verdict: Verdict, program: Program) -> Verdict:
     """The verdict that says which blocks of the answer were judged, where there is a choice."""
     if program.blocks == 1:
         return verdict
-    details = dict(verdict.details) | {
-        "blocks": program.blocks,
-        "judged_blocks": list(program.places),
-    }
+    blocks = {"blocks": program.blocks, "judged_blocks": list(program.places)}
+    details = {**verdict.details, **blocks}
     if "first_failure" in details:
         details["first_failure"] = code_feedback.with_blocks(details["first_failure"], program)
     feedback = code_feedback.with_blocks(verdict.feedback, program)
@@ -217,46 +214,40 @@ def answer_format(limits: Limits, *, whole_program: bool) -> str:
     )
 
 
-def _runs_on(sandbox: Sandbox) -> str:
-    return (
-        f"The code runs on Python {sandbox.python_version}. Besides the standard library it may "
-        f"import {' and '.join(PACKAGES)}."
-    )
-
-
 def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
     """The time limit is CPU time; the clock allows a multiple of it (see `sandbox.Limits`).
 
     Raises ValueError for what is no limit.
     """
-    for name, value in (
-        ("time_limit_seconds", time_limit_seconds),
-        ("memory_limit_mb", memory_limit_mb),
-    ):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    check_positive(time_limit_seconds=time_limit_seconds, memory_limit_mb=memory_limit_mb)
     return Limits(cpu_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
 
 
-def status_of(result: Result, test: CodeCase) -> tuple[Status, str]:
-    """The status of a test's result, and what may be said of it even if the test is hidden."""
-    match result.outcome:
-        case Outcome.PASSED:
-            return Status.SOLVED, ""
-        case Outcome.WRONG_ANSWER:
-            if isinstance(test, AssertionCase) and test.misses_function(result.execution):
-                return Status.RUNTIME_ERROR, f"The program defines no function {test.function}."
-            return Status.WRONG_ANSWER, ""
-        case Outcome.TIMEOUT:
-            return Status.TIME_LIMIT, ""
-        case Outcome.MEMORY:
-            return Status.MEMORY_LIMIT, ""
-        case Outcome.OUTPUT_LIMIT:
-            return Status.OUTPUT_LIMIT, ""
-    stderr = result.execution.stderr
-    if code_feedback.is_syntax_error(stderr):
-        return Status.SYNTAX_ERROR, ""
-    if code_feedback.exception_name(stderr) == "MemoryError":
-        return Status.MEMORY_LIMIT, ""
-    return Status.RUNTIME_ERROR, ""
+def check_positive(**options: float) -> None:
+    for name, value in options.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+
+
+_STATUSES = {
+    Outcome.PASSED: Status.SOLVED,
+    Outcome.WRONG_ANSWER: Status.WRONG_ANSWER,
+    Outcome.TIMEOUT: Status.TIME_LIMIT,
+    Outcome.MEMORY: Status.MEMORY_LIMIT,
+    Outcome.OUTPUT_LIMIT: Status.OUTPUT_LIMIT,
+}
+
+
+def status_of(result: Result, test: CodeCase) -> Status:
+    execution = result.execution
+    if result.outcome is Outcome.WRONG_ANSWER and isinstance(test, AssertionCase):
+        missing = test.misses_function(execution)
+        return Status.RUNTIME_ERROR if missing else Status.WRONG_ANSWER
+    if result.outcome in _STATUSES:
+        return _STATUSES[result.outcome]
+    if code_feedback.is_syntax_error(execution.stderr):
+        return Status.SYNTAX_ERROR
+    if code_feedback.exception_name(execution.stderr) == "MemoryError":
+        return Status.MEMORY_LIMIT
+    return Status.RUNTIME_ERROR

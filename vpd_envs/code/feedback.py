@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sandbox import MIB, Execution, ExecutionStatus, Limits
 from vpd_envs.answers.extraction import Found
 from vpd_envs.code.answer import Program
-from vpd_envs.code.cases import CodeCase, encodable
+from vpd_envs.code.cases import AssertionCase, CodeCase, encodable
 from vpd_envs.types import Status
 
 # The caps of the papers' feedback (characters and lines).
@@ -24,11 +24,10 @@ INPUT_LINES, INPUT_LINE, OUTPUT = 8, 250, 250
 FRAMES, MESSAGE = 4, 300  # of a traceback
 STDERR_READ = 1 << 18  # characters at its end; a genuine traceback is never longer
 
-
 ASKED = "Answer with one Python code block that starts with ```python and ends with ```."
 EMPTY_ANSWER = f"Empty answer\nThe answer has no text. {ASKED}"
-EMPTY_BLOCK = f"Empty answer\nThe code block of the answer is empty. {ASKED}"
-NO_BLOCK = {
+NO_PROGRAM = {
+    Found.EMPTY: f"Empty answer\nThe code block of the answer is empty. {ASKED}",
     Found.NONE: f"No code block\nThe answer has no fenced code block. {ASKED}",
     Found.TRUNCATED: "No code block\nThe answer was cut off: it opens a code block that is never "
     f"closed. {ASKED}",
@@ -54,7 +53,6 @@ class FailedCase:
     status: Status
     shown: bool  # whether feedback may show the test
     limits: Limits
-    note: str = ""  # the reason, if it can be told in words of our own
 
 
 def solved(tests: int) -> str:
@@ -147,13 +145,18 @@ def _with_input(head: str, label: str, input_: str, tail: str, budget: int) -> s
 
 def _reason_of(failure: FailedCase) -> str:
     """Why it ended. Of a hidden test, in words that cannot depend on the test's text."""
-    execution = failure.execution
-    if failure.note:
-        return failure.note
-    if failure.status is Status.WRONG_ANSWER:
-        return ""
-    if failure.status not in (Status.RUNTIME_ERROR, Status.SYNTAX_ERROR):
-        return _limit_reason(failure)
+    test, execution, limits = failure.test, failure.execution, failure.limits
+    match failure.status:
+        case Status.WRONG_ANSWER:
+            return ""
+        case Status.TIME_LIMIT:
+            return _late_reason(execution, limits)
+        case Status.MEMORY_LIMIT:
+            return f"The program needed more than {limits.memory_bytes / MIB:g} MB."
+        case Status.OUTPUT_LIMIT:
+            return f"The program wrote more than {limits.output_bytes / MIB:g} MB."
+    if isinstance(test, AssertionCase) and test.misses_function(execution):
+        return f"The program defines no function {test.function}."
     if execution.status is ExecutionStatus.CRASH:
         return _crash_reason(execution)
     if failure.shown:
@@ -161,15 +164,6 @@ def _reason_of(failure: FailedCase) -> str:
     name = exception_name(execution.stderr)
     known = getattr(builtins, name, None)
     return name if isinstance(known, type) and issubclass(known, BaseException) else ""
-
-
-def _limit_reason(failure: FailedCase) -> str:
-    limits = failure.limits
-    return {
-        Status.TIME_LIMIT: _late_reason(failure.execution, limits),
-        Status.MEMORY_LIMIT: f"The program needed more than {limits.memory_bytes / MIB:g} MB.",
-        Status.OUTPUT_LIMIT: f"The program wrote more than {limits.output_bytes / MIB:g} MB.",
-    }[failure.status]
 
 
 def _late_reason(execution: Execution, limits: Limits) -> str:

@@ -15,13 +15,14 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from vpd_envs.code.answer import facts_of
 from vpd_envs.code.assertions import AssertionEnv, checked_python, segment
 from vpd_envs.code.cases import AssertionCase
-from vpd_envs.data.files import DataOptions, Hub, Row, checked_texts, load_problems, text_field
+from vpd_envs.data.files import DataOptions, Hub, Row, checked_texts, text_field
 from vpd_envs.types import Problem, Verdict
 
-HUB = Hub("openai/openai_humaneval")
 LAYOUT = "a HumanEval row ('task_id', 'prompt', 'entry_point', 'test')"
 QUIXBUGS_LAYOUT = "a QuixBugs row ('name', 'docstring', 'buggy_program', 'tests')"
 TASK = (
@@ -48,11 +49,13 @@ class HumanEval(AssertionEnv):
     put before it, so that the lines which a traceback numbers are those of the whole program.
     """
 
-    def load(self, options: DataOptions) -> list[Problem]:
-        self._above: dict[str, tuple[Above, ...]] = {}  # by the problem's id
-        return load_problems(options, HUB, self._problem_of)
+    hub = Hub("openai/openai_humaneval")
 
-    def _problem_of(self, row: Row, place: str) -> Problem | None:
+    def load(self, options: DataOptions) -> list[Problem]:
+        self._above: dict[str, list[str]] = {}  # by the problem's id
+        return super().load(options)
+
+    def problem_of(self, row: Row, place: str) -> Problem | None:
         source = _source_of(row, place)
         given = self._above[source.id] = statements_above(source.prompt, source.function, place)
         task = TASK.format(prompt=source.prompt.strip("\n"), above=GIVEN if given else "")
@@ -62,32 +65,20 @@ class HumanEval(AssertionEnv):
         return super().judge_code(problem, completed(code, self._above[problem.id]))
 
 
-@dataclass(frozen=True)
-class Above:
-    """A statement that stands above the function in its prompt: an import, a helper function."""
-
-    source: str
-    names: tuple[str, ...]  # that it defines
-
-
-def statements_above(prompt: str, function: str, place: str) -> tuple[Above, ...]:
+def statements_above(prompt: str, function: str, place: str) -> list[str]:
+    """What stands above the function in its prompt: imports, helper functions."""
     source = f"{prompt}\n    pass\n"
-    above: list[Above] = []
+    above: list[str] = []
     for node in checked_python(source, "the prompt, with a body,", place).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            return tuple(above)
-        above.append(Above(segment(source, node), tuple(_defined_names(node))))
+            return above
+        above.append(segment(source, node))
     raise ValueError(f"{place}: the prompt must define its entry_point, {function!r:.60}.")
 
 
-def _defined_names(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            yield alias.asname or alias.name.partition(".")[0]
-    elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+@lru_cache(maxsize=1024)  # each answer to a problem asks
+def _defined_names(statement: str) -> frozenset[str]:
+    return facts_of(statement).provided
 
 
 FUTURE_IMPORT = re.compile(
@@ -95,7 +86,7 @@ FUTURE_IMPORT = re.compile(
 )
 
 
-def completed(code: str, above: Sequence[Above]) -> str:
+def completed(code: str, above: Sequence[str]) -> str:
     """The program: the code, after those statements that define what it seems not to define.
 
     One too many does no harm, since what the code itself defines comes later.
@@ -107,7 +98,7 @@ def completed(code: str, above: Sequence[Above]) -> str:
         own = rf"^(?:def|class)[ \t]+{name}\b|^{name}[ \t]*[:=]"
         return name in imported or re.search(own, code, re.MULTILINE) is not None
 
-    missing = [each.source for each in above if not all(map(defines, each.names))]
+    missing = [each for each in above if not all(map(defines, _defined_names(each)))]
     start = max((found.end() for found in FUTURE_IMPORT.finditer(code)), default=0)
     return "".join([code[:start], *(f"{source}\n" for source in missing), code[start:]])
 
@@ -179,11 +170,11 @@ def _test_code(row: Row, place: str, layout: str) -> str:
 # Tests --------------------------------------------------------------------------------------------
 
 
-def _tests_of(source: Source, place: str, above: Sequence[Above]) -> tuple[AssertionCase, ...]:
+def _tests_of(source: Source, place: str, above: Sequence[str]) -> tuple[AssertionCase, ...]:
     tree = checked_python(source.test, "the test", place)
     statements = [node for node in tree.body if not _calls(node)]
     checks = [n for n in statements if isinstance(n, ast.FunctionDef) and n.name == "check"]
-    setup = [each.source for each in above]
+    setup = list(above)
     if not checks:
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         tests = _statement_tests(source, statements, setup) if source.function in used else ()
@@ -209,10 +200,7 @@ def _check_tests(
     candidate = check.args.args[0].arg
     if candidate != source.function:
         setup.append(f"{candidate} = {source.function}")
-    return tuple(
-        _one_test(source, segment(source.test, node), setup, _is_example(node, candidate, source))
-        for node in check.body
-    )
+    return _one_by_one(source, check.body, setup, candidate)
 
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
@@ -233,13 +221,10 @@ def _statement_tests(
     if not checks:
         functions = [node.name for node in statements if isinstance(node, ast.FunctionDef)]
         return tuple(_one_test(source, f"{name}()", setup) for name in functions if "test" in name)
-    texts = [segment(source.test, node) for node in run]
     if len(run) > len(checks):
-        return (_one_test(source, "\n".join(texts), setup),)
-    return tuple(
-        _one_test(source, text, setup, _is_example(node, source.function, source))
-        for node, text in zip(run, texts, strict=True)
-    )
+        text = "\n".join(segment(source.test, node) for node in run)
+        return (_one_test(source, text, setup),)
+    return _one_by_one(source, run, setup, source.function)
 
 
 def _unguarded(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -253,6 +238,15 @@ def _unguarded(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _one_by_one(
+    source: Source, nodes: Sequence[ast.stmt], setup: Sequence[str], candidate: str
+) -> tuple[AssertionCase, ...]:
+    return tuple(
+        _one_test(source, segment(source.test, node), setup, _is_example(node, candidate, source))
+        for node in nodes
+    )
 
 
 def _one_test(

@@ -6,31 +6,23 @@ Loads the rows of `livecodebench/code_generation_lite`, from files in its layout
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
-import datetime
 import pickletools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sandbox import MIB, Limits
 from sandbox.comparison import Checker, Floats, Json, Rule
-from vpd_envs.code.cases import JSON, LINES, FunctionCase, ProgramCase
-from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, rule_of
-from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
-from vpd_envs.data.files import (
-    DataOptions,
-    Hub,
-    Row,
-    hub_folder,
-    load_problems,
-    parsed,
-    text_field,
-)
+from sandbox.judge import JSON, LINES
+from vpd_envs.code.cases import FunctionCase, ProgramCase
+from vpd_envs.code.contest_rules import Checkers, Rules, rule_name
+from vpd_envs.code.environment import CodeEnv, answer_format, check_positive
+from vpd_envs.data.files import DataOptions, Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem
 
@@ -90,21 +82,15 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
         max_decompressed_mb: float = 512,
         checkers: Checkers | None = None,
         comparison: str | Rule = "lines",
-        time_limit_seconds: float = 6.0,
-        memory_limit_mb: float = 512,
         **options: Any,
     ) -> None:
-        if not max_decompressed_mb > 0:
-            raise ValueError(
-                f"max_decompressed_mb must be a positive number, got {max_decompressed_mb!r}."
-            )
+        check_positive(max_decompressed_mb=max_decompressed_mb)
         self.release = release
         self._files = _files_of(release)
-        self._window = Window.of(start_date, end_date)
+        self._window = _window(start_date, end_date)
         self._max_bytes = int(max_decompressed_mb * MIB)
-        self._rules = Rules(checkers, comparison, rule_of)
-        limits = limits_for(time_limit_seconds, memory_limit_mb)
-        super().__init__(data, limits=limits, **options)
+        self._rules = Rules(checkers, comparison)
+        super().__init__(data, **options)
 
     def load(self, options: DataOptions) -> list[Problem]:
         if options.data is None:
@@ -112,26 +98,25 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
             options = dataclasses.replace(options, data=folder)
         elif self.release is not None:
             _check_release(Path(options.data), self._files)
-        seen: set[str] = set()
-
-        def problem_of(row: Row, place: str) -> Problem | None:
-            problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
-            seen.add(problem.id)
-            if self._window and not self._window.holds(row.get("contest_date"), place):
-                return None
-            if len(problem.target.private) <= CHECKED_AT_ONCE:
-                decoded(problem.target)
-            return problem
-
         problems = load_problems(
             options,
             HUB,
-            problem_of,
+            self._problem_of,
             files=lambda path: self.release is None or path.name in self._files,
         )
         if options.max_problems is None:
-            self._rules.check_ids(seen)
+            self._rules.check_ids()
         return problems
+
+    def _problem_of(self, row: Row, place: str) -> Problem | None:
+        problem = problem_of_row(row, place, self.limits, self._max_bytes, self._rules)
+        if self._window:
+            start, end = self._window
+            if not start <= _date_of(row.get("contest_date"), f"{place}: contest_date") < end:
+                return None
+        if len(problem.target.private) <= CHECKED_AT_ONCE:
+            decoded(problem.target)
+        return problem
 
     def tests(self, problem: Problem) -> tuple[AnyCase, ...]:
         return decoded(problem.target)
@@ -142,12 +127,12 @@ class LiveCodeBench(DatasetEnv, CodeEnv):
 
 def _files_of(release: str | None) -> list[str]:
     """The names of a release's files."""
-    releases = list(FILES)
+    files = list(FILES.values())
     if release is None:
-        return list(FILES.values())
-    if release not in releases:
-        raise ValueError(f"release must be one of {', '.join(releases)}; got {release!r}.")
-    return list(FILES.values())[: releases.index(release) + 1]
+        return files
+    if release not in FILES:
+        raise ValueError(f"release must be one of {', '.join(FILES)}; got {release!r}.")
+    return files[: files.index(FILES[release]) + 1]
 
 
 def _check_release(folder: Path, names: list[str]) -> None:
@@ -180,7 +165,7 @@ class StoredTests:
 @lru_cache(maxsize=16)  # a batch asks the same problem many times
 def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
     """All tests of a problem, public ones first. Raises ValueError for what is no list of tests."""
-    private = _checked_list(_private_tests(stored), stored.place)
+    private = _private_tests(stored)
     tests = [_test_of(test, True, stored) for test in _public_tests(stored)]
     tests += [_test_of(test, False, stored) for test in private]
     if not tests:
@@ -189,8 +174,7 @@ def decoded(stored: StoredTests) -> tuple[AnyCase, ...]:
 
 
 def _public_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
-    listed = parsed(stored.public, "public_test_cases", stored.place)
-    return _checked_list(listed, stored.place)
+    return _listed(stored.public, "public_test_cases", stored.place)
 
 
 def problem_of_row(
@@ -219,12 +203,7 @@ def problem_of_row(
         id=id_,
         prompt=f"{content.rstrip()}\n\n{task}\n\n{form}",
         target=StoredTests(
-            row["public_test_cases"],
-            row["private_test_cases"],
-            function,
-            place,
-            max_bytes,
-            compare,
+            row["public_test_cases"], row["private_test_cases"], function, place, max_bytes, compare
         ),
         metadata={name: str(row[name]) for name in SHOWN_FIELDS if name in row}
         | {"kind": "functional" if function else "stdin"},
@@ -260,30 +239,25 @@ def _value_rule(compare: Rule) -> Rule:
     return JSON
 
 
-def _checked_list(listed: Any, place: str) -> list[Mapping[str, Any]]:
+def _listed(text: str, name: str, place: str) -> list[Mapping[str, Any]]:
+    listed = parsed(text, name, place)
     if not isinstance(listed, list) or not all(isinstance(test, dict) for test in listed):
         raise ValueError(f"{place}: test cases must be a JSON list of objects.")
     return listed
 
 
-def _private_tests(stored: StoredTests) -> Any:
+def _private_tests(stored: StoredTests) -> list[Mapping[str, Any]]:
     """JSON text, or base64 of zlib of a pickle of JSON text."""
-    text, place = stored.private, stored.place
-    if not text.strip():
-        return []
-    if text.lstrip().startswith("["):
-        return parsed(text, "private_test_cases", place)
-    try:
-        packed = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(
-            f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
-        ) from error
-    return parsed(
-        _pickled_text(_decompressed(packed, stored.max_bytes, place), place),
-        "private_test_cases",
-        place,
-    )
+    text, place = stored.private.strip() or "[]", stored.place
+    if not text.startswith("["):
+        try:
+            packed = base64.b64decode(text, validate=True)
+        except ValueError as error:
+            raise ValueError(
+                f"{place}: private_test_cases must be a JSON list or base64, got {text[:40]!r}..."
+            ) from error
+        text = _pickled_text(_decompressed(packed, stored.max_bytes, place), place)
+    return _listed(text, "private_test_cases", place)
 
 
 def _decompressed(packed: bytes, max_bytes: int, place: str) -> bytes:
@@ -330,28 +304,19 @@ def _pickled_text(data: bytes, place: str) -> str:
 # Selection ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Window:
-    start: datetime.datetime
-    end: datetime.datetime
-
-    @classmethod
-    def of(cls, start_date: str | None, end_date: str | None) -> Window | None:
-        if start_date is None and end_date is None:
-            return None
-        start = _date_of(start_date, "start_date") if start_date else datetime.datetime.min
-        end = _date_of(end_date, "end_date") if end_date else datetime.datetime.max
-        if start >= end:
-            raise ValueError(f"start_date {start_date} must be before end_date {end_date}.")
-        return cls(start, end)
-
-    def holds(self, contest_date: Any, place: str) -> bool:
-        return self.start <= _date_of(contest_date, f"{place}: contest_date") < self.end
+def _window(start_date: str | None, end_date: str | None) -> tuple[datetime, datetime] | None:
+    if start_date is None and end_date is None:
+        return None
+    start = _date_of(start_date, "start_date") if start_date else datetime.min
+    end = _date_of(end_date, "end_date") if end_date else datetime.max
+    if start >= end:
+        raise ValueError(f"start_date {start_date} must be before end_date {end_date}.")
+    return start, end
 
 
-def _date_of(text: Any, name: str) -> datetime.datetime:
+def _date_of(text: Any, name: str) -> datetime:
     try:
-        return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
+        return datetime.fromisoformat(text).replace(tzinfo=None)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an ISO date such as 2025-02-01, got {text!r}.") from error
 

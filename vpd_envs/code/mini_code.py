@@ -114,14 +114,6 @@ class Table:
     train_pairs: tuple[tuple[str, str], ...]
     test_pairs: tuple[tuple[str, str], ...]  # pairs not in train; each name occurs in train
 
-    @property
-    def first_names(self) -> tuple[str, ...]:
-        return tuple(self.first)
-
-    @property
-    def second_names(self) -> tuple[str, ...]:
-        return tuple(self.second)
-
     @staticmethod
     @lru_cache(maxsize=8, typed=True)
     def make(seed: int) -> Table:

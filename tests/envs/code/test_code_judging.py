@@ -10,7 +10,7 @@ import pytest
 from lcb_rows import FIXTURE, ROWS, SOLUTIONS, block, row, write_rows
 from sandboxes import BusySandbox, RecordingSandbox
 
-from sandbox import ExecutionStatus, Limits, SandboxError, shared
+from sandbox import ExecutionStatus, SandboxError, shared
 from sandbox.comparison import Lines, rule
 from vpd_envs.code.cases import ProgramCase
 from vpd_envs.code.environment import CodeEnv
@@ -606,7 +606,7 @@ def test_any_family_of_code_problems_can_reuse_the_judge():
             return [ProgramCase(str(n), str(2 * n), public=True) for n in problem.target]
 
     problems = [Problem("double", "Print twice the number.", (1, random.Random(0).randint(2, 99)))]
-    env = Doubling(problems, sandbox="local", limits=Limits(wall_seconds=1.0))
+    env = Doubling(problems, sandbox="local", time_limit_seconds=1.0)
     assert step(env, "double", block("print(2 * int(input()))"))[0] == 1.0
     assert step(env, "double", block("print(2)"))[3]["failed_test"] == 2
 
@@ -621,7 +621,7 @@ def test_a_problem_chooses_the_rule_of_its_comparison():
 
     rules = {"lines": Lines(), "floats": rule("floats"), "checker": rule(any_root)}
     problems = [Problem(id_, "Print a square root.", target) for id_, target in rules.items()]
-    env = Roots(problems, sandbox="local", limits=Limits(wall_seconds=1.0))
+    env = Roots(problems, sandbox="local", time_limit_seconds=1.0)
     root, other_root = (block(f"print({sign}float(input()) ** 0.5)") for sign in ("", "-"))
     assert [step(env, id_, root)[0] for id_ in rules] == [0.0, 1.0, 1.0]
     assert [step(env, id_, other_root)[0] for id_ in rules] == [0.0, 0.0, 1.0]

@@ -35,8 +35,8 @@ def test_tables_have_the_promised_sizes_and_splits(seed):
     assert set(table.first.values()) | set(table.second.values()) <= set(range(1, 10))
     assert (len(table.train_pairs), len(table.test_pairs)) == (600, 300)
     assert len(set(table.train_pairs) | set(table.test_pairs)) == 900
-    assert {first for first, _ in table.train_pairs} == set(table.first_names)
-    assert {second for _, second in table.train_pairs} == set(table.second_names)
+    assert {first for first, _ in table.train_pairs} == set(table.first)
+    assert {second for _, second in table.train_pairs} == set(table.second)
 
 
 def test_tables_are_reproducible_and_differ_by_seed():
