@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -20,7 +19,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -56,24 +54,19 @@ class Bars:
     def __init__(self, progress: Progress, quiet: bool) -> None:
         self._progress = progress
         self._plain = not quiet and not progress.console.is_terminal
-        self._tasks: dict[str, TaskID] = {}
-        self._completed: dict[str, int] = {}
-        self._totals: dict[str, int] = {}
-        self._numbers: dict[str, dict[str, str]] = {}
-        self._phases: dict[str, tuple[str, float]] = {}  # what is done, since when
+        self._tasks: dict[str, Task] = {}
+        self._phases: dict[str, Task] = {}  # by the name of their bar
         self._said: dict[str, int] = {}
 
     def add(self, name: str, total: int) -> None:
-        self._numbers[name] = {}
-        self._completed[name], self._totals[name] = 0, total
-        self._tasks[name] = self._progress.add_task(name, total=total, numbers=self._numbers[name])
+        self._tasks[name] = self._new_task(name, total)
 
     def show(self, name: str, completed: int, row: dict[str, Any] | None = None) -> None:
         """Move a bar. Numbers that a row lacks keep their last value."""
-        self._numbers[name].update(_numbers(row or {}))
-        self._completed[name] = completed
-        self._progress.update(self._tasks[name], completed=completed, refresh=row is not None)
-        tenth = int(10 * completed / max(self._totals[name], 1))
+        task = self._tasks[name]
+        task.fields["numbers"].update(_numbers(row or {}))
+        self._progress.update(task.id, completed=completed, refresh=row is not None)
+        tenth = int(10 * completed / max(task.total or 0, 1))
         if self._plain and self._said.get(name) != tenth:
             self._said[name] = tenth
             self._say(name)
@@ -82,34 +75,32 @@ class Bars:
     def phase(self, name: str, what: str) -> Iterator[Callable[[int, int], None]]:
         """What the work of a bar does beside its steps. The body may call what it gets with how
         much of how much is done."""
-        task = self._progress.add_task(what, total=None, numbers={})
-        started = time.monotonic()
-
-        def show(done: int, total: int) -> None:
-            self._phases[name] = f"{what}: {done}/{total}", started
-            self._progress.update(task, completed=done, total=total)
-
-        self._phases[name] = what, started
+        task = self._phases[name] = self._new_task(what, None)
         try:
-            yield show
+            yield lambda done, total: self._progress.update(task.id, completed=done, total=total)
         finally:
             del self._phases[name]
-            self._progress.remove_task(task)
+            self._progress.remove_task(task.id)
 
     def say_where(self) -> None:
         """A line for each bar that is on its way; for the first one that is not, if none is. May be
         called from another thread."""
-        left = [name for name, total in list(self._totals.items()) if self._completed[name] < total]
-        for name in [n for n in left if self._completed[n] or n in self._phases] or left[:1]:
+        left = [name for name, task in list(self._tasks.items()) if not task.finished]
+        for name in [n for n in left if self._tasks[n].completed or n in self._phases] or left[:1]:
             self._say(name)
 
+    def _new_task(self, what: str, total: int | None) -> Task:
+        self._progress.add_task(what, total=total, numbers={})
+        return self._progress.tasks[-1]
+
     def _say(self, name: str) -> None:
-        numbers = self._numbers[name]
+        task, phase = self._tasks[name], self._phases.get(name)
+        numbers = task.fields["numbers"]
         words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
-        if phase := self._phases.get(name):
-            what, started = phase
-            words.append(f"{what} ({time.monotonic() - started:.0f} s so far)")
-        say("  ".join([name, f"{self._completed[name]}/{self._totals[name]}", *words]))
+        if phase is not None:
+            done = "" if phase.total is None else f": {phase.completed}/{phase.total}"
+            words.append(f"{phase.description}{done} ({phase.elapsed:.0f} s so far)")
+        say("  ".join([name, f"{task.completed}/{task.total}", *words]))
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, str]:
@@ -131,18 +122,12 @@ class _Progress(Progress):
         yield self.make_tasks_table(self.tasks)
         shown = [task for task in self.tasks if task.fields["numbers"]]
         if shown:
-            yield _number_table(shown)
-
-
-def _number_table(tasks: list[Task]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    words = [w for w, *_ in NUMBERS if any(w in task.fields["numbers"] for task in tasks)]
-    table.add_column("", no_wrap=True)
-    for word in words:
-        table.add_column(word, justify="right", no_wrap=True)
-    for task in tasks:
-        table.add_row(task.description, *(task.fields["numbers"].get(word, "") for word in words))
-    return table
+            words = [w for w, *_ in NUMBERS if any(w in task.fields["numbers"] for task in shown)]
+            rows = [
+                [task.description, *(task.fields["numbers"].get(word, "") for word in words)]
+                for task in shown
+            ]
+            yield _table(["", *words], rows, box=None, header_style="dim")
 
 
 @contextmanager
@@ -192,9 +177,15 @@ def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     """To standard output: it is a result, not a report of progress."""
     if not is_main_process():
         return
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = _table(header, rows, title=title, title_justify="left", box=SIMPLE_HEAD)
+    Console(highlight=False).print(table)
+
+
+def _table(header: list[str], rows: list[list[str]], **style: Any) -> Table:
+    """Its first column is of text, the others are of numbers."""
+    table = Table(pad_edge=False, **style)
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    return table

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpd_agent.cli.flags import FlagGroup, parse, refuse_renamed
 from vpd_agent.cli.train_flags import read_arguments
 from vpd_agent.console import bars, phase, print_table, say
-from vpd_agent.runs.record import check_format, differences, other_software, saved
-from vpd_agent.runs.run_folder import CONFIG
+from vpd_agent.runs.record import differences, other_software, read_record, saved
 from vpd_agent.train.options import (
     EnvironmentOptions,
     TrainOptions,
@@ -50,7 +49,8 @@ def compare(arguments: list[str]) -> int:
     from vpd_agent.evaluation import compare as head_to_head
     from vpd_agent.tiny.warmup import RECIPES
 
-    own, extra = _split_at(arguments, "--")
+    own = list(takewhile(lambda argument: argument != "--", arguments))
+    extra = arguments[len(own) + 1 :]
     options: CompareOptions = parse(
         "vpd compare",
         own,
@@ -76,14 +76,12 @@ def compare(arguments: list[str]) -> int:
     if options.model in RECIPES:
         warm_policy(options.model, quiet=False)
     given = ["--env", options.env, "--model", options.model, "--steps", str(options.steps)]
-    for name, value in (
-        ("data", options.data),
-        ("sandbox", sandbox_name),
-        ("feedback", options.feedback),
-    ):
-        given += [f"--{name}", value] if value is not None else []
+    given += ["--feedback", options.feedback]
+    given += ["--data", options.data] if options.data is not None else []
+    given += ["--sandbox", sandbox_name] if sandbox_name is not None else []
     given += ["--set", *options.set] if options.set else []
-    _check_finished([run for run in runs if run.finished], [*given, *extra])
+    given += extra
+    _check_finished([run for run in runs if run.finished], given)
     with bars() as progress:
         names = {run: f"{run.algorithm} seed {run.seed}" for run in runs}
         for run, name in names.items():
@@ -92,19 +90,19 @@ def compare(arguments: list[str]) -> int:
                 progress.show(name, options.steps, run.metrics()[-1])
         failed = head_to_head.run_all(
             runs,
-            [*given, *extra],
+            given,
             jobs=options.jobs,
             on_progress=lambda run, step, row: progress.show(names[run], step, row),
         )
     for run in failed:
         log = head_to_head.log_file(run)
-        say(f"{names[run]} failed; the end of {log}:\n{_tail(log)}")
+        end = log.read_text(errors="replace").splitlines()[-8:]
+        say("\n".join([f"{names[run]} failed; the end of {log}:", *end]))
     done = [run for run in runs if run.finished]
     if not done:
         return 1
-    report = head_to_head.write_report(
-        options.out, done, shlex.join(["vpd", "compare", *arguments])
-    )
+    command = shlex.join(["vpd", "compare", *arguments])
+    report = head_to_head.write_report(options.out, done, command)
     print_table(
         f"student: pass@1 on held-out problems by training step, {len(options.seeds)} seed(s)",
         *head_to_head.table(done),
@@ -127,8 +125,7 @@ def _check_finished(runs: list[Run], arguments: list[str]) -> None:
     """Raises ValueError if a run that would be kept is not what would be trained in its place."""
     fingerprints: dict[str, Any] = {}
     for run in runs:
-        there = json.loads((run.path / CONFIG).read_text())
-        check_format(run.path, there)
+        there = read_record(run.path)
         new = read_arguments(run.algorithm, [*arguments, *run.arguments()])
         fingerprints = fingerprints or _fingerprints(new.options)
         here = saved(new.algorithm, new.config, new.template, new.options)
@@ -160,14 +157,3 @@ def _fingerprints(options: TrainOptions) -> dict[str, Any]:
             found[name] = fingerprint(environment)
             environment.close()
         return {**found, "model": model_hashes(options.load(quiet=True, device="cpu"))}
-
-
-def _split_at(arguments: list[str], mark: str) -> tuple[list[str], list[str]]:
-    if mark not in arguments:
-        return arguments, []
-    at = arguments.index(mark)
-    return arguments[:at], arguments[at + 1 :]
-
-
-def _tail(path: Path, lines: int = 8) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

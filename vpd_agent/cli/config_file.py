@@ -180,9 +180,8 @@ def _typed(value: Any, kind: Any) -> Any:
     elif not isinstance(value, bool | list | None):
         if origin is Literal:
             return inner[[str(choice) for choice in inner].index(str(value))]
-        for plain in (int, float, str, Path):
-            if kind is plain:
-                return plain(str(value))
+        if kind in (int, float, str, Path):
+            return kind(str(value))
     raise TypeError
 
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from importlib import metadata
@@ -158,7 +158,7 @@ def check_machine() -> Iterator[Check]:
 def check_base_packages() -> Iterator[Check]:
     for check in map(check_package, BASE_PACKAGES):
         if check.state is not State.WORKS:
-            yield _needed(check.name, False, check.found, check.fix)
+            yield replace(check, state=State.BROKEN, needed=True)
 
 
 def check_package(name: str) -> Check:
@@ -177,9 +177,8 @@ def check_package(name: str) -> Check:
 
 
 def _needed(name: str, works: bool, found: str, fix: str) -> Check:
-    if works:
-        return Check(name, State.WORKS, found, needed=True)
-    return Check(name, State.BROKEN, found, fix, needed=True)
+    state = State.WORKS if works else State.BROKEN
+    return Check(name, state, found, "" if works else fix, needed=True)
 
 
 def _free_memory() -> int:
@@ -220,10 +219,7 @@ def check_sandbox(
     parts = [
         f"{1000 * facts['job_seconds']:.1f} ms a program, {facts['start_seconds']:.1f} s to start",
         f"Python {facts['python']}",
-        *(
-            f"{package} {version}" if version else f"no {package}"
-            for package, version in packages.items()
-        ),
+        *(f"{p} {version}" if version else f"no {p}" for p, version in packages.items()),
     ]
     install = "" if not missing else BUILD if name == "docker" else pip_install(*missing)
     yield Check(name, State.WORKS, note + "; ".join(parts), install, needed, facts)
@@ -241,17 +237,16 @@ def try_sandbox(name: str, options: dict[str, Any]) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begin)
             if execution.stdout != f"{number + 1}\n":
                 raise sandbox.SandboxError(f"{PROGRAM} with {number} gave {execution}")
-        python = box.run(sandbox.Job("import platform; print(platform.python_version())"))
-        packages = {}
-        for package in CAGE_PACKAGES:
-            seen = box.run(sandbox.Job(f"import {package}; print({package}.__version__)"))
-            packages[package] = seen.stdout.strip() or None
-    return {
-        "start_seconds": start_seconds,
-        "job_seconds": statistics.median(seconds[3:]),
-        "python": python.stdout.strip(),
-        "packages": packages,
-    }
+
+        def printed(program: str) -> str | None:
+            return box.run(sandbox.Job(program)).stdout.strip() or None
+
+        return {
+            "start_seconds": start_seconds,
+            "job_seconds": statistics.median(seconds[3:]),
+            "python": printed("import platform; print(platform.python_version())"),
+            "packages": {p: printed(f"import {p}; print({p}.__version__)") for p in CAGE_PACKAGES},
+        }
 
 
 def docker_fix(problem: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ class EvalOptions(ProblemOptions, ModelOptions):
 
 def evaluate(arguments: list[str]) -> int:
     from vpd_agent.engines.make import check_engine
+    from vpd_agent.evaluation.answer_file import AnswerFile
 
     options: EvalOptions = parse(
         "vpd eval",
@@ -81,8 +82,10 @@ def evaluate(arguments: list[str]) -> int:
     policy = options.load(quiet=False)
     with phase("Reading what is evaluated"):
         measured = _measured(options, policy, environment)
-    with closing(environment), _file(options.out, measured) as file:
-        result = _answered(options, policy, environment, file, ids)
+    with closing(environment), TemporaryDirectory() as folder:
+        path = options.out or Path(folder, "answers.jsonl")
+        with AnswerFile(path, measured) as file:
+            result = _answered(options, policy, environment, file, ids)
     return _report(options, result, measured)
 
 
@@ -97,18 +100,15 @@ def _answered(
     from vpd_agent.engines.make import make_engine
     from vpd_agent.evaluation.evaluate import complete_answers, summarize
 
+    summary = partial(summarize, file, ids, options.samples, options.success_reward)
+    max_tokens = options.max_prompt_tokens + options.max_response_tokens
     with phase(f"Starting the engine {options.engine}"):
-        engine = make_engine(
-            options.engine,
-            policy,
-            max_tokens=options.max_prompt_tokens + options.max_response_tokens,
-        )
+        engine = make_engine(options.engine, policy, max_tokens=max_tokens)
     with closing(engine), bars() as progress:
         progress.add("eval", len(ids) * options.samples)
 
-        def on_progress(done: int, total: int) -> None:
-            result = summarize(file, ids, options.samples, options.success_reward)
-            progress.show("eval", done, {"pass@1": result.pass_at_1})
+        def show(done: int, total: int) -> None:
+            progress.show("eval", done, {"pass@1": summary().pass_at_1})
 
         complete_answers(
             file,
@@ -120,9 +120,9 @@ def _answered(
             seed=options.seed,
             max_response_tokens=options.max_response_tokens,
             temperature=options.temperature,
-            on_progress=on_progress,
+            on_progress=show,
         )
-    return summarize(file, ids, options.samples, options.success_reward)
+    return summary()
 
 
 def _report(options: EvalOptions, result: Evaluation, measured: dict[str, Any]) -> int:
@@ -159,9 +159,8 @@ def _measured(
     """What the answers depend on: they are of the same evaluation where this is the same."""
     from vpd_agent.runs.identity import fingerprint, judge_hash, model_hashes
 
-    given = {k: v for k, v in vars(options).items() if k not in UNMEASURED}
     return {
-        **given,
+        **{k: v for k, v in vars(options).items() if k not in UNMEASURED},
         "set": list(options.set),
         "problems": fingerprint(environment),
         "judge": judge_hash(environment),
@@ -171,16 +170,3 @@ def _measured(
 
 def _hash(problem_id: str) -> str:
     return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@contextmanager
-def _file(path: Path | None, measured: dict[str, Any]) -> Iterator[AnswerFile]:
-    """The file of answers; without a path, one that is gone afterwards."""
-    from vpd_agent.evaluation.answer_file import AnswerFile
-
-    if path is not None:
-        with AnswerFile(path, measured) as file:
-            yield file
-        return
-    with TemporaryDirectory() as folder, AnswerFile(Path(folder, "a.jsonl"), measured) as file:
-        yield file

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.catalog import parsed_options
-from vpd_envs.data.provenance import NOT_JUDGING, commit, versions
+from vpd_envs.data.provenance import NOT_JUDGING, commit, leaves, versions
 from vpd_envs.data.provenance import differences as told_differences
 
 if TYPE_CHECKING:
@@ -30,17 +30,14 @@ HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The config.json of the run in a folder; empty without one. Raises as `check_format`."""
+    """The config.json of the run in a folder; empty without one.
+
+    Raises ValueError if it is of another format than ours.
+    """
     path = folder / CONFIG
     if not path.is_file():
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
-    check_format(folder, record)
-    return record
-
-
-def check_format(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError if the run in a folder, with this record, is of another format than ours."""
     there = record.get("format", 1)
     if there != FORMAT:
         raise ValueError(
@@ -48,13 +45,14 @@ def check_format(folder: Path, record: Mapping[str, Any]) -> None:
             f"version of this project, which names flags and files otherwise (format {there}; this "
             f"version has {FORMAT}). Start a new run, or go on with that version."
         )
+    return record
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What the flags of two saved configurations differ in, harmless ones apart:
     name → (old, new)."""
     flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
-    a, b = (dict(_leaves(json.loads(json.dumps(c)))) for c in flags_of)
+    a, b = (dict(leaves(json.loads(json.dumps(c)))) for c in flags_of)
     harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
     return {
         name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
@@ -94,11 +92,3 @@ def saved(
         "versions": versions(*PACKAGES),
         "commit": commit(),
     }
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from _leaves(inner, f"{name}.{key}" if name else key)

@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+from safetensors import SafetensorError
 
 from vpd_agent.runs.files import (
     append_jsonl,
@@ -28,18 +30,18 @@ from vpd_agent.runs.files import (
 if TYPE_CHECKING:
     from vpd_agent.distributed.world import Processes
 
-CONFIG, METRICS, SAMPLES, FAILURES, BAD_BATCHES = (
-    "config.json",
-    "metrics.jsonl",
-    "samples.jsonl",
-    "failures.jsonl",
-    "bad_batches.jsonl",
-)
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+FAILURES = "failures.jsonl"
+BAD_BATCHES = "bad_batches.jsonl"
 CHECKPOINTS, MODEL, BEST = "checkpoints", "model", "best"
 MODEL_METRICS = "metrics.json"  # in BEST and MODEL: the metrics of their step
 _LOCK = ".lock"
 
 Write = Callable[[Path | None], None]  # writes into a folder; in all processes but the first: None
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 
 
 class SaveError(OSError):
@@ -69,24 +71,21 @@ class RunFolder:
         self.path = Path(path)
         self._processes = processes
         self._lock = None
-        with self._fail_together():
-            if self._is_first:
-                self._open(resume)
+        self._first_alone(self._open, resume)
 
     def _open(self, resume: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"The output {self.path} is a file; pass a folder that can be made.")
+        if resume:
+            self.check_begun(self.path)
         # A run that was killed at once may have left only a half-written config.json.
-        used = self.path.is_dir() and not all(
+        elif self.path.is_dir() and not all(
             path.name == _LOCK or _is_temporary(path) for path in self.path.iterdir()
-        )
-        if used and not resume:
+        ):
             raise ValueError(
                 f"The output folder {self.path} is in use: it is not empty. Pass another --out, "
                 f"add --resume to go on with the run in it, or remove it."
             )
-        if resume:
-            self.check_begun(self.path)
         finished = self.finished_step(self.path)
         if finished is not None and not self.latest_checkpoint(self.path):
             raise ValueError(
@@ -123,23 +122,18 @@ class RunFolder:
         self._lock.close()
 
     def write_config(self, config: dict[str, Any]) -> None:
-        with self._fail_together():
-            if self._is_first:
-                write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+        text = json.dumps(config, indent=2) + "\n"
+        self._first_alone(write_atomically, self.path / CONFIG, text)
 
     def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        with self._fail_together():
-            if self._is_first:
-                append_jsonl(self.path / name, rows)
+        self._first_alone(append_jsonl, self.path / name, rows)
 
     def read(self, name: str) -> list[dict[str, Any]]:
         return read_jsonl(self.path / name)
 
     def truncate(self, name: str, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the rows that a resumed run will write again."""
-        with self._fail_together():
-            if self._is_first:
-                filter_jsonl(self.path / name, keep)
+        self._first_alone(filter_jsonl, self.path / name, keep)
 
     def save_checkpoint(self, step: int, write: Write, *, keep: int = 2) -> Path:
         """Let `write` fill a folder, which gets its name when it is complete and on the disk. Then
@@ -199,20 +193,20 @@ class RunFolder:
         return self._processes is None or self._processes.is_first
 
     def _fill(self, final: Path, write: Write) -> Path:
-        new = None
         try:
-            with self._fail_together():
-                if self._is_first:
-                    new = new_folder(final)
+            new = self._first_alone(new_folder, final)
             with self._fail_together():
                 write(new)
-            with self._fail_together():
-                if self._is_first:
-                    finish_folder(final)
+            self._first_alone(finish_folder, final)
         finally:
             if self._is_first:
                 discard_folder(final)
         return final
+
+    def _first_alone(self, work: Callable[[*Args], Result], *args: *Args) -> Result | None:
+        """Call it in the first process only. If it fails there, it raises in all of them."""
+        with self._fail_together():
+            return work(*args) if self._is_first else None
 
     @contextmanager
     def _fail_together(self) -> Iterator[None]:
@@ -231,7 +225,7 @@ class RunFolder:
     def _explained(self, error: Exception) -> Exception:
         """A SaveError for a failure to write, any other error unchanged. torch and safetensors
         raise errors of their own for what the operating system reports."""
-        if not isinstance(error, OSError | RuntimeError) and not _is_of_safetensors(error):
+        if not isinstance(error, OSError | RuntimeError | SafetensorError):
             return error
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
@@ -245,12 +239,6 @@ class RunFolder:
         )
         explained.__cause__ = error
         return explained
-
-
-def _is_of_safetensors(error: Exception) -> bool:
-    from safetensors import SafetensorError
-
-    return isinstance(error, SafetensorError)
 
 
 def _is_temporary(path: Path) -> bool:

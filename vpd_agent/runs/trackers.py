@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandbox.installation import install_hint, pip_install
 from sandbox.plugins import unknown
+from vpd_envs.data.provenance import leaves
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -44,7 +45,8 @@ def open_trackers(
 ) -> Trackers:
     """Open trackers by accelerate's names. Their files are in the folder `trackers` of a run.
 
-    config: the run's configuration, nested or flat; it is stored with the run.
+    config: the run's configuration, nested or flat; it is stored with the run, and what is not a
+    number, a bool or text in it as text.
     W&B and trackio keep all runs under a project, which is `vpd` unless WANDB_PROJECT or
     TRACKIO_PROJECT names another. Without a network W&B works with WANDB_MODE=offline.
 
@@ -59,12 +61,11 @@ def open_trackers(
     PartialState()  # some trackers use accelerate's logger, which needs this state
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    flat = dict(_flat(config))
-    opened: list[GeneralTracker] = []
-    for name in dict.fromkeys(names):
-        tracker = _start(name, folder.absolute(), run_name)
+    plain = (bool, int, float, str)
+    flat = {name: v if isinstance(v, plain) else str(v) for name, v in leaves(config)}
+    opened = [_start(name, folder.absolute(), run_name) for name in dict.fromkeys(names)]
+    for tracker in opened:
         tracker.store_init_configuration(flat)
-        opened.append(tracker)
     return Trackers(opened)
 
 
@@ -82,8 +83,8 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in known:
             raise ValueError(unknown("tracker", name, known))
         if name not in available:
-            how = pip_install(_PACKAGES.get(name, name))
-            how = install_hint("trackers") if name in _IN_EXTRA else how
+            missing = _PACKAGES.get(name, name)
+            how = install_hint("trackers") if name in _IN_EXTRA else pip_install(missing)
             raise ValueError(f"The tracker {name!r} needs a package that is not installed: {how}")
 
 
@@ -92,26 +93,13 @@ def _start(name: str, folder: Path, run_name: str) -> GeneralTracker:
 
     kind = LOGGER_TYPE_TO_CLASS[name]
     if name == "wandb":
-        project = os.environ.get("WANDB_PROJECT", "vpd")
-        tracker = kind(project, name=run_name, dir=folder)
+        tracker = kind(os.environ.get("WANDB_PROJECT", "vpd"), name=run_name, dir=folder)
     elif name == "trackio":
         os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))  # read when it is imported
-        project = os.environ.get("TRACKIO_PROJECT", "vpd")
-        tracker = kind(project, name=run_name)
+        tracker = kind(os.environ.get("TRACKIO_PROJECT", "vpd"), name=run_name)
     elif kind.requires_logging_directory:
         tracker = kind(run_name, folder / name)
     else:
         tracker = kind(run_name)
     tracker.start()
     return tracker
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values under names joined by dots. What is not a number, a bool or text becomes
-    text."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            plain = isinstance(value, (bool, int, float, str))
-            yield f"{prefix}{name}", value if plain else str(value)

@@ -27,7 +27,7 @@ from vpd_agent.data.types import Message
 from vpd_agent.model import chat, teacher, tokenization
 from vpd_agent.model import policy as policy_module
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.teacher_prompt import COMPACT, TeacherTemplate
+from vpd_agent.rollout.teacher_prompt import COMPACT
 from vpd_agent.tiny import model as tiny_module
 from vpd_agent.tiny.model import tiny_policy
 from vpd_envs.code import mini_code
@@ -160,9 +160,8 @@ def supervised_loss(policy: Policy, examples: list[Example]) -> torch.Tensor:
 class Examples:
     """An endless stream of examples for tiny-warm."""
 
-    def __init__(self, config: WarmupConfig, template: TeacherTemplate = COMPACT) -> None:
+    def __init__(self, config: WarmupConfig) -> None:
         self.config = config
-        self.template = template
         self.table = mini_code.Table.make(config.table_seed)
         self.random = random.Random(config.seed)
         slots = (self.table.first, self.table.second)
@@ -186,7 +185,7 @@ class Examples:
             attempt = mini_code.expression(*wrong)
             feedback = mini_code.feedback_for(*truth, *wrong)
             target = self.guess(names) if rng.random() < config.ignore_share else truth
-        messages = self.template.messages(prompt, attempt, feedback, solved=target == truth)
+        messages = COMPACT.messages(prompt, attempt, feedback, solved=target == truth)
         return Example(messages, mini_code.expression(*target))
 
     def guess(self, names: tuple[str, str]) -> tuple[int, int]:

@@ -47,15 +47,16 @@ def text_hash(text: str) -> str:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What two records differ in, in words: `seed is 0 there, 3 here`; empty if in nothing."""
-    a, b = dict(_leaves(there)), dict(_leaves(here))
+    a, b = dict(leaves(there)), dict(leaves(here))
     names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
     return "; ".join(f"{n} is {a.get(n)!r} there, {b.get(n)!r} here" for n in names)
 
 
-def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, under names joined by dots."""
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
