@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vpd_agent.algorithms.base import check
+
 TRUST = "trust"  # its key in an algorithm's state
 
 
@@ -20,24 +22,16 @@ class TrustGate:
     cannot read its feedback gets no say; one that has nothing left to add fades out by itself.
     """
 
-    width: float = 0.15
-    """The advantage from which the teacher is trusted fully."""
-    every: int = 2
-    """Steps between measurements; the first is at step 0."""
-    rows: int = 16
-    """Failed rollouts per measurement, at most."""
-    momentum: float = 0.9
-    """Of the moving average."""
+    width: float = 0.15  # the advantage from which the teacher is trusted fully
+    every: int = 2  # steps between measurements; the first is at step 0
+    rows: int = 16  # failed rollouts per measurement, at most
+    momentum: float = 0.9  # of the moving average
 
     def __post_init__(self) -> None:
-        for name, value, fits, expected in (
-            ("width", self.width, self.width > 0, "positive"),
-            ("every", self.every, self.every >= 1, "at least 1"),
-            ("rows", self.rows, self.rows >= 1, "at least 1"),
-            ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
-        ):
-            if not fits:
-                raise ValueError(f"gate_{name} must be {expected}, got {value!r}.")
+        check(self.width > 0, "gate_width", "positive", self.width)
+        check(self.every >= 1, "gate_every", "at least 1", self.every)
+        check(self.rows >= 1, "gate_rows", "at least 1", self.rows)
+        check(0 <= self.momentum < 1, "gate_momentum", "in [0, 1)", self.momentum)
 
     def due(self, step: int) -> bool:
         """Whether the step with this index, from 0, is to measure."""
