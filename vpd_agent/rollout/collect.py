@@ -81,94 +81,99 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Ste
     ]
 
 
-def collect(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: Sequence[str],
-    *,
-    group_size: int,
-    max_response_tokens: int,
-    max_turn_tokens: int | None = None,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> Collected:
-    """`group_size` rollouts of each problem, sampled from the policy and judged at once.
+@dataclass(frozen=True)
+class Actor:
+    """A policy that answers the problems of an environment; an engine samples for it.
 
     max_response_tokens: of a whole episode after its first prompt; max_turn_tokens: of one answer.
-    Episodes of several turns go on until the environment ends them or they are that long.
-    The environment must have len(problem_ids) · group_size sub-environments. Raises SandboxError
-    if nothing at all could be judged.
     """
-    repeated = [p for p in problem_ids for _ in range(group_size)]
-    messages = start_episodes(environment, repeated)
-    prompts = [policy.encode(m) for m in messages[::group_size]]
-    episodes = [
-        _Episode(prompt, max_response_tokens) for prompt in prompts for _ in range(group_size)
-    ]
-    sample = partial(engine.generate, temperature=temperature, generator=generator)
 
-    limit = min(max_turn_tokens or max_response_tokens, max_response_tokens)
-    for episode, generation in zip(
-        episodes, sample(prompts, samples=group_size, max_tokens=limit), strict=True
-    ):
-        episode.append_answer(generation, policy)
-    _judge_open(environment, episodes)
-    while open_episodes := [e for e in episodes if e.open and e.append_observation(policy)]:
-        limit = min(
-            max_turn_tokens or max_response_tokens, max(e.tokens_left for e in open_episodes)
-        )
-        generations = sample([e.ids for e in open_episodes], max_tokens=limit)
-        for episode, generation in zip(open_episodes, generations, strict=True):
-            episode.append_answer(generation, policy)
-        try:
-            _judge_open(environment, episodes)
-        except SandboxError as error:  # of the last few; the others are judged
-            for episode in open_episodes:
-                episode.open, episode.error = False, str(error)
+    policy: Policy
+    engine: Engine
+    environment: gym.vector.VectorEnv
+    max_response_tokens: int
+    max_turn_tokens: int | None = None
+    temperature: float = 1.0
 
-    collected = Collected([])
-    for i, episode in enumerate(episodes):
-        if episode.error is not None:
-            collected.dropped.append(episode.error)
-        else:
-            collected.rollouts.append(episode.rollout(repeated[i], i // group_size, messages[i]))
-    return collected
+    def collect(
+        self,
+        problem_ids: Sequence[str],
+        group_size: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Collected:
+        """`group_size` rollouts of each problem, judged at once.
 
-
-def generate_and_judge(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: Sequence[str],
-    prompts: Sequence[list[int]],
-    *,
-    max_response_tokens: int,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> list[StepResult]:
-    """One answer to each problem, given after a prompt of one's own choice (a teacher's, say).
-
-    Any number of them: the environment takes them in as many batches as it needs.
-    """
-    results: list[StepResult] = []
-    for start in range(0, len(prompts), environment.num_envs):
-        chunk = slice(start, start + environment.num_envs)
-        generations = engine.generate(
-            prompts[chunk],
-            max_tokens=max_response_tokens,
-            temperature=temperature,
-            generator=generator,
-        )
-        ids = list(problem_ids[chunk])
-        padding = environment.num_envs - len(ids)
-        start_episodes(environment, ids + ids[:1] * padding)
-        texts = [
-            policy.answer_text(prompt, g.ids)
-            for prompt, g in zip(prompts[chunk], generations, strict=True)
+        Episodes of several turns go on until the environment ends them or they are
+        max_response_tokens long. The environment must have len(problem_ids) · group_size
+        sub-environments. Raises SandboxError if nothing at all could be judged.
+        """
+        policy, most = self.policy, self.max_turn_tokens or self.max_response_tokens
+        repeated = [p for p in problem_ids for _ in range(group_size)]
+        messages = start_episodes(self.environment, repeated)
+        prompts = [policy.encode(m) for m in messages[::group_size]]
+        episodes = [
+            _Episode(prompt, self.max_response_tokens)
+            for prompt in prompts
+            for _ in range(group_size)
         ]
-        results += judge(environment, texts + [""] * padding)[: len(ids)]
-    return results
+        sample = partial(self.engine.generate, temperature=self.temperature, generator=generator)
+
+        limit = min(most, self.max_response_tokens)
+        generations = sample(prompts, samples=group_size, max_tokens=limit)
+        for episode, generation in zip(episodes, generations, strict=True):
+            episode.append_answer(generation, policy)
+        _judge_open(self.environment, episodes)
+        while open_episodes := [e for e in episodes if e.open and e.append_observation(policy)]:
+            limit = min(most, max(e.tokens_left for e in open_episodes))
+            generations = sample([e.ids for e in open_episodes], max_tokens=limit)
+            for episode, generation in zip(open_episodes, generations, strict=True):
+                episode.append_answer(generation, policy)
+            try:
+                _judge_open(self.environment, episodes)
+            except SandboxError as error:  # of the last few; the others are judged
+                for episode in open_episodes:
+                    episode.open, episode.error = False, str(error)
+
+        collected = Collected([])
+        for i, episode in enumerate(episodes):
+            if episode.error is not None:
+                collected.dropped.append(episode.error)
+            else:
+                rollout = episode.rollout(repeated[i], i // group_size, messages[i])
+                collected.rollouts.append(rollout)
+        return collected
+
+    def answer(
+        self,
+        problem_ids: Sequence[str],
+        prompts: Sequence[list[int]],
+        *,
+        max_tokens: int,
+        generator: torch.Generator | None = None,
+    ) -> list[StepResult]:
+        """What the environment says of one answer of at most `max_tokens` to each problem, given
+        after a prompt of one's own choice (a teacher's, say).
+
+        Any number of them: the environment takes them in as many batches as it needs.
+        """
+        results: list[StepResult] = []
+        for start in range(0, len(prompts), self.environment.num_envs):
+            chunk = slice(start, start + self.environment.num_envs)
+            generations = self.engine.generate(
+                prompts[chunk],
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                generator=generator,
+            )
+            ids = list(problem_ids[chunk])
+            padding = self.environment.num_envs - len(ids)
+            start_episodes(self.environment, ids + ids[:1] * padding)
+            texts = [
+                self.policy.answer_text(prompt, g.ids)
+                for prompt, g in zip(prompts[chunk], generations, strict=True)
+            ]
+            results += judge(self.environment, texts + [""] * padding)[: len(ids)]
+        return results
 
 
 class _Episode:
