@@ -6,9 +6,10 @@ from that is here, and is arithmetic only. From our own measurements; no paper h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vpd_agent.algorithms.base import check
+from vpd_agent.algorithms.base import State, check
 
 TRUST = "trust"  # its key in an algorithm's state
 
@@ -37,24 +38,18 @@ class TrustGate:
         """Whether the step with this index, from 0, is to measure."""
         return step % self.every == 0
 
-    def update(
-        self,
-        state: dict[str, float],
-        teacher_solved_sum: float,
-        student_rate_sum: float,
-        rows: float,
-    ) -> dict[str, float]:
+    def update(self, state: State, sums: Mapping[str, float]) -> State:
         """The state after a measurement; as it was if nothing was left to measure on.
 
-        teacher_solved_sum: rows that the teacher solved. student_rate_sum: sum over the same rows
-        of their groups' pass rates. The first measurement sets the average.
+        sums: "rows" measured; how many of them the teacher solved, "teacher"; the pass rates of
+        their groups, "student". The first measurement sets the average.
         """
-        if not rows:
+        if not sums["rows"]:
             return state
-        advantage = (teacher_solved_sum - student_rate_sum) / rows
+        advantage = (sums["teacher"] - sums["student"]) / sums["rows"]
         average = state.get(TRUST, advantage)
         return state | {TRUST: self.momentum * average + (1 - self.momentum) * advantage}
 
-    def weight(self, state: dict[str, float]) -> float:
+    def weight(self, state: State) -> float:
         """Between 0 and 1; 0 before any measurement."""
         return min(max(state.get(TRUST, 0.0) / self.width, 0.0), 1.0)

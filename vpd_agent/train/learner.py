@@ -262,9 +262,7 @@ class Learner:
                     )
                 )
             sums = self.processes.sum(asked)
-            self.state = gate.update(
-                self.state, sums["teacher"], sums["student"], int(sums["rows"])
-            )
+            self.state = gate.update(self.state, sums)
             metrics = {
                 "gate/rows": sums["rows"],
                 "gate/teacher_solved": sums["teacher"] / max(sums["rows"], 1),
