@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
@@ -54,17 +55,14 @@ class Estimate:
 
     mean: float
     half_width: float
-    values: tuple[float, ...]
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
         n = len(values)
-        mean = sum(values) / n
         if n == 1:
-            return cls(mean, math.nan, tuple(values))
-        variance = sum((v - mean) ** 2 for v in values) / (n - 1)
+            return cls(values[0], math.nan)
         t = float(stdtrit(n - 1, 0.975))
-        return cls(mean, t * math.sqrt(variance / n), tuple(values))
+        return cls(fmean(values), t * stdev(values) / math.sqrt(n))
 
     def __str__(self) -> str:
         interval = "" if math.isnan(self.half_width) else f"±{_short(self.half_width)}"
