@@ -62,6 +62,13 @@ class Loss:
     optimizer: str = "policy"
     learning_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.measure is None) != (self.update is None):
+            raise ValueError(
+                f"Loss {self.name!r} must have both `measure` and `update`, which takes its sums, "
+                f"or neither."
+            )
+
 
 class Algorithm:
     """Base of the algorithms: the defaults of what the trainer asks for.
@@ -149,12 +156,9 @@ class LossInputs:
 
     def _forward(self, policy: Policy, *, teacher_prompt: bool) -> ResponseLogits:
         b = self.batch
-        prompt = (
-            (b.teacher_prompt, b.teacher_prompt_mask)
-            if teacher_prompt
-            else (b.prompt, b.prompt_mask)
-        )
-        mask = b.teacher_mask if teacher_prompt else b.loss_mask
+        prompt, mask = (b.prompt, b.prompt_mask), b.loss_mask
+        if teacher_prompt:
+            prompt, mask = (b.teacher_prompt, b.teacher_prompt_mask), b.teacher_mask
         return policy.forward(
             *prompt, b.response, b.token_mask, mask, temperature=self._temperature
         )

@@ -6,7 +6,10 @@ from that is here, and is arithmetic only. From our own measurements; no paper h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from vpd_agent.algorithms.base import State, check
 
 TRUST = "trust"  # its key in an algorithm's state
 
@@ -20,47 +23,33 @@ class TrustGate:
     cannot read its feedback gets no say; one that has nothing left to add fades out by itself.
     """
 
-    width: float = 0.15
-    """The advantage from which the teacher is trusted fully."""
-    every: int = 2
-    """Steps between measurements; the first is at step 0."""
-    rows: int = 16
-    """Failed rollouts per measurement, at most."""
-    momentum: float = 0.9
-    """Of the moving average."""
+    width: float = 0.15  # the advantage from which the teacher is trusted fully
+    every: int = 2  # steps between measurements; the first is at step 0
+    rows: int = 16  # failed rollouts per measurement, at most
+    momentum: float = 0.9  # of the moving average
 
     def __post_init__(self) -> None:
-        for name, value, fits, expected in (
-            ("width", self.width, self.width > 0, "positive"),
-            ("every", self.every, self.every >= 1, "at least 1"),
-            ("rows", self.rows, self.rows >= 1, "at least 1"),
-            ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
-        ):
-            if not fits:
-                raise ValueError(f"gate_{name} must be {expected}, got {value!r}.")
+        check(self.width > 0, "gate_width", "positive", self.width)
+        check(self.every >= 1, "gate_every", "at least 1", self.every)
+        check(self.rows >= 1, "gate_rows", "at least 1", self.rows)
+        check(0 <= self.momentum < 1, "gate_momentum", "in [0, 1)", self.momentum)
 
     def due(self, step: int) -> bool:
         """Whether the step with this index, from 0, is to measure."""
         return step % self.every == 0
 
-    def update(
-        self,
-        state: dict[str, float],
-        teacher_solved_sum: float,
-        student_rate_sum: float,
-        rows: float,
-    ) -> dict[str, float]:
+    def update(self, state: State, sums: Mapping[str, float]) -> State:
         """The state after a measurement; as it was if nothing was left to measure on.
 
-        teacher_solved_sum: rows that the teacher solved. student_rate_sum: sum over the same rows
-        of their groups' pass rates. The first measurement sets the average.
+        sums: "rows" measured; how many of them the teacher solved, "teacher"; the pass rates of
+        their groups, "student". The first measurement sets the average.
         """
-        if not rows:
+        if not sums["rows"]:
             return state
-        advantage = (teacher_solved_sum - student_rate_sum) / rows
+        advantage = (sums["teacher"] - sums["student"]) / sums["rows"]
         average = state.get(TRUST, advantage)
         return state | {TRUST: self.momentum * average + (1 - self.momentum) * advantage}
 
-    def weight(self, state: dict[str, float]) -> float:
+    def weight(self, state: State) -> float:
         """Between 0 and 1; 0 before any measurement."""
         return min(max(state.get(TRUST, 0.0) / self.width, 0.0), 1.0)

@@ -99,6 +99,7 @@ def _answered(
     """Sample and judge the answers that the file lacks; what all of them say."""
     from vpd_agent.engines.make import make_engine
     from vpd_agent.evaluation.evaluate import complete_answers, summarize
+    from vpd_agent.rollout.collect import Actor
 
     summary = partial(summarize, file, ids, options.samples, options.success_reward)
     max_tokens = options.max_prompt_tokens + options.max_response_tokens
@@ -110,17 +111,10 @@ def _answered(
         def show(done: int, total: int) -> None:
             progress.show("eval", done, {"pass@1": summary().pass_at_1})
 
+        limit, temperature = options.max_response_tokens, options.temperature
+        actor = Actor(policy, engine, environment, limit, temperature=temperature)
         complete_answers(
-            file,
-            policy,
-            engine,
-            environment,
-            ids,
-            samples=options.samples,
-            seed=options.seed,
-            max_response_tokens=options.max_response_tokens,
-            temperature=options.temperature,
-            on_progress=show,
+            file, actor, ids, samples=options.samples, seed=options.seed, on_progress=show
         )
     return summary()
 

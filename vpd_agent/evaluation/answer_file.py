@@ -81,7 +81,11 @@ class AnswerFile:
             self._write([{_HEADER: measured}])
             return
         rows = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
-        self._check(rows[0][_HEADER], measured)
+        if differing := differences(rows[0][_HEADER], measured):
+            raise ValueError(
+                f"{self.path} has the answers of another evaluation: {differing}. Pass another "
+                f"--out."
+            )
         for row in rows[1:]:
             self._take(row)
 
@@ -96,13 +100,6 @@ class AnswerFile:
             f"{self.path}, line {number}: expected a judged answer, got {line[:80]!r}. Remove that "
             f"line, or pass another --out."
         )
-
-    def _check(self, there: dict[str, Any], here: dict[str, Any]) -> None:
-        if differing := differences(there, here):
-            raise ValueError(
-                f"{self.path} has the answers of another evaluation: {differing}. Pass another "
-                f"--out."
-            )
 
     def _take(self, row: dict[str, Any]) -> None:
         if "error" not in row:

@@ -9,19 +9,23 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
 
+from vpd_agent.evaluation.report import markdown
 from vpd_agent.runs.files import read_jsonl, write_atomically
 from vpd_agent.runs.pictures import draw_if_possible, pyplot
 from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
+_COLORS = {"vpd": "C3", "sdpo": "C0", "grpo": "C7", "sdpg": "C2"}  # the same in every report
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,14 @@ class Estimate:
 
     mean: float
     half_width: float
-    values: tuple[float, ...]
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
         n = len(values)
-        mean = sum(values) / n
         if n == 1:
-            return cls(mean, math.nan, tuple(values))
-        variance = sum((v - mean) ** 2 for v in values) / (n - 1)
+            return cls(values[0], math.nan)
         t = float(stdtrit(n - 1, 0.975))
-        return cls(mean, t * math.sqrt(variance / n), tuple(values))
+        return cls(fmean(values), t * stdev(values) / math.sqrt(n))
 
     def __str__(self) -> str:
         interval = "" if math.isnan(self.half_width) else f"±{_short(self.half_width)}"
@@ -126,16 +127,23 @@ def log_file(run: Run) -> Path:
 
 
 def curves(runs: Sequence[Run], key: str) -> dict[str, dict[int, Estimate]]:
-    """Algorithm → step → estimate over its seeds, at the steps that all its seeds evaluated."""
+    """Algorithm → step → estimate over its seeds, at the steps that all its seeds evaluated;
+    algorithms without such a step are left out."""
     result: dict[str, dict[int, Estimate]] = {}
-    for algorithm in dict.fromkeys(run.algorithm for run in runs):
+    for algorithm, seeds in _by_algorithm(runs).items():
         per_seed = [
             {row["step"]: row[key] for row in run.metrics() if _is_number(row.get(key))}
-            for run in runs
-            if run.algorithm == algorithm
+            for run in seeds
         ]
-        steps = sorted(set.intersection(*(set(seed) for seed in per_seed)))
-        result[algorithm] = {step: Estimate.of([s[step] for s in per_seed]) for step in steps}
+        if steps := sorted(set.intersection(*map(set, per_seed))):
+            result[algorithm] = {step: Estimate.of([s[step] for s in per_seed]) for step in steps}
+    return result
+
+
+def _by_algorithm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    result: dict[str, list[Run]] = {}
+    for run in runs:
+        result.setdefault(run.algorithm, []).append(run)
     return result
 
 
@@ -146,34 +154,24 @@ def _is_number(value: object) -> bool:
 def _seconds_per_run(runs: Sequence[Run]) -> dict[str, float]:
     """Mean wall-clock seconds of an algorithm's runs: steps and evaluations, without start-up."""
     result = {}
-    for algorithm in dict.fromkeys(run.algorithm for run in runs):
-        totals = [
-            sum(r.get("seconds/step", 0) + r.get("seconds/evaluate", 0) for r in run.metrics())
-            for run in runs
-            if run.algorithm == algorithm
-        ]
-        result[algorithm] = sum(totals) / len(totals)
+    for algorithm, seeds in _by_algorithm(runs).items():
+        rows = [row for run in seeds for row in run.metrics()]
+        total = sum(r.get("seconds/step", 0) + r.get("seconds/evaluate", 0) for r in rows)
+        result[algorithm] = total / len(seeds)
     return result
 
 
 def table(runs: Sequence[Run], key: str = STUDENT) -> tuple[list[str], list[list[str]]]:
     """Header and rows: algorithms by their last mean, best first; a column per evaluated step, and
     the seconds (s) of a run."""
-    all_curves = {a: c for a, c in curves(runs, key).items() if c}
+    all_curves = curves(runs, key)
     steps = sorted({step for curve in all_curves.values() for step in curve})
     seconds = _seconds_per_run(runs)
-    order = sorted(all_curves, key=lambda a: -all_curves[a][max(all_curves[a])].mean)
     rows = []
-    for algorithm in order:
-        curve = all_curves[algorithm]
+    for algorithm, curve in sorted(all_curves.items(), key=lambda c: -c[1][max(c[1])].mean):
         cells = [str(curve[s]) if s in curve else "" for s in steps]
         rows.append([algorithm, *cells, f"{seconds[algorithm]:.0f}"])
     return ["algorithm", *map(str, steps), "s"], rows
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
@@ -188,7 +186,7 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
         ("Student: pass@1 on held-out problems, by training step", STUDENT),
         ("Teacher: repair rate on fixed failed attempts, by training step", TEACHER),
     ):
-        sections.append(f"## {title}\n\n{markdown(*table(runs, key))}")
+        sections.append(f"## {title}\n\n{markdown(*table(runs, key))}\n")
     write_atomically(out / "report.md", "\n".join(sections))
     results = {
         "command": command,
@@ -214,6 +212,8 @@ def write_report(out: Path, runs: Sequence[Run], command: str) -> list[Path]:
 def _draw(path: Path, runs: Sequence[Run]) -> None:
     """Both curves side by side: lines are means, bands 95 % confidence intervals."""
     plt = pyplot()
+    spare = cycle(("C1", "C4", "C5", "C6", "C8", "C9"))
+    colors = {a: _COLORS.get(a) or next(spare) for a in _by_algorithm(runs)}
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, key, title in zip(
         axes,
@@ -221,7 +221,8 @@ def _draw(path: Path, runs: Sequence[Run]) -> None:
         ("student: pass@1 on held-out problems", "teacher: repair of fixed failed attempts"),
         strict=True,
     ):
-        for color, algorithm, curve in _colored(curves(runs, key)):
+        for algorithm, curve in curves(runs, key).items():
+            color = colors[algorithm]
             steps, points = list(curve), list(curve.values())
             means = [p.mean for p in points]
             axis.plot(steps, means, color=color, label=algorithm.upper(), marker="o", ms=3)
@@ -241,17 +242,6 @@ def _draw(path: Path, runs: Sequence[Run]) -> None:
     )
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _colored(
-    all_curves: dict[str, dict[int, Estimate]],
-) -> Iterator[tuple[str, str, dict[int, Estimate]]]:
-    """The same color for an algorithm in every panel and every report."""
-    fixed = {"vpd": "C3", "sdpo": "C0", "grpo": "C7", "sdpg": "C2"}
-    spare = iter(("C1", "C4", "C5", "C6", "C8", "C9"))
-    for algorithm, curve in all_curves.items():
-        if curve:
-            yield fixed.get(algorithm) or next(spare), algorithm, curve
 
 
 def _short(x: float) -> str:

@@ -7,15 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import gymnasium as gym
 import torch
 
 from vpd_agent.data.types import Rollout
-from vpd_agent.engines import Engine
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.statistics import Interval, pass_at_k
-from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import collect
+from vpd_agent.rollout.collect import Actor
 
 OnProgress = Callable[[int, int], None]  # answers judged so far, answers in all
 
@@ -52,55 +49,29 @@ class Evaluation:
 
 
 def answer_each(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: Sequence[str],
-    *,
-    max_response_tokens: int,
-    max_turn_tokens: int | None = None,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    actor: Actor, problem_ids: Sequence[str], generator: torch.Generator | None = None
 ) -> tuple[dict[int, Rollout], dict[int, str]]:
     """Answer each problem once. There may be no more of them than the environment takes.
 
     Returns the rollouts, and the errors of the answers that could not be judged, both by the place
     of the problem in the list.
     """
-    padding = environment.num_envs - len(problem_ids)
-    collected = collect(
-        policy,
-        engine,
-        environment,
-        [*problem_ids, *[problem_ids[0]] * padding],
-        group_size=1,
-        max_response_tokens=max_response_tokens,
-        max_turn_tokens=max_turn_tokens,
-        temperature=temperature,
-        generator=generator,
-    )
-    rollouts = {r.group: r for r in collected.rollouts}
-    lost = (i for i in range(environment.num_envs) if i not in rollouts)
-    errors = dict(zip(lost, collected.dropped, strict=True))
     count = len(problem_ids)
-    return (
-        {i: r for i, r in rollouts.items() if i < count},
-        {i: error for i, error in errors.items() if i < count},
-    )
+    padding = [problem_ids[0]] * (actor.environment.num_envs - count)
+    collected = actor.collect([*problem_ids, *padding], generator=generator)
+    rollouts = {r.group: r for r in collected.rollouts if r.group < count}
+    lost = (i for i in range(count) if i not in rollouts)
+    # The errors come in the order of the answers: behind these are those of the padding.
+    return rollouts, dict(zip(lost, collected.dropped, strict=False))
 
 
 def complete_answers(
     file: AnswerFile,
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
+    actor: Actor,
     problem_ids: Sequence[str],
     *,
     samples: int,
     seed: int,
-    max_response_tokens: int,
-    max_turn_tokens: int | None = None,
-    temperature: float = 1.0,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Add the answers that a file lacks of `samples` to each problem: those that were never given,
@@ -112,19 +83,11 @@ def complete_answers(
     interrupted is made again and gives the same answers.
     """
     wanted = [(p, sample) for sample in range(samples) for p in problem_ids]
-    for start in range(0, len(wanted), environment.num_envs):
-        call = wanted[start : start + environment.num_envs]
+    for start in range(0, len(wanted), actor.environment.num_envs):
+        call = wanted[start : start + actor.environment.num_envs]
         if any(key not in file.judged for key in call):
-            rollouts, errors = answer_each(
-                policy,
-                engine,
-                environment,
-                [p for p, _ in call],
-                max_response_tokens=max_response_tokens,
-                max_turn_tokens=max_turn_tokens,
-                temperature=temperature,
-                generator=_generator(policy.device, seed, call),
-            )
+            generator = _generator(actor.policy.device, seed, call)
+            rollouts, errors = answer_each(actor, [p for p, _ in call], generator)
             rows = [
                 {"problem_id": p, "sample": sample, **_row(rollouts.get(i), errors.get(i))}
                 for i, (p, sample) in enumerate(call)

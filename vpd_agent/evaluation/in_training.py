@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,8 @@ import gymnasium as gym
 import torch
 
 from vpd_agent.data.types import Message
-from vpd_agent.engines import Engine
 from vpd_agent.evaluation.evaluate import Evaluation, OnProgress, answer_each
-from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import all_problem_ids, generate_and_judge
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
+from vpd_agent.rollout.collect import Actor, all_problem_ids
 
 if TYPE_CHECKING:
     from vpd_agent.train.config import TrainConfig
@@ -50,28 +47,17 @@ def held_out_problems(environment: gym.vector.VectorEnv, config: TrainConfig) ->
 
 
 def evaluate_student(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
+    actor: Actor,
     problem_ids: Sequence[str],
     config: TrainConfig,
     generator: torch.Generator | None = None,
     on_progress: OnProgress | None = None,
 ) -> StudentEvaluation:
     """config.eval_samples answers to each problem, as many at once as the environment takes."""
-    result = StudentEvaluation()
+    result, size = StudentEvaluation(), actor.environment.num_envs
     answers = [p for p in problem_ids for _ in range(config.eval_samples)]
-    for start in range(0, len(answers), environment.num_envs):
-        rollouts, errors = answer_each(
-            policy,
-            engine,
-            environment,
-            answers[start : start + environment.num_envs],
-            max_response_tokens=config.max_response_tokens,
-            max_turn_tokens=config.max_turn_tokens,
-            temperature=config.temperature,
-            generator=generator,
-        )
+    for start in range(0, len(answers), size):
+        rollouts, errors = answer_each(actor, answers[start : start + size], generator)
         result.dropped += len(errors)
         for r in rollouts.values():
             solved = r.reward >= config.success_reward
@@ -84,41 +70,26 @@ def evaluate_student(
 
 
 def evaluate_teacher(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
+    actor: Actor,
     failures: Sequence[Failure],
-    template: TeacherTemplate,
+    teacher_prompt: Callable[..., list[int] | None],
     config: TrainConfig,
     generator: torch.Generator | None = None,
-    *,
-    max_prompt_tokens: int,
 ) -> list[bool]:
-    """Whether the policy, shown the feedback of a failed attempt, solves its problem: for each
-    attempt that has feedback and whose new answer could be judged."""
-    prompts = [
-        teacher_prompt(
-            policy,
-            template,
-            f.messages,
-            f.attempt,
-            f.feedback,
-            solved=False,
-            max_tokens=max_prompt_tokens,
-        )
-        for f in failures
-    ]
-    repairable = [(f, p) for f, p in zip(failures, prompts, strict=True) if p is not None]
-    results = generate_and_judge(
-        policy,
-        engine,
-        environment,
-        [f.problem_id for f, _ in repairable],
-        [p for _, p in repairable],
-        max_response_tokens=config.max_response_tokens,
-        temperature=config.temperature,
-        generator=generator,
-    )
+    """Whether the actor, shown the feedback of a failed attempt, solves its problem: for each
+    attempt that has feedback and whose new answer could be judged.
+
+    teacher_prompt: the function of this name, with policy, template and max_tokens given.
+    """
+    ids, prompts = [], []
+    for failure in failures:
+        given = failure.messages, failure.attempt, failure.feedback
+        prompt = teacher_prompt(*given, solved=False)
+        if prompt is not None:
+            ids.append(failure.problem_id)
+            prompts.append(prompt)
+    limit = config.max_response_tokens
+    results = actor.answer(ids, prompts, max_tokens=limit, generator=generator)
     return [r.reward >= config.success_reward for r in results if r.error is None]
 
 

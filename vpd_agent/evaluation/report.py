@@ -65,10 +65,10 @@ def write_report(
     title = f"{measured['model']} in {measured['env']}"
     sections = [
         f"# {title}",
-        _markdown(*pass_table(evaluation, samples)),
+        markdown(*pass_table(evaluation, samples)),
         EXPLAINED,
-        _markdown(*status_table(evaluation)),
-        _markdown(["measured", ""], [[k, f"`{v}`"] for k, v in measured.items()]),
+        markdown(*status_table(evaluation)),
+        markdown(["measured", ""], [[k, f"`{v}`"] for k, v in measured.items()]),
     ]
     write_atomically(files[1], "\n\n".join(sections) + "\n")
     picture = out.with_suffix(".png")
@@ -87,7 +87,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table; its first column holds words, the others numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ class Collected:
     """What came of a batch of answers. Dropped ones could not be judged (infrastructure)."""
 
     rollouts: list[Rollout]
-    dropped: list[str] = field(default_factory=list)  # one error message each
+    dropped: list[str]  # one error message each
 
 
 @dataclass(frozen=True)
@@ -81,172 +81,162 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Ste
     ]
 
 
-def collect(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: Sequence[str],
-    *,
-    group_size: int,
-    max_response_tokens: int,
-    max_turn_tokens: int | None = None,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> Collected:
-    """`group_size` rollouts of each problem, sampled from the policy and judged at once.
+@dataclass(frozen=True)
+class Actor:
+    """A policy that answers the problems of an environment; an engine samples for it.
 
     max_response_tokens: of a whole episode after its first prompt; max_turn_tokens: of one answer.
-    Episodes of several turns go on until the environment ends them or they are that long.
-    The environment must have len(problem_ids) · group_size sub-environments. Raises SandboxError
-    if nothing at all could be judged.
     """
-    repeated = [p for p in problem_ids for _ in range(group_size)]
-    messages = start_episodes(environment, repeated)
-    prompts = [policy.encode(m) for m in messages[::group_size]]
-    episodes = [
-        _Episode(prompt, max_response_tokens) for prompt in prompts for _ in range(group_size)
-    ]
-    sample = partial(engine.generate, temperature=temperature, generator=generator)
 
-    limit = min(max_turn_tokens or max_response_tokens, max_response_tokens)
-    for episode, generation in zip(
-        episodes, sample(prompts, samples=group_size, max_tokens=limit), strict=True
-    ):
-        episode.append_answer(generation, policy)
-    _judge_open(environment, episodes)
-    while open_episodes := [e for e in episodes if e.open and e.append_observation(policy)]:
-        limit = min(
-            max_turn_tokens or max_response_tokens, max(e.tokens_left for e in open_episodes)
+    policy: Policy
+    engine: Engine
+    environment: gym.vector.VectorEnv
+    max_response_tokens: int
+    max_turn_tokens: int | None = None
+    temperature: float = 1.0
+
+    def collect(
+        self,
+        problem_ids: Sequence[str],
+        group_size: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Collected:
+        """`group_size` rollouts of each problem, judged at once.
+
+        Episodes of several turns go on until the environment ends them or they are
+        max_response_tokens long. The environment must have len(problem_ids) · group_size
+        sub-environments. Raises SandboxError if nothing at all could be judged.
+        """
+        policy, longest = self.policy, self.max_response_tokens
+        limit = min(self.max_turn_tokens or longest, longest)
+        repeated = [p for p in problem_ids for _ in range(group_size)]
+        messages = start_episodes(self.environment, repeated)
+        prompts = [policy.encode(m) for m in messages[::group_size]]
+        episodes = []
+        for i, problem_id in enumerate(repeated):
+            asked = problem_id, i // group_size, messages[i], prompts[i // group_size]
+            rollout = Rollout(*asked, [], [], text="", finish="", reward=0.0, feedback="")
+            episodes.append(_Episode(rollout, longest))
+        sample = partial(self.engine.generate, temperature=self.temperature, generator=generator)
+
+        generations = sample(prompts, samples=group_size, max_tokens=limit)
+        self._judge(episodes, episodes, generations)
+        while answering := [e for e in episodes if e.open and e.append_observation(policy)]:
+            most = min(limit, max(e.tokens_left for e in answering))
+            generations = sample([e.ids for e in answering], max_tokens=most)
+            try:
+                self._judge(episodes, answering, generations)
+            except SandboxError as error:  # of the last few; the others are judged
+                for episode in answering:
+                    episode.open, episode.error = False, str(error)
+
+        return Collected(
+            [e.finished() for e in episodes if e.error is None],
+            [e.error for e in episodes if e.error is not None],
         )
-        generations = sample([e.ids for e in open_episodes], max_tokens=limit)
-        for episode, generation in zip(open_episodes, generations, strict=True):
-            episode.append_answer(generation, policy)
-        try:
-            _judge_open(environment, episodes)
-        except SandboxError as error:  # of the last few; the others are judged
-            for episode in open_episodes:
-                episode.open, episode.error = False, str(error)
 
-    collected = Collected([])
-    for i, episode in enumerate(episodes):
-        if episode.error is not None:
-            collected.dropped.append(episode.error)
-        else:
-            collected.rollouts.append(episode.rollout(repeated[i], i // group_size, messages[i]))
-    return collected
+    def _judge(
+        self,
+        episodes: Sequence[_Episode],
+        answering: Sequence[_Episode],
+        generations: Sequence[Generation],
+    ) -> None:
+        """Append the answers of the episodes that are open, and step the environment with them."""
+        for episode, generation in zip(answering, generations, strict=True):
+            episode.append_answer(generation, self.policy)
+        # Every sub-environment needs an answer; what it says of one that is not open is not used.
+        answers = [episode.rollout.text if episode.open else "" for episode in episodes]
+        for episode, result in zip(episodes, judge(self.environment, answers), strict=True):
+            if episode.open:
+                episode.take_result(result)
 
+    def answer(
+        self,
+        problem_ids: Sequence[str],
+        prompts: Sequence[list[int]],
+        *,
+        max_tokens: int,
+        generator: torch.Generator | None = None,
+    ) -> list[StepResult]:
+        """What the environment says of one answer of at most `max_tokens` to each problem, given
+        after a prompt of one's own choice (a teacher's, say).
 
-def generate_and_judge(
-    policy: Policy,
-    engine: Engine,
-    environment: gym.vector.VectorEnv,
-    problem_ids: Sequence[str],
-    prompts: Sequence[list[int]],
-    *,
-    max_response_tokens: int,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> list[StepResult]:
-    """One answer to each problem, given after a prompt of one's own choice (a teacher's, say).
-
-    Any number of them: the environment takes them in as many batches as it needs.
-    """
-    results: list[StepResult] = []
-    for start in range(0, len(prompts), environment.num_envs):
-        chunk = slice(start, start + environment.num_envs)
-        generations = engine.generate(
-            prompts[chunk],
-            max_tokens=max_response_tokens,
-            temperature=temperature,
-            generator=generator,
-        )
-        ids = list(problem_ids[chunk])
-        padding = environment.num_envs - len(ids)
-        start_episodes(environment, ids + ids[:1] * padding)
-        texts = [
-            policy.answer_text(prompt, g.ids)
-            for prompt, g in zip(prompts[chunk], generations, strict=True)
-        ]
-        results += judge(environment, texts + [""] * padding)[: len(ids)]
-    return results
+        Any number of them: the environment takes them in as many batches as it needs.
+        """
+        results: list[StepResult] = []
+        for start in range(0, len(prompts), self.environment.num_envs):
+            chunk = slice(start, start + self.environment.num_envs)
+            generations = self.engine.generate(
+                prompts[chunk],
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                generator=generator,
+            )
+            ids = list(problem_ids[chunk])
+            padding = self.environment.num_envs - len(ids)
+            start_episodes(self.environment, ids + ids[:1] * padding)
+            texts = [
+                self.policy.answer_text(prompt, g.ids)
+                for prompt, g in zip(prompts[chunk], generations, strict=True)
+            ]
+            results += judge(self.environment, texts + [""] * padding)[: len(ids)]
+        return results
 
 
+@dataclass
 class _Episode:
-    """One conversation with the environment, as tokens."""
+    """One conversation with the environment, as the rollout that it is so far."""
 
-    def __init__(self, prompt_ids: list[int], max_response_tokens: int) -> None:
-        self.prompt_ids = prompt_ids
-        self.response: list[int] = []
-        self.logprobs: list[float] = []
-        self.is_policy_token: list[bool] = []
-        self.max_response_tokens = max_response_tokens
-        self.text, self.finish = "", ""
-        self.reward = 0.0
-        self.feedback, self.status, self.reply = "", "", ""  # the environment's last words
-        self.error: str | None = None
-        self.judge_seconds = 0.0
-        self.open = True
+    rollout: Rollout
+    max_response_tokens: int
+    is_policy_token: list[bool] = field(default_factory=list)
+    reply: str = ""  # the environment's last words
+    error: str | None = None
+    open: bool = True
 
     @property
     def ids(self) -> list[int]:
-        return self.prompt_ids + self.response
+        return self.rollout.prompt_ids + self.rollout.response_ids
 
     @property
     def tokens_left(self) -> int:
         """Tokens that the next answer may have."""
-        return self.max_response_tokens - len(self.response)
+        return self.max_response_tokens - len(self.rollout.response_ids)
 
     def append_answer(self, generation: Generation, policy: Policy) -> None:
         """Append what the policy said, cut to `tokens_left`."""
         ids = generation.ids[: self.tokens_left]
-        self.finish = generation.finish if len(ids) == len(generation.ids) else "length"
-        self.text = policy.answer_text(self.ids, ids)
+        finish = generation.finish if len(ids) == len(generation.ids) else "length"
+        text = policy.answer_text(self.ids, ids)
+        self.rollout = replace(self.rollout, text=text, finish=finish)
         self._append(ids, generation.logprobs[: len(ids)], is_policy_token=True)
 
     def take_result(self, result: StepResult) -> None:
-        self.feedback, self.status, self.reply = result.feedback, result.status, result.reply
-        self.error = result.error
-        self.reward += result.reward
-        self.judge_seconds = max(self.judge_seconds, result.seconds)
+        self.rollout = replace(
+            self.rollout,
+            reward=self.rollout.reward + result.reward,
+            feedback=result.feedback,
+            status=result.status,
+            judge_seconds=max(self.rollout.judge_seconds, result.seconds),
+        )
+        self.reply, self.error = result.reply, result.error
         self.open = not result.done and result.error is None
 
     def append_observation(self, policy: Policy) -> bool:
         """Append the environment's reply, and return True. If it leaves no token for an answer, it
         is not appended, and the episode ends as it stands."""
         message = {"role": "user", "content": self.reply}
-        ids = policy.continuation(message, after=self.response)
+        ids = policy.continuation(message, after=self.rollout.response_ids)
         self.open = len(ids) < self.tokens_left
         if self.open:
             self._append(ids, [0.0] * len(ids), is_policy_token=False)
         return self.open
 
-    def rollout(self, problem_id: str, group: int, messages: list[Message]) -> Rollout:
-        return Rollout(
-            problem_id=problem_id,
-            group=group,
-            messages=messages,
-            prompt_ids=self.prompt_ids,
-            response_ids=self.response,
-            logprobs=self.logprobs,
-            text=self.text,
-            finish=self.finish,
-            reward=self.reward,
-            feedback=self.feedback,
-            status=self.status,
-            is_policy_token=None if all(self.is_policy_token) else self.is_policy_token,
-            judge_seconds=self.judge_seconds,
-        )
+    def finished(self) -> Rollout:
+        mask = None if all(self.is_policy_token) else self.is_policy_token
+        return replace(self.rollout, is_policy_token=mask)
 
     def _append(self, ids: list[int], logprobs: list[float], *, is_policy_token: bool) -> None:
-        self.response += ids
-        self.logprobs += logprobs
+        self.rollout.response_ids.extend(ids)
+        self.rollout.logprobs.extend(logprobs)
         self.is_policy_token += [is_policy_token] * len(ids)
-
-
-def _judge_open(environment: gym.vector.VectorEnv, episodes: Sequence[_Episode]) -> None:
-    """Step the environment with the answers of the episodes that are open."""
-    # Every sub-environment needs an answer; what it says of one that is not open is not used.
-    answers = [episode.text if episode.open else "" for episode in episodes]
-    for episode, result in zip(episodes, judge(environment, answers), strict=True):
-        if episode.open:
-            episode.take_result(result)

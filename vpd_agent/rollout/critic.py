@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +12,7 @@ from vpd_agent.engines import Engine
 from vpd_agent.model.policy import Policy
 
 
+@dataclass(frozen=True)
 class PolicyCritic:
     """Answers prompts with the policy, as the run's engine samples from it.
 
@@ -19,23 +21,18 @@ class PolicyCritic:
     of the same run without critiques.
     """
 
-    def __init__(
-        self, policy: Policy, engine: Engine, max_tokens: int, *, temperature: float = 1.0
-    ) -> None:
-        self._policy = policy
-        self.engine = engine
-        self._max_tokens = max_tokens
-        self._temperature = temperature
+    policy: Policy
+    engine: Engine
+    max_tokens: int
 
     def __call__(self, prompts: Sequence[str]) -> list[str]:
-        policy = self._policy
+        policy = self.policy
         digest = hashlib.sha256("\x00".join(prompts).encode("utf-8", "replace")).digest()
         seed = int.from_bytes(digest[:7])
         encoded = [policy.encode([{"role": "user", "content": prompt}]) for prompt in prompts]
         generations = self.engine.generate(
             encoded,
-            max_tokens=self._max_tokens,
-            temperature=self._temperature,
+            max_tokens=self.max_tokens,
             generator=torch.Generator(policy.device).manual_seed(seed),
         )
         return [

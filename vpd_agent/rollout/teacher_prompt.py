@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vpd_agent.data.types import Message, Rollout
+from vpd_agent.data.types import Message
 from vpd_agent.model.policy import Policy
 
 _THINKING = re.compile(r"<think>.*?(</think>\s*|\Z)", re.DOTALL)
@@ -128,26 +128,3 @@ def teacher_prompt(
         # A token is at least a byte of text: cutting fewer characters than that cannot suffice.
         limit = min(limit // 2, limit - excess // 8 - 1)
     return None
-
-
-def teacher_prompts(
-    policy: Policy,
-    template: TeacherTemplate,
-    rollouts: Sequence[Rollout],
-    *,
-    success_reward: float,
-    max_tokens: int,
-) -> list[list[int] | None]:
-    """One prompt per rollout; None where `teacher_prompt` gives none."""
-    return [
-        teacher_prompt(
-            policy,
-            template,
-            r.messages,
-            r.text,
-            r.feedback,
-            solved=r.reward >= success_reward,
-            max_tokens=max_tokens,
-        )
-        for r in rollouts
-    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vpd_agent.algorithms.base import check
+
 AT_LEAST_ONE = (
     *("prompts_per_step", "group_size", "updates_per_batch"),
     *("micro_batch_size", "micro_batch_tokens"),
@@ -108,19 +110,12 @@ class TrainConfig:
         for least, names in ((1, AT_LEAST_ONE), (0, AT_LEAST_ZERO)):
             for name in names:
                 value = getattr(self, name)
-                if value is not None and value < least:
-                    raise ValueError(f"{name} must be at least {least}, got {value}.")
+                check(value is None or value >= least, name, f"at least {least}", value)
         for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.learning_rate_decay <= 1:
-            raise ValueError(
-                f"learning_rate_decay must be between 0 and 1, got {self.learning_rate_decay}."
-            )
-        if not 0 <= self.collapse_ratio < 1:
-            raise ValueError(
-                f"collapse_ratio must be at least 0 and below 1, got {self.collapse_ratio}."
-            )
+            check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        decay, ratio = self.learning_rate_decay, self.collapse_ratio
+        check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)
+        check(0 <= ratio < 1, "collapse_ratio", "at least 0 and below 1", ratio)
         if self.overlap and self.sharding != "none":
             raise ValueError(
                 "overlap cannot be used with sharding: a thread would sample from weights that the "

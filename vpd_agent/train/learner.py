@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import gymnasium as gym
 import torch
@@ -25,7 +25,9 @@ from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher, make_teacher
 from vpd_agent.ops.importance_sampling import sampler_correction
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
+from vpd_agent.rollout.collect import Actor
+from vpd_agent.rollout.environment import critics
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.micro_batches import MicroBatches
 from vpd_agent.train.monitor import describe
@@ -39,11 +41,31 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+class Parts(TypedDict, total=False):
+    """What a run may be given besides its policy, algorithm, environment and configuration.
+
+    template: of the teacher's prompts; None: the default one.
+    engine: samples the rollouts, and for a teacher with weights of the same model; None: HFEngine.
+    teacher: None: the one that the algorithm asks for, see `make_teacher`.
+    teacher_engine: samples for a teacher that is another model; None: HFEngine.
+    reference: the policy that the algorithm's `needs_reference` means; None: a copy of the policy.
+    processes: those of the run; None: this one alone.
+    warn: called with a line for a person to read, in every process.
+    """
+
+    template: TeacherTemplate | None
+    engine: Engine | None
+    teacher: Teacher | None
+    teacher_engine: Engine | None
+    reference: Policy | None
+    processes: Processes | None
+    warn: Callable[[str], None]
+
+
 class Learner:
     """Student, teacher and reference of a run, and how a batch of rollouts changes them.
 
     environment: judges what the teacher answers, for a `TrustGate`.
-    For the others see `Trainer`.
     """
 
     def __init__(
@@ -52,17 +74,11 @@ class Learner:
         algorithm: Algorithm,
         environment: gym.vector.VectorEnv,
         config: TrainConfig,
-        *,
-        template: TeacherTemplate | None = None,
-        engine: Engine | None = None,
-        teacher: Teacher | None = None,
-        teacher_engine: Engine | None = None,
-        reference: Policy | None = None,
-        processes: Processes | None = None,
-        warn: Callable[[str], None] = say,
+        **parts: Unpack[Parts],
     ) -> None:
+        self.processes = parts.get("processes") or Processes()
+        _check_setup(algorithm, environment, config, self.processes)
         _check_weights(policy)
-        self.processes = processes or Processes()
         self.processes.broadcast_(policy.weights.values())
         if config.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
@@ -70,15 +86,21 @@ class Learner:
         self.algorithm = algorithm
         self.environment = environment
         self.config = config
-        self.template = template or TeacherTemplate()
-        self.warn = warn
+        self.template = parts.get("template") or TeacherTemplate()
+        longest = min(config.max_teacher_prompt_tokens, self.max_tokens_before_response)
+        self.teacher_prompt = partial(teacher_prompt, policy, self.template, max_tokens=longest)
+        self.warn = parts.get("warn", say)
         # What samples while weights change needs weights of its own.
-        self.engine = engine or HFEngine(policy.frozen_copy() if config.overlap else policy)
-        self.teacher = teacher or make_teacher(policy, algorithm)
-        self.teacher_engine = teacher_engine
-        if teacher_engine is None and self.teacher and self.teacher.is_other_model:
+        self.engine = parts.get("engine") or HFEngine(
+            policy.frozen_copy() if config.overlap else policy
+        )
+        self.teacher = parts.get("teacher") or make_teacher(policy, algorithm)
+        self.teacher_engine = parts.get("teacher_engine")
+        if self.teacher_engine is None and self.teacher and self.teacher.is_other_model:
             self.teacher_engine = HFEngine(self.teacher.policy)
-        self.reference = reference or (policy.reference() if algorithm.needs_reference else None)
+        self.reference = parts.get("reference")
+        if self.reference is None and algorithm.needs_reference:
+            self.reference = policy.reference()
         if config.sharding == "fsdp":
             from vpd_agent.distributed.fsdp import shard
 
@@ -165,21 +187,22 @@ class Learner:
         return prompts
 
     def prompts_with_feedback(self, rollouts: Sequence[Rollout]) -> list[list[int] | None]:
-        return teacher_prompts(
-            self.policy,
-            self.template,
-            rollouts,
-            success_reward=self.config.success_reward,
-            max_tokens=self.max_teacher_prompt_tokens,
-        )
+        """The teacher's prompt of each rollout; None where `teacher_prompt` gives none."""
+        success = self.config.success_reward
+        return [
+            self.teacher_prompt(r.messages, r.text, r.feedback, solved=r.reward >= success)
+            for r in rollouts
+        ]
+
+    def actor(self, environment: gym.vector.VectorEnv, engine: Engine | None = None) -> Actor:
+        """The policy in an environment, as the run's engine samples from it, or another one."""
+        c = self.config
+        limits = c.max_response_tokens, c.max_turn_tokens
+        return Actor(self.policy, engine or self.engine, environment, *limits, c.temperature)
 
     @property
     def max_tokens_before_response(self) -> int:
         return self.policy.context_length - self.config.max_response_tokens
-
-    @property
-    def max_teacher_prompt_tokens(self) -> int:
-        return min(self.config.max_teacher_prompt_tokens, self.max_tokens_before_response)
 
     def _batch(
         self, rollouts: Sequence[Rollout], prompts: Sequence[list[int] | None]
@@ -229,9 +252,8 @@ class Learner:
             ):
                 asked = self.fail_together(
                     lambda: ask_teacher(
-                        self.policy,
-                        engine,
-                        self.environment.unwrapped,  # its reward is all that is wanted
+                        # Without wrappers: its reward is all that is wanted.
+                        self.actor(self.environment.unwrapped, engine),
                         rollouts,
                         prompts,
                         self.config,
@@ -240,9 +262,7 @@ class Learner:
                     )
                 )
             sums = self.processes.sum(asked)
-            self.state = gate.update(
-                self.state, sums["teacher"], sums["student"], int(sums["rows"])
-            )
+            self.state = gate.update(self.state, sums)
             metrics = {
                 "gate/rows": sums["rows"],
                 "gate/teacher_solved": sums["teacher"] / max(sums["rows"], 1),
@@ -302,6 +322,36 @@ class Learner:
         self.engine.sync(self.policy)
         self.step = saved["step"]
         self.state = saved["state"]
+
+
+def _check_setup(
+    algorithm: Algorithm,
+    environment: gym.vector.VectorEnv,
+    config: TrainConfig,
+    processes: Processes,
+) -> None:
+    """Raise ValueError for parts of a run that do not fit each other."""
+    prompts, rest = divmod(config.prompts_per_step, processes.size)
+    if rest:
+        raise ValueError(
+            f"prompts_per_step must be a multiple of the {processes.size} processes, got "
+            f"{config.prompts_per_step}."
+        )
+    if environment.num_envs != prompts * config.group_size:
+        raise ValueError(
+            f"The environment must have {prompts * config.group_size} sub-environments "
+            f"(prompts_per_step · group_size / processes), it has {environment.num_envs}."
+        )
+    if config.overlap and critics(environment):
+        raise ValueError(
+            "overlap cannot be used with feedback by self-critique: the critic would read "
+            "weights while they change. Leave one of both away."
+        )
+    if config.group_size < algorithm.min_group_size:
+        raise ValueError(
+            f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
+            f"least {algorithm.min_group_size}, got {config.group_size}."
+        )
 
 
 def _check_weights(policy: Policy) -> None:

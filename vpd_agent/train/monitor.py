@@ -12,6 +12,7 @@ from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
 from vpd_agent.evaluation.in_training import PASS_1
+from vpd_agent.train.config import TrainConfig
 from vpd_envs.types import Status
 
 STEPS_PER_LOOK = 10  # steps whose numbers are averaged before they are judged
@@ -80,17 +81,14 @@ def why_slow(calls: Sequence[tuple[str, float]], step_seconds: float) -> str | N
 class CollapseMonitor:
     """Reads the rows of metrics.jsonl, one after the other, and says what is wrong.
 
-    A run has collapsed when its score has been below `ratio` times its best for `patience` looks in
-    a row (0: never), or its entropy outside its bounds (None: no bound) for as many. The score is
-    held-out pass@1, each evaluation being a look; of runs that are never evaluated it is the mean
-    reward of ten steps. Nothing is read but the rows, so a resumed run reads those of its folder
-    and is as wise as one that was never stopped.
+    A run has collapsed when its score has been below config.collapse_ratio times its best for
+    config.collapse_patience looks in a row, or its entropy outside its bounds for as many. The
+    score is held-out pass@1, each evaluation being a look; of runs that are never evaluated it is
+    the mean reward of ten steps. Nothing is read but the rows, so a resumed run reads those of its
+    folder and is as wise as one that was never stopped.
     """
 
-    ratio: float = 0.5
-    patience: int = 3
-    min_entropy: float | None = None  # nats per token
-    max_entropy: float | None = None
+    config: TrainConfig
     has_teacher: bool = True  # whether the algorithm has one
 
     collapsed: str | None = field(default=None, init=False)  # why, once it has
@@ -120,12 +118,13 @@ class CollapseMonitor:
 
     def _judge_score(self, score: float, name: str, step: int) -> list[str]:
         self.best = max(self.best, score)
-        fallen = score < self.ratio * self.best and self.best - score >= LEAST_FALL
+        ratio, patience = self.config.collapse_ratio, self.config.collapse_patience
+        fallen = score < ratio * self.best and self.best - score >= LEAST_FALL
         return self._collapse_if(
             fallen,
             "score",
-            f"step {step}: {name} has been below {self.ratio:g} of its best ({self.best:.3f}) "
-            f"{self.patience} times in a row and is {score:.3f} now",
+            f"step {step}: {name} has been below {ratio:g} of its best ({self.best:.3f}) "
+            f"{patience} times in a row and is {score:.3f} now",
         )
 
     def _judge_steps(self) -> list[str]:
@@ -135,11 +134,11 @@ class CollapseMonitor:
             reward = _mean([row["reward"] for row in self._steps])
             found += self._judge_score(reward, "the mean reward of ten steps", step)
         entropy = _mean(_values(self._steps, "/entropy"))
-        for outside, word, bound in (
-            (self.min_entropy is not None and entropy < self.min_entropy, "below", "min"),
-            (self.max_entropy is not None and entropy > self.max_entropy, "above", "max"),
+        least, most = self.config.min_entropy, self.config.max_entropy
+        for outside, word, bound, limit in (
+            (least is not None and entropy < least, "below", "min", least),
+            (most is not None and entropy > most, "above", "max", most),
         ):
-            limit = getattr(self, f"{bound}_entropy")
             text = f"step {step}: the entropy of the policy is {entropy:.3g} nats a token"
             found += self._collapse_if(outside, bound, f"{text}, {word} {bound}_entropy = {limit}")
         norms = _values(self._steps, "/grad_norm")
@@ -149,7 +148,7 @@ class CollapseMonitor:
 
     def _collapse_if(self, bad: bool, sign: str, text: str) -> list[str]:
         self._streaks[sign] = self._streaks[sign] + 1 if bad else 0
-        if self._streaks[sign] < self.patience:
+        if self._streaks[sign] < self.config.collapse_patience:
             return []
         found = self._once(sign, f"Training seems to have collapsed; {text}.")
         if found:

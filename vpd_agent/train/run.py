@@ -16,7 +16,7 @@ from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine
 from vpd_agent.engines.make import check_engine, is_address, make_engine
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import Teacher, make_teacher
+from vpd_agent.model.teacher import make_teacher
 from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
 from vpd_agent.rollout.teacher_prompt import PlainPrompt, TeacherTemplate
@@ -71,7 +71,24 @@ def make_run(
     Raises ValueError for what does not fit together, before anything large is loaded, and
     RunFinished for a resumed run without steps that are left.
     """
-    plan = _plan(algorithm, env, model, Path(out), teacher_model, config, template, options)
+    chosen = _options(env, model, teacher_model, {**options, "out": Path(out)})
+    preset = PRESETS[chosen.preset]
+    if isinstance(algorithm, str):
+        algorithm = preset.algorithm(algorithm)
+    if not isinstance(config, TrainConfig):
+        config = replace(preset.config(algorithm.name), **(config or {}))
+    template = template or preset.template
+    if chosen.teacher_prompt == "plain":
+        template = PlainPrompt(**vars(template))
+    plan = _Plan(
+        algorithm=algorithm,
+        config=config,
+        template=template,
+        options=chosen,
+        spec=env if isinstance(env, EnvironmentSpec) else chosen.spec(chosen.feedback),
+        policy=model if isinstance(model, Policy) else None,
+        teacher=teacher_model if isinstance(teacher_model, Policy) else None,
+    )
     begun = plan.check()
     with ExitStack() as stack:
         yield _open(plan, begun, stack)
@@ -137,16 +154,13 @@ class _Plan:
         return replace(self.options, model=name, **changes).load(self.options.quiet, device)
 
 
-def _plan(
-    algorithm: str | Algorithm,
+def _options(
     env: str | EnvironmentSpec,
     model: str | Policy,
-    out: Path,
     teacher_model: str | Policy | None,
-    config: TrainConfig | Mapping[str, Any] | None,
-    template: TeacherTemplate | None,
     given: dict[str, Any],
-) -> _Plan:
+) -> TrainOptions:
+    """The flags that a run with these arguments would have, its preset by name."""
     if isinstance(env, EnvironmentSpec):
         pairs = tuple(f"{key}={json.dumps(v, default=str)}" for key, v in env.kwargs.items())
         given = {**given, "env": env.id, "feedback": env.feedback, "set": pairs}
@@ -155,29 +169,13 @@ def _plan(
     if isinstance(model, Policy):
         given = {**given, "device": model.device.type}
     options = TrainOptions(
-        **given, model=_name(model), teacher_model=teacher_model and _name(teacher_model), out=out
+        **given, model=_name(model), teacher_model=teacher_model and _name(teacher_model)
     )
     if options.preset == "auto":
         options = replace(options, preset=_preset_name(options.env, model))
     if options.preset not in PRESETS:
         raise ValueError(unknown("preset", options.preset, PRESETS))
-    preset = PRESETS[options.preset]
-    if isinstance(algorithm, str):
-        algorithm = preset.algorithm(algorithm)
-    if not isinstance(config, TrainConfig):
-        config = replace(preset.config(algorithm.name), **(config or {}))
-    template = template or preset.template
-    if options.teacher_prompt == "plain":
-        template = PlainPrompt(**vars(template))
-    return _Plan(
-        algorithm=algorithm,
-        config=config,
-        template=template,
-        options=options,
-        spec=env if isinstance(env, EnvironmentSpec) else options.spec(options.feedback),
-        policy=model if isinstance(model, Policy) else None,
-        teacher=teacher_model if isinstance(teacher_model, Policy) else None,
-    )
+    return options
 
 
 def _name(model: str | Policy) -> str:
@@ -207,7 +205,10 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
         say(f"The run in {options.out} had come to no checkpoint yet: it begins anew.")
     with processes.main_process_first():  # it downloads, or makes, what the others then find
         policy = plan.load(options.model, plan.policy)
-        teacher = _load_teacher(plan, policy)
+        teacher = None  # the trainer makes one from the student, unless it is another model
+        if options.teacher_model is not None:
+            other = plan.load(options.teacher_model, plan.teacher, lora_rank=None)
+            teacher = make_teacher(policy, plan.algorithm, other)
     record = plan.record()
     if processes.is_first:
         with phase("Reading the model's weights", quiet=options.quiet):
@@ -217,10 +218,10 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
                 "model": known.get("model") or model_hashes(policy),
                 **({"teacher_model": teacher.model_hash} if teacher else {}),
             }
-    engine = _open_engine(plan, policy, stack, apart=config.overlap)
+    engine = _open_engine(plan, policy, stack)
     teacher_engine = None
     if teacher is not None and (evaluation is not None or plan.algorithm.gate is not None):
-        teacher_engine = _open_teacher_engine(plan, teacher, stack)
+        teacher_engine = _open_engine(plan, teacher.policy, stack, is_teacher=True)
     for one in (environment, evaluation):
         for source in critics(one) if one is not None else ():
             source.critic = PolicyCritic(policy, engine, config.max_response_tokens)
@@ -269,35 +270,20 @@ def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> t
     return environment, evaluation
 
 
-def _load_teacher(plan: _Plan, student: Policy) -> Teacher | None:
-    """The teacher, if it is another model; others are made from the student by the trainer."""
-    name = plan.options.teacher_model
-    if name is None:
-        return None
-    model = plan.load(name, plan.teacher, lora_rank=None)
-    return make_teacher(student, plan.algorithm, model)
-
-
-def _open_engine(plan: _Plan, policy: Policy, stack: ExitStack, *, apart: bool = False) -> Engine:
+def _open_engine(
+    plan: _Plan, policy: Policy, stack: ExitStack, *, is_teacher: bool = False
+) -> Engine:
+    """What samples for the student, or for a teacher that is another model."""
     name, config = plan.options.engine, plan.config
+    if is_teacher and is_address(name):
+        say(f"The server {name} samples for the student only; for the teacher, the engine is hf.")
+        name = "hf"
+    most = config.max_teacher_prompt_tokens + config.max_response_tokens
+    apart = config.overlap and not is_teacher
     with phase(f"Starting the engine {name}", quiet=plan.options.quiet):
-        engine = make_engine(
-            name,
-            policy,
-            max_tokens=config.max_teacher_prompt_tokens + config.max_response_tokens,
-            apart=apart,
-        )
+        engine = make_engine(name, policy, max_tokens=most, apart=apart)
     stack.callback(engine.close)
     return engine
-
-
-def _open_teacher_engine(plan: _Plan, teacher: Teacher, stack: ExitStack) -> Engine:
-    """What samples for a teacher that is another model."""
-    name = plan.options.engine
-    if is_address(name):
-        say(f"The server {name} samples for the student only; for the teacher, the engine is hf.")
-        plan = replace(plan, options=replace(plan.options, engine="hf"))
-    return _open_engine(plan, teacher.policy, stack)
 
 
 def _compare_with_saved(out: Path, begun: dict[str, Any], record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import gymnasium as gym
 
@@ -17,8 +17,6 @@ from sandbox import SandboxError
 from vpd_agent.algorithms.base import Algorithm
 from vpd_agent.console import Bars, bars, phase, say
 from vpd_agent.data.types import Rollout
-from vpd_agent.distributed.world import Processes
-from vpd_agent.engines import Engine
 from vpd_agent.evaluation.evaluate import OnProgress
 from vpd_agent.evaluation.in_training import (
     Failure,
@@ -29,10 +27,7 @@ from vpd_agent.evaluation.in_training import (
     merged,
 )
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import Teacher
-from vpd_agent.rollout.collect import Collected, collect
-from vpd_agent.rollout.environment import critics
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.rollout.collect import Collected
 from vpd_agent.runs.identity import problem_fingerprints
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
@@ -46,8 +41,8 @@ from vpd_agent.runs.run_folder import (
 from vpd_agent.runs.samples import sample_rows, worst_and_best
 from vpd_agent.train import checkpoint
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.graceful_shutdown import GracefulShutdown
-from vpd_agent.train.learner import Learner, Result
+from vpd_agent.train.graceful_shutdown import graceful_shutdown
+from vpd_agent.train.learner import Learner, Parts, Result
 from vpd_agent.train.monitor import CollapseMonitor, slowest_judged, why_slow
 from vpd_agent.train.prefetch import Prefetched
 from vpd_agent.train.problems import problems_of_step, usable_problems
@@ -66,17 +61,12 @@ class Trainer(Learner):
         `unwrapped.judge_seconds` (of each answer of the last step), the slowest are named in the
         metrics, as `seconds/slowest_judged`.
     evaluation: the same with any number of sub-environments, over held-out problems.
-    engine: samples the rollouts, and for a teacher with weights of the same model; None: HFEngine.
-    teacher: None: the one that the algorithm asks for, see `make_teacher`.
-    teacher_engine: samples for a teacher that is another model; None: HFEngine.
-    reference: the policy that the algorithm's `needs_reference` means; None: a copy of the policy.
-    processes: those of the run; None: this one alone.
     out: a RunFolder (in every process, made with the same `processes`), which gets metrics,
         checkpoints and at last the model; None writes nothing: the trained model is `policy`.
     on_step: called with the metrics of each step, in the first process.
-    warn: called with a line for a person to read, in every process.
     progress: whether `train` shows how far it is, on standard error: by a bar on a terminal, by a
         line now and then in a log or a notebook.
+    parts: template, engine, teacher, processes and others, see `Parts`.
     """
 
     def __init__(
@@ -86,47 +76,21 @@ class Trainer(Learner):
         environment: gym.vector.VectorEnv,
         config: TrainConfig,
         *,
-        template: TeacherTemplate | None = None,
         evaluation: gym.vector.VectorEnv | None = None,
-        engine: Engine | None = None,
-        teacher: Teacher | None = None,
-        teacher_engine: Engine | None = None,
-        reference: Policy | None = None,
-        processes: Processes | None = None,
         out: RunFolder | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
-        warn: Callable[[str], None] = say,
         progress: bool = True,
+        **parts: Unpack[Parts],
     ) -> None:
-        processes = processes or Processes()
-        _check_setup(algorithm, environment, config, processes)
+        super().__init__(policy, algorithm, environment, config, **parts)
         for one in (environment, evaluation):
             if one is not None and isinstance(one.unwrapped, TextVectorEnv):
                 one.unwrapped.progress = False  # a run has a bar of its own
-        super().__init__(
-            policy,
-            algorithm,
-            environment,
-            config,
-            template=template,
-            engine=engine,
-            teacher=teacher,
-            teacher_engine=teacher_engine,
-            reference=reference,
-            processes=processes,
-            warn=warn,
-        )
         self.evaluation = evaluation
         self.out = out
         self.on_step = on_step
         self.progress = progress
-        self.monitor = CollapseMonitor(
-            config.collapse_ratio,
-            config.collapse_patience,
-            config.min_entropy,
-            config.max_entropy,
-            has_teacher=self.teacher is not None,
-        )
+        self.monitor = CollapseMonitor(config, has_teacher=self.teacher is not None)
         self.skipped = 0  # steps
         self.failures: list[Failure] | None = None  # of the first evaluation
         # Metrics of the last step while its evaluation is still to come: of step 0 at the start,
@@ -150,14 +114,14 @@ class Trainer(Learner):
         saved. Raises FloatingPointError where more steps than config.max_skipped_steps would have
         to be skipped, and SaveError where the run's folder cannot be written to.
         """
-        with GracefulShutdown(self.warn) as shutdown, self._progress_bar():
+        with graceful_shutdown(self.warn) as shutdown_requested, self._progress_bar():
             if self.unlogged is not None and not self._has_collapsed:
                 self._evaluate_log_and_save(self.unlogged)
             for _ in range(self.step, self.config.steps):
                 if self._has_collapsed:
                     break
                 # A signal may have reached one of the processes only.
-                if self.processes.max(int(shutdown.requested)):
+                if self.processes.max(int(shutdown_requested())):
                     self._save_once()
                     return "interrupted"
                 self.seconds.clear()
@@ -186,16 +150,10 @@ class Trainer(Learner):
         step, config = self.step if step is None else step, self.config
         ids = problems_of_step(self.problem_ids, step, config.prompts_per_step, config.seed)
         with self.timed("collect"):
-            collected = collect(
-                self.policy,
-                self.engine,
-                self.environment,
+            collected = self.actor(self.environment).collect(
                 self.processes.local_shard(ids),
-                group_size=config.group_size,
-                max_response_tokens=config.max_response_tokens,
-                max_turn_tokens=config.max_turn_tokens,
-                temperature=config.temperature,
-                generator=self.generator("rollouts", step),
+                config.group_size,
+                self.generator("rollouts", step),
             )
         if collected.dropped:
             self.warn(
@@ -243,11 +201,9 @@ class Trainer(Learner):
         if "rollouts" in metrics:
             tokens = metrics["rollouts"] * metrics["response_tokens"]
             row["tokens_per_second"] = round(tokens / self.seconds["step"], 1)
-        calls = slowest_judged(collected.rollouts, self.processes)
-        if calls:
+        if calls := slowest_judged(collected.rollouts, self.processes):
             row["seconds/slowest_judged"] = calls
-        slow = why_slow(calls, self.seconds["step"])
-        if slow is not None:
+        if slow := why_slow(calls, self.seconds["step"]):
             self.warn(f"Step {self.step}: {slow}")
         return row
 
@@ -298,30 +254,30 @@ class Trainer(Learner):
         if self.evaluation is None:
             raise ValueError("This trainer was given no environment for evaluation.")
         config, generator = self.config, self.generator("evaluation")
-        who = self.policy, self.engine, self.evaluation
+        student = self.actor(self.evaluation)
+        teacher = self.actor(self.evaluation, self.teacher_engine)
         own = slice(self.processes.rank, None, self.processes.size)
-        ids, limit = held_out_problems(self.evaluation, config), self.max_teacher_prompt_tokens
+        ids = held_out_problems(self.evaluation, config)
         with self.policy.gathered():
             with self._phase("evaluating the student") as show:
                 part = self.fail_together(
-                    lambda: evaluate_student(*who, ids[own], config, generator, show)
+                    lambda: evaluate_student(student, ids[own], config, generator, show)
                 )
-            student = merged(self.processes.gather(part))
+            result = merged(self.processes.gather(part))
             if self.failures is None:
-                self.failures = student.failures[: config.eval_failures]
+                self.failures = result.failures[: config.eval_failures]
                 if self.out is not None:
                     self.out.append(FAILURES, map(asdict, self.failures))
             failures = self.failures[own]  # of the first evaluation, so that all others compare
             other = self.teacher.policy if self.teacher and self.teacher_engine else self.policy
-            who = self.policy, self.teacher_engine or self.engine, self.evaluation
             with self._phase("evaluating the teacher"), other.gathered():
                 part = self.fail_together(
                     lambda: evaluate_teacher(
-                        *who, failures, self.template, config, generator, max_prompt_tokens=limit
+                        teacher, failures, self.teacher_prompt, config, generator
                     )
                 )
             repaired = [one for some in self.processes.gather(part) for one in some]
-        return eval_metrics(student, repaired)
+        return eval_metrics(result, repaired)
 
     # --- what is shown and written ---------------------------------------------------------------
 
@@ -443,36 +399,6 @@ class Trainer(Learner):
         """What must be the same in a run that goes on from a checkpoint of this one."""
         problems = problem_fingerprints(self.environment, self.evaluation)
         return checkpoint.identity(self.algorithm.name, self.policy, problems)
-
-
-def _check_setup(
-    algorithm: Algorithm,
-    environment: gym.vector.VectorEnv,
-    config: TrainConfig,
-    processes: Processes,
-) -> None:
-    """Raise ValueError for parts of a run that do not fit each other."""
-    prompts, rest = divmod(config.prompts_per_step, processes.size)
-    if rest:
-        raise ValueError(
-            f"prompts_per_step must be a multiple of the {processes.size} processes, got "
-            f"{config.prompts_per_step}."
-        )
-    if environment.num_envs != prompts * config.group_size:
-        raise ValueError(
-            f"The environment must have {prompts * config.group_size} sub-environments "
-            f"(prompts_per_step · group_size / processes), it has {environment.num_envs}."
-        )
-    if config.overlap and critics(environment):
-        raise ValueError(
-            "overlap cannot be used with feedback by self-critique: the critic would read "
-            "weights while they change. Leave one of both away."
-        )
-    if config.group_size < algorithm.min_group_size:
-        raise ValueError(
-            f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
-            f"least {algorithm.min_group_size}, got {config.group_size}."
-        )
 
 
 def _check_usable(collected: Collected, step: int) -> None:

@@ -6,20 +6,15 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-import gymnasium as gym
 import torch
 
 from vpd_agent.data.types import Rollout
-from vpd_agent.engines import Engine
-from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import generate_and_judge
+from vpd_agent.rollout.collect import Actor
 from vpd_agent.train.config import TrainConfig
 
 
 def ask_teacher(
-    policy: Policy,
-    teacher_engine: Engine,
-    environment: gym.vector.VectorEnv,
+    teacher: Actor,
     rollouts: Sequence[Rollout],
     teacher_prompts: Sequence[list[int] | None],
     config: TrainConfig,
@@ -43,15 +38,11 @@ def ask_teacher(
         if p is not None and not success
     ]
     chosen = random.Random(seed).sample(failed, min(rows, len(failed)))
-    results = generate_and_judge(
-        policy,
-        teacher_engine,
-        environment,
+    results = teacher.answer(
         [rollout.problem_id for rollout, _ in chosen],
         [prompt for _, prompt in chosen],
-        max_response_tokens=config.max_turn_tokens or config.max_response_tokens,
-        temperature=config.temperature,
-        generator=torch.Generator(policy.device).manual_seed(seed),
+        max_tokens=config.max_turn_tokens or config.max_response_tokens,
+        generator=torch.Generator(teacher.policy.device).manual_seed(seed),
     )
     judged = [(r, s) for (r, _), s in zip(chosen, results, strict=True) if s.error is None]
     groups = [outcomes[rollout.group] for rollout, _ in judged]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,6 @@ Measure = Callable[[LossInputs], dict[str, torch.Tensor]]
 
 class NonFiniteGradient(FloatingPointError):
     """A loss whose value or gradient is no finite number. No weight was changed."""
-
-    def __init__(self, loss: str, value: float, norm: float) -> None:
-        super().__init__(f"Loss {loss!r} is {value:g}, the norm of its gradient {norm:g}")
-        self.loss = loss
 
 
 class Updater:
@@ -53,12 +50,14 @@ class Updater:
         Raises NonFiniteGradient, with all weights and the optimizer as they were.
         """
         state, metrics = self.gradient(loss, micro_batches, state)
-        optimizer, parameters = self.optimizer(loss.optimizer), self.policy.parameters()
-        norm = self._clipped(parameters)
+        norm = self._clipped(self.policy.parameters())
         if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
-            _drop_gradients(parameters)
-            raise NonFiniteGradient(loss.name, metrics["loss"], norm)
+            self.policy.model.zero_grad()
+            raise NonFiniteGradient(
+                f"Loss {loss.name!r} is {metrics['loss']:g}, the norm of its gradient {norm:g}"
+            )
         rate = self.learning_rate(loss, step)
+        optimizer = self.optimizer(loss.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
@@ -73,11 +72,11 @@ class Updater:
 
         micro_batches: iterated several times if the loss measures.
         """
-        _drop_gradients(self.policy.parameters())
+        self.policy.model.zero_grad()
         if loss.measure is not None and loss.update is not None:
             micro_batches, sums = self._measured(loss.measure, micro_batches, state)
             state = loss.update(state, sums)
-        metrics = self._summed(_backward(loss, inputs, state) for inputs in micro_batches)
+        metrics = self._summed(partial(_backward, loss), micro_batches, state)
         if self.policy.sharding is None:  # else the backward passes have summed them already
             self.processes.add_gradients(self.policy.parameters())
         return state, metrics
@@ -145,32 +144,23 @@ class Updater:
         one keeps what was computed for it; several are made anew, to hold one at a time."""
         first, *rest = islice(micro_batches, 2)
         if not rest:
-            return [first], self._summed([_measure(measure, first, state)])
+            return [first], self._summed(measure, [first], state)
         with torch.no_grad():
-            sums = self._summed(_measure(measure, inputs, state) for inputs in micro_batches)
-        return micro_batches, sums
+            return micro_batches, self._summed(measure, micro_batches, state)
 
-    def _summed(self, parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
-        """Sums of shares over micro-batches and processes."""
+    def _summed(
+        self, measure: Measure, micro_batches: Iterable[LossInputs], state: State
+    ) -> dict[str, float]:
+        """Sums over micro-batches and processes of what `measure` says of each micro-batch."""
         total: dict[str, float] = defaultdict(float)
-        for part in parts:
-            for name, value in part.items():
+        for inputs in micro_batches:
+            inputs.state = state
+            for name, value in measure(inputs).items():
                 total[name] += float(value.detach())
         return self.processes.sum(total)
 
 
-def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def _measure(measure: Measure, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:
-    inputs.state = state
-    return measure(inputs)
-
-
-def _backward(loss: Loss, inputs: LossInputs, state: State) -> dict[str, torch.Tensor]:
-    inputs.state = state
+def _backward(loss: Loss, inputs: LossInputs) -> dict[str, torch.Tensor]:
     value, metrics = loss.compute(inputs)
     value.backward()
     return {"loss": value.detach(), **metrics}

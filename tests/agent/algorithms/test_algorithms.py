@@ -785,6 +785,14 @@ def test_a_new_algorithm_is_one_dataclass():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize(
+    "half", [{"measure": lambda inputs: {}}, {"update": lambda state, sums: state}]
+)
+def test_a_loss_that_measures_for_nothing_or_updates_from_nothing_is_refused(half):
+    with pytest.raises(ValueError, match="'imitate' must have both `measure` and `update`"):
+        Loss("imitate", Imitate().loss, **half)
+
+
 @pytest.mark.parametrize("module", [trainer_module, learner_module])
 def test_the_trainer_names_no_algorithm(module):
     """No branch on the algorithm: neither a name nor a class of one."""

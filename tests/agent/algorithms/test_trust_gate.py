@@ -7,6 +7,10 @@ import pytest
 from vpd_agent.algorithms.trust_gate import TRUST, TrustGate
 
 
+def sums(teacher: float, student: float, rows: int) -> dict[str, float]:
+    return {"teacher": teacher, "student": student, "rows": rows}
+
+
 def test_nothing_is_trusted_before_it_is_measured():
     assert TrustGate().weight({}) == 0
 
@@ -14,14 +18,14 @@ def test_nothing_is_trusted_before_it_is_measured():
 def test_the_first_measurement_sets_the_average():
     """Of 8 failed rows the teacher solves 5; trying again the student would solve 3."""
     gate = TrustGate(width=0.5, momentum=0.9)
-    state = gate.update({"delta": 1.0}, 5.0, 3.0, 8)
+    state = gate.update({"delta": 1.0}, sums(5.0, 3.0, 8))
     assert state == {"delta": 1.0, TRUST: pytest.approx(0.25)}
     assert gate.weight(state) == pytest.approx(0.25 / 0.5)
 
 
 def test_later_measurements_move_it_by_one_minus_momentum():
     gate = TrustGate(width=1.0, momentum=0.9)
-    state = gate.update(gate.update({}, 8.0, 0.0, 8), 0.0, 4.0, 8)
+    state = gate.update(gate.update({}, sums(8.0, 0.0, 8)), sums(0.0, 4.0, 8))
     assert gate.weight(state) == pytest.approx(0.9 * 1.0 + 0.1 * -0.5)
 
 
@@ -34,13 +38,13 @@ def test_the_weight_rises_linearly_over_the_width(average, weight):
 
 def test_without_a_failed_row_nothing_is_learned():
     gate = TrustGate()
-    assert gate.update({}, 0.0, 0.0, 0) == {}
-    assert gate.update({TRUST: 0.1}, 0.0, 0.0, 0) == {TRUST: 0.1}
+    assert gate.update({}, sums(0.0, 0.0, 0)) == {}
+    assert gate.update({TRUST: 0.1}, sums(0.0, 0.0, 0)) == {TRUST: 0.1}
 
 
 def test_an_update_changes_no_state_that_others_hold():
     gate, state = TrustGate(), {TRUST: 0.0}
-    gate.update(state, 1.0, 0.0, 1)
+    gate.update(state, sums(1.0, 0.0, 1))
     assert state == {TRUST: 0.0}
 
 

@@ -22,11 +22,12 @@ from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.evaluate import complete_answers, summarize
 from vpd_agent.evaluation.in_training import evaluate_student
+from vpd_agent.rollout.collect import Actor
 from vpd_agent.train.config import TrainConfig
 
 IDS = [f"test-{letter}" for letter in "abcdefgh"]
 MEASURED = {"env": "e", "model": "m", "temperature": 1.0}
-SHARED = {"max_response_tokens": 2, "temperature": 1.0}
+MAX_TOKENS = 2
 
 
 class Flaky(SecretLetter):
@@ -56,9 +57,8 @@ def filled(path: Path, policy, *, samples: int = 4, num_envs: int = 5, seed: int
     """The lines of a file after one go."""
     environment = (env or SecretLetter).vector(num_envs, split="test")
     with AnswerFile(path, MEASURED) as file:
-        complete_answers(
-            file, policy, HFEngine(policy), environment, IDS, samples=samples, seed=seed, **SHARED
-        )
+        actor = Actor(policy, HFEngine(policy), environment, MAX_TOKENS)
+        complete_answers(file, actor, IDS, samples=samples, seed=seed)
         return dict(file.judged)
 
 
@@ -143,9 +143,10 @@ def test_the_summary_of_a_file_is_the_evaluation_of_its_answers(tmp_path, policy
 
 
 def test_the_trainers_evaluation_counts_unjudged_answers_apart_too(policy):
-    config = TrainConfig(eval_samples=2, max_response_tokens=SHARED["max_response_tokens"])
+    config = TrainConfig(eval_samples=2, max_response_tokens=MAX_TOKENS)
     environment = Flaky.vector(5, split="test")
-    result = evaluate_student(policy, HFEngine(policy), environment, IDS, config)
+    actor = Actor(policy, HFEngine(policy), environment, MAX_TOKENS)
+    result = evaluate_student(actor, IDS, config)
     assert result.dropped == 4
     assert set(result.judged) == set(IDS) - {"test-a", "test-e"}
     assert len(result.failures) == 12 - sum(result.solved.values())

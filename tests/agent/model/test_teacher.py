@@ -17,7 +17,6 @@ from vpd_agent.rollout.teacher_prompt import (
     TeacherTemplate,
     cut,
     teacher_prompt,
-    teacher_prompts,
 )
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
@@ -118,9 +117,10 @@ def test_live_and_frozen_teachers_are_what_they_say():
 def test_with_a_plain_prompt_every_rollout_has_a_teacher_and_it_reads_the_students_prompt(policy):
     rollouts = mixed_rollouts(policy)
     assert any(not r.feedback for r in rollouts)
-    limits = {"success_reward": 1.0, "max_tokens": 1}
-    prompts = teacher_prompts(policy, PlainPrompt(), rollouts, **limits)
-    assert prompts == [r.prompt_ids for r in rollouts]
+    for r in rollouts:
+        attempt = r.messages, r.text, r.feedback
+        ids = teacher_prompt(policy, PlainPrompt(), *attempt, solved=r.reward == 1, max_tokens=1)
+        assert ids == r.prompt_ids
 
 
 CONFIG = TrainConfig(
@@ -139,9 +139,7 @@ def mean_kl(trainer: Trainer, rollouts) -> float:
     """KL(student‖teacher) of the next token, over the tokens of these rollouts, by whole passes."""
     total, count = 0.0, 0
     for rollout in rollouts:
-        (theirs,) = teacher_prompts(
-            trainer.policy, trainer.template, [rollout], success_reward=1.0, max_tokens=256
-        )
+        (theirs,) = trainer.prompts_with_feedback([rollout])
         logps = []
         for policy, prompt in (
             (trainer.policy, rollout.prompt_ids),

@@ -12,8 +12,8 @@ from sandbox import SandboxError
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.engines import Generation
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import collect
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompts
+from vpd_agent.rollout.collect import Actor
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_envs import Problem, Status, TextEnv, Verdict
 from vpd_envs.answers.extraction import Found
 from vpd_envs.answers.sanitize import sanitize
@@ -68,7 +68,7 @@ PROBLEMS = [Problem(id="a", prompt="count", target="three")]
 def play(engine, policy, *, turns=3, rows=1, **limits):
     environment = Count.vector(rows, problems=PROBLEMS, max_turns=turns)
     limits = {"max_response_tokens": 200, **limits}
-    return collect(policy, engine, environment, ["a"], group_size=rows, temperature=1.0, **limits)
+    return Actor(policy, engine, environment, **limits).collect(["a"], rows)
 
 
 @pytest.fixture(scope="module")
@@ -134,15 +134,7 @@ def test_an_answer_is_cut_to_the_room_that_is_left(policy):
     engine = Scripted(policy, ["one", "seventeen"], ["three"], ends=False)
     environment = Count.vector(2, problems=PROBLEMS, max_turns=2)
     room = 3 + len(policy.continuation({"role": "user", "content": reply("one")})) + 2
-    rollouts = collect(
-        policy,
-        engine,
-        environment,
-        ["a"],
-        group_size=2,
-        max_response_tokens=room,
-        temperature=1.0,
-    ).rollouts
+    rollouts = Actor(policy, engine, environment, room).collect(["a"], 2).rollouts
     assert rollouts[0].text == "th"
     assert (len(rollouts[0].response_ids), rollouts[0].finish) == (room, "length")
     assert rollouts[1].text == "seventeen"  # its reply left no room
@@ -157,9 +149,7 @@ def test_episodes_that_cannot_be_judged_any_further_are_dropped_and_the_others_k
 
     engine = Scripted(policy, ["three", "one"], ["two"])
     environment = Failing.vector(2, problems=PROBLEMS, max_turns=3)
-    collected = collect(
-        policy, engine, environment, ["a"], group_size=2, max_response_tokens=99, temperature=1.0
-    )
+    collected = Actor(policy, engine, environment, 99).collect(["a"], 2)
     assert [r.text for r in collected.rollouts] == ["three"]
     assert len(collected.dropped) == 1
     assert "the cage is gone" in collected.dropped[0]
@@ -168,9 +158,18 @@ def test_episodes_that_cannot_be_judged_any_further_are_dropped_and_the_others_k
 def test_losses_apply_to_every_turn_and_to_no_reply(policy):
     engine = Scripted(policy, ["one", "three"], ["two"])
     rollouts = play(engine, policy, rows=2, turns=2).rollouts
-    prompts = teacher_prompts(
-        policy, TeacherTemplate(), rollouts, success_reward=1.0, max_tokens=1000
-    )
+    prompts = [
+        teacher_prompt(
+            policy,
+            TeacherTemplate(),
+            r.messages,
+            r.text,
+            r.feedback,
+            solved=r.reward == 1,
+            max_tokens=1000,
+        )
+        for r in rollouts
+    ]
     batch = RolloutBatch.from_rollouts(rollouts, prompts, pad_id=policy.pad_id)
     assert (
         batch.loss_mask[0, : len(rollouts[0].is_policy_token)].tolist()
@@ -221,8 +220,7 @@ def test_an_answer_cut_off_in_the_thinking_that_its_prompt_opened_is_unfinished(
     says = [r"maybe \boxed{4}? Wait", r"it is \boxed{3}</think>So \boxed{4}", "<think> again"]
     engine = Scripted(policy, says, ends=False)
     environment = Boxed.vector(3, problems=[Problem(id="a", prompt="2+2", target="4")])
-    limits = {"max_response_tokens": 200, "temperature": 1.0}
-    collected = collect(policy, engine, environment, ["a"], group_size=3, **limits)
+    collected = Actor(policy, engine, environment, 200).collect(["a"], 3)
     rollouts = collected.rollouts
     assert [r.status for r in rollouts] == ["no_answer", "solved", "no_answer"]
     assert [r.feedback for r in rollouts] == ["none: thinking", "4", "none: thinking"]

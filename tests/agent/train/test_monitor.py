@@ -10,6 +10,7 @@ import pytest
 from agent.helpers import mixed_rollouts, rollout, small_policy
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.distributed.world import Processes
+from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.monitor import CollapseMonitor, describe, slowest_judged, why_slow
 
 
@@ -70,7 +71,7 @@ def test_only_what_the_policy_wrote_counts_as_its_response():
 
 
 def test_a_score_that_stays_below_a_share_of_its_best_is_a_collapse():
-    monitor = CollapseMonitor(ratio=0.5, patience=3)
+    monitor = CollapseMonitor(TrainConfig(collapse_ratio=0.5, collapse_patience=3))
     found = observe(monitor, evaluations(0.2, 0.6, 0.25, 0.29, 0.31, 0.29, 0.1, 0.2, 0.0))
     # Three in a row below 0.3 are those of rows 5, 6 and 7; a fourth says nothing new.
     assert [row for row, _ in found] == [7]
@@ -81,7 +82,7 @@ def test_a_score_that_stays_below_a_share_of_its_best_is_a_collapse():
 
 def test_a_score_that_falls_without_ever_having_risen_is_one_too():
     """The cold start: teachers that cannot read feedback take a student of 0.12 to 0."""
-    monitor = CollapseMonitor(patience=2)
+    monitor = CollapseMonitor(TrainConfig(collapse_patience=2))
     assert [row for row, _ in observe(monitor, evaluations(0.12, 0.0, 0.0))] == [2]
 
 
@@ -95,18 +96,24 @@ def test_a_score_that_falls_without_ever_having_risen_is_one_too():
     ],
 )
 def test_what_is_no_collapse(scores):
-    monitor = CollapseMonitor(ratio=0.5, patience=3)
+    monitor = CollapseMonitor(TrainConfig(collapse_ratio=0.5, collapse_patience=3))
     assert observe(monitor, evaluations(*scores)) == []
     assert monitor.collapsed is None
 
 
 def test_a_ratio_of_zero_never_finds_a_collapse():
-    assert observe(CollapseMonitor(ratio=0.0, patience=1), evaluations(0.9, 0.0, 0.0)) == []
+    assert (
+        observe(
+            CollapseMonitor(TrainConfig(collapse_ratio=0.0, collapse_patience=1)),
+            evaluations(0.9, 0.0, 0.0),
+        )
+        == []
+    )
 
 
 def test_without_evaluation_the_mean_reward_of_ten_steps_is_the_score():
     rows = steps(20, reward=0.8) + steps(30, start=21, reward=0.1)
-    found = observe(CollapseMonitor(patience=2), rows)
+    found = observe(CollapseMonitor(TrainConfig(collapse_patience=2)), rows)
     # The tens are .8 .8 .1 .1 .1: the second low one ends with row 39.
     assert [row for row, _ in found] == [39]
     assert "step 40: the mean reward of ten steps" in found[0][1]
@@ -114,7 +121,7 @@ def test_without_evaluation_the_mean_reward_of_ten_steps_is_the_score():
 
 def test_with_evaluation_the_reward_of_training_is_no_sign():
     rows = evaluations(0.8) + steps(20, reward=0.8) + steps(40, start=21, reward=0.0)
-    assert observe(CollapseMonitor(patience=2), rows) == []
+    assert observe(CollapseMonitor(TrainConfig(collapse_patience=2)), rows) == []
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_with_evaluation_the_reward_of_training_is_no_sign():
     ],
 )
 def test_an_entropy_outside_its_bounds_is_a_collapse(bounds, entropy, says):
-    monitor = CollapseMonitor(patience=2, **bounds)
+    monitor = CollapseMonitor(TrainConfig(collapse_patience=2, **bounds))
     found = observe(monitor, steps(10) + steps(30, start=11, entropy=entropy))
     assert [row for row, _ in found] == [29]
     assert says in found[0][1]
@@ -133,29 +140,32 @@ def test_an_entropy_outside_its_bounds_is_a_collapse(bounds, entropy, says):
 
 
 def test_an_entropy_without_bounds_is_none():
-    assert observe(CollapseMonitor(patience=1), steps(30, entropy=0.0)) == []
+    assert observe(CollapseMonitor(TrainConfig(collapse_patience=1)), steps(30, entropy=0.0)) == []
 
 
 def test_a_gradient_of_zero_is_warned_of_once_with_its_reason():
-    monitor = CollapseMonitor()
+    monitor = CollapseMonitor(TrainConfig())
     found = observe(monitor, steps(40, grad_norm=0.0, teacher_fraction=0.0))
     assert [row for row, _ in found] == [9]
     assert "No row had a teacher" in found[0][1]
     assert "rewards were the same" not in found[0][1]
     assert monitor.collapsed is None
-    assert observe(CollapseMonitor(), steps(9, grad_norm=0.0) + steps(31, grad_norm=0.1)) == []
+    assert (
+        observe(CollapseMonitor(TrainConfig()), steps(9, grad_norm=0.0) + steps(31, grad_norm=0.1))
+        == []
+    )
 
 
 def test_missing_feedback_is_no_reason_where_the_algorithm_has_no_teacher():
     rows = steps(10, grad_norm=0.0, teacher_fraction=0.0)
-    ((_, text),) = observe(CollapseMonitor(has_teacher=False), rows)
+    ((_, text),) = observe(CollapseMonitor(TrainConfig(), has_teacher=False), rows)
     assert "The gradient of the last 10 steps was zero" in text
     assert "feedback" not in text
 
 
 def test_steps_that_were_skipped_say_nothing():
     rows = [{"step": i, "dropped": 0, "skipped": i} for i in range(50)]
-    assert observe(CollapseMonitor(patience=1, min_entropy=1.0), rows) == []
+    assert observe(CollapseMonitor(TrainConfig(collapse_patience=1, min_entropy=1.0)), rows) == []
 
 
 def test_the_slowest_judge_calls_are_named_the_slowest_first():

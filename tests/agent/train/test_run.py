@@ -188,7 +188,6 @@ def test_a_run_has_another_model_as_its_teacher_to_its_end(model, tmp_path):
 
 def test_the_example_engine_samples_a_run_from_another_folder(model, tmp_path, monkeypatch, capsys):
     example = Path(__file__).parents[3] / "examples" / "new_engine.py"
-    assert len(example.read_text().splitlines()) < 40
     shutil.copy(example, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the current folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from vpd_agent.algorithms.base import Loss
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.in_training import evaluate_student, evaluate_teacher
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import Collected, collect
-from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.rollout.collect import Actor, Collected
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.problems import problems_of_step
@@ -49,6 +50,11 @@ def make_trainer(algorithm, out=None, policy=None, **changes) -> Trainer:
         evaluation=SecretLetter.vector(5, split="test"),
         out=out,
     )
+
+
+def actor(policy, environment, engine=None) -> Actor:
+    limit = CONFIG.max_response_tokens
+    return Actor(policy, engine or HFEngine(policy), environment, limit)
 
 
 class Flaky(SecretLetter):
@@ -135,10 +141,7 @@ def test_an_epoch_visits_each_problem_once():
 def test_what_could_not_be_judged_is_dropped_and_counted_and_never_a_zero():
     policy = small_policy()
     environment = Flaky(letters="abcd").vector(8, letters="abcd")
-    collected = collect(
-        policy, HFEngine(policy), environment, [f"train-{x}" for x in "abcd"],
-        group_size=2, max_response_tokens=3, temperature=1.0,
-    )  # fmt: skip
+    collected = actor(policy, environment).collect([f"train-{x}" for x in "abcd"], 2)
     assert len(collected.dropped) == 2
     assert "the cage burnt down" in collected.dropped[0]
     assert [r.problem_id for r in collected.rollouts] == [f"train-{x}" for x in "bbccdd"]
@@ -171,7 +174,7 @@ def test_evaluation_counts_dropped_answers_nowhere():
     environment = Flaky.vector(4, letters="abcd")
     ids = sorted(environment.unwrapped.problem_ids)
     config = replace(CONFIG, eval_samples=3)
-    result = evaluate_student(policy, HFEngine(policy), environment, ids, config)
+    result = evaluate_student(actor(policy, environment), ids, config)
     assert result.dropped == 3
     assert result.judged == {f"train-{x}": 3 for x in "bcd"}
     assert result.statuses.total() == 9
@@ -181,7 +184,7 @@ def test_evaluation_pads_the_last_chunk_and_ignores_the_padding():
     policy = small_policy()
     ids = [f"train-{x}" for x in "abcde"]
     wide = SecretLetter.vector(64)
-    result = evaluate_student(policy, HFEngine(policy), wide, ids, CONFIG)
+    result = evaluate_student(actor(policy, wide), ids, CONFIG)
     assert result.judged == dict.fromkeys(ids, 1)
 
 
@@ -203,13 +206,16 @@ def test_a_teacher_that_copies_from_the_feedback_repairs_everything():
 
     environment = SecretLetter.vector(5)
     ids = sorted(environment.unwrapped.problem_ids)
-    student = evaluate_student(policy, Reader(), environment, ids, CONFIG)
+    reader = actor(policy, environment, Reader())
+    student = evaluate_student(reader, ids, CONFIG)
     assert student.pass_at_1 == 0
     assert len(student.failures) == 8
     repaired = evaluate_teacher(
-        policy, Reader(), environment, student.failures, TeacherTemplate(), CONFIG,
-        max_prompt_tokens=300,
-    )  # fmt: skip
+        reader,
+        student.failures,
+        partial(teacher_prompt, policy, TeacherTemplate(), max_tokens=300),
+        CONFIG,
+    )
     assert repaired == [True] * 8
 
 
