@@ -16,13 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vpd_agent.ops import chunked_logits, losses
-from vpd_agent.ops.chunked_logits import (
-    DenseLogits,
-    HeadLogits,
-    Logits,
-    MixedLogits,
-    TokenStatistics,
-)
+from vpd_agent.ops.chunked_logits import DenseLogits, HeadLogits, Logits, MixedLogits
 from vpd_agent.ops.losses import Tail
 
 
@@ -180,7 +174,7 @@ class ResponseLogits:
             per_token = losses.divergence(*pair, alpha)
             total = (weight * per_token).sum()
         else:
-            total, per_token, mine, theirs = chunked_logits.weighted_divergence(
+            total, found = chunked_logits.weighted_divergence(
                 self._source,
                 teacher._source,
                 positions,
@@ -190,8 +184,9 @@ class ResponseLogits:
                 top_k=top_k,
                 tail=tail,
             )
-            self._learn(positions, mine)
-            teacher._learn(positions, theirs)
+            per_token = found[0]
+            self._learn(positions, found[1:3])
+            teacher._learn(positions, found[3:5])
         return Divergence(total, self._spread(per_token.detach(), positions))
 
     @property
@@ -219,8 +214,8 @@ class ResponseLogits:
             self._learn(missing, chunked_logits.statistics(self._source, missing, response))
         return self._statistics
 
-    def _learn(self, positions: Tensor, found: TokenStatistics) -> None:
-        self._statistics[:, positions] = torch.stack(found).to(self._statistics.dtype)
+    def _learn(self, positions: Tensor, found: Tensor) -> None:
+        self._statistics[:, positions] = found.to(self._statistics.dtype)
         self._known[positions] = True
 
     def _spread(self, values: Tensor, positions: Tensor) -> Tensor:
