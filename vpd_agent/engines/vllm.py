@@ -252,21 +252,16 @@ def _restore_process_state() -> Iterator[None]:
     function in the place of `torch.set_num_threads` that does nothing."""
     mode = "VLLM_ENABLE_V1_MULTIPROCESSING"
     before = os.environ.get(mode)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    precision = torch.get_float32_matmul_precision()
-    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    os.environ[mode] = "0"
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_float32_matmul_precision(precision)
-        torch.set_num_threads = set_num_threads
-        torch.set_num_threads(num_threads)
+    with contextlib.ExitStack() as undo, torch.random.fork_rng(devices):
         if before is None:
-            del os.environ[mode]
+            undo.callback(os.environ.pop, mode)
         else:
-            os.environ[mode] = before
+            undo.callback(os.environ.__setitem__, mode, before)
+        undo.callback(random.setstate, random.getstate())
+        undo.callback(np.random.set_state, np.random.get_state())
+        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        undo.callback(setattr, torch, "set_num_threads", torch.set_num_threads)
+        os.environ[mode] = "0"
+        yield

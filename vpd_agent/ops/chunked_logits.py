@@ -41,9 +41,9 @@ class Logits(ABC):
         """V."""
 
     @property
-    @abstractmethod
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """The tensors they are computed from, to which gradients go."""
+        """The tensors they are computed from, to which gradients go; none by default."""
+        return ()
 
     @abstractmethod
     def empty(self, *shape: int) -> Tensor:
@@ -59,7 +59,8 @@ class Logits(ABC):
 
     def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         """The logits, differentiable in `inputs`."""
-        logits = _at_least_float32(self.unscaled(positions))
+        logits = self.unscaled(positions)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits if self.temperature == 1 else logits / self.temperature
 
     def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
@@ -81,7 +82,6 @@ class Logits(ABC):
             for i, x in enumerate(self.inputs)
         ]
 
-    @abstractmethod
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
@@ -89,6 +89,7 @@ class Logits(ABC):
 
         by_rows: [n, V]; scale: [n, 1]. No position comes twice.
         """
+        raise NotImplementedError  # by those without `inputs`
 
 
 @dataclass(frozen=True)
@@ -182,10 +183,6 @@ class MixedLogits(Logits):
     def size(self) -> int:
         return self.first.size
 
-    @property
-    def inputs(self) -> tuple[Tensor | None, ...]:
-        return ()
-
     def empty(self, *shape: int) -> Tensor:
         return self.first.empty(*shape)
 
@@ -197,11 +194,6 @@ class MixedLogits(Logits):
     def unscaled_into(self, table: Tensor, positions: Tensor) -> Tensor:
         second = self.second.rows(positions)
         return self.first.rows_into(table, positions).lerp_(second, self.weight)
-
-    def add_gradient(
-        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
-    ) -> None:
-        """There is nothing to add to."""
 
 
 def fits(tokens: int, vocabulary: int) -> bool:
@@ -415,9 +407,5 @@ def _like(inputs: Sequence[Tensor | None], gradients: Gradients) -> Iterator[Ten
 
 
 def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(like.dtype, torch.float32)
     return torch.empty(shape, dtype=dtype, device=like.device)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -241,13 +241,9 @@ def _renormalized(logp: Tensor) -> Tensor:
 
 
 def _with_rest(logp: Tensor) -> Tensor:
-    return torch.cat([logp, _log_rest(logp)], -1)
-
-
-def _log_rest(logp: Tensor) -> Tensor:
-    """log(1 − Σ p), kept finite where rounding leaves nothing."""
-    total = logp.exp().sum(-1, keepdim=True)
-    return (1 - total).clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()
+    """With one more entry log(1 − Σ p), kept finite where rounding leaves nothing."""
+    rest = 1 - logp.exp().sum(-1, keepdim=True)
+    return torch.cat([logp, rest.clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()], -1)
 
 
 def sampled_token_divergence(
@@ -269,13 +265,13 @@ def token_gate(
     gap: σ(b·Δ) with Δ = log q − log π_θ; entropy: σ(b·h) with the student's entropy h;
     both: their product; b = sharpness. SDAR, arXiv 2605.15155.
     """
-    gap, entropy = gap.detach(), entropy.detach()
+    by_gap, by_entropy = ((sharpness * x.detach()).sigmoid() for x in (gap, entropy))
     if form == "gap":
-        return (sharpness * gap).sigmoid()
+        return by_gap
     if form == "entropy":
-        return (sharpness * entropy).sigmoid()
+        return by_entropy
     if form == "both":
-        return (sharpness * gap).sigmoid() * (sharpness * entropy).sigmoid()
+        return by_gap * by_entropy
     raise ValueError(f"form must be one of gap, entropy, both, got {form!r}.")
 
 
