@@ -114,9 +114,9 @@ def ours(inputs: Inputs, alpha: float) -> Tensor:
     response = torch.zeros(1, tokens, dtype=torch.long, device=inputs.hidden.device)
     mask = torch.ones_like(response, dtype=torch.bool)
     head = Head(inputs.weight)
-    student = ResponseLogits(inputs.hidden[None], head, response, mask)
+    student = ResponseLogits.from_hidden(inputs.hidden[None], head, response, mask)
     with torch.no_grad():
-        teacher = ResponseLogits(inputs.teacher_hidden[None], head, response, mask)
+        teacher = ResponseLogits.from_hidden(inputs.teacher_hidden[None], head, response, mask)
     return student.divergence(teacher, mask / tokens, alpha=alpha).total
 
 

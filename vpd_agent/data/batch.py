@@ -249,12 +249,10 @@ def group_statistics(
     In float64: rounding must not make a group of equal rewards look as if they differed. (Σ r / n
     of n equal float32 rewards is exact there for any n below 2²⁹, so their deviation is 0.)
     """
-    _, index = group.unique(return_inverse=True)
+    _, index, count = group.unique(return_inverse=True, return_counts=True)
     exact = rewards.double()
-    count = torch.zeros(int(index.max()) + 1).double().index_add_(0, index, torch.ones_like(exact))
-    mean = torch.zeros_like(count).index_add_(0, index, exact) / count
-    deviation = (exact - mean[index]).square()
-    variance = torch.zeros_like(count).index_add_(0, index, deviation) / count
+    mean = index.bincount(exact) / count
+    variance = index.bincount((exact - mean[index]).square()) / count
     return mean[index].to(rewards.dtype), variance.sqrt()[index].to(rewards.dtype)
 
 

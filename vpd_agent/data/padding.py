@@ -7,31 +7,27 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def pad_left(
     rows: Sequence[list[int]], pad_id: int
 ) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
     """Token ids and their mask, padded on the left."""
-    return _pad(rows, pad_id, left=True)
+    return _pad(rows, pad_id, "left")
 
 
 def pad_right(
     rows: Sequence[list[int]], pad_id: int
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Token ids and their mask, padded on the right."""
-    return _pad(rows, pad_id, left=False)
+    return _pad(rows, pad_id, "right")
 
 
-def _pad(rows: Sequence[list[int]], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, place] = torch.tensor(row, dtype=torch.long)
-        mask[i, place] = True
-    return ids, mask
+def _pad(rows: Sequence[list[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    present = [torch.ones_like(row, dtype=torch.bool) for row in ids]
+    return pad_sequence(ids, True, pad_id, side), pad_sequence(present, True, 0, side)
 
 
 def join(

@@ -8,7 +8,6 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.data.padding import pad_left
 from vpd_agent.engines import Generation, check_counts, up_to_stop_text
 from vpd_agent.engines.decoder import Decoder, fastest_decoder
 from vpd_agent.model.policy import Policy
@@ -98,9 +97,8 @@ class HFEngine:
         generator: torch.Generator | None,
     ) -> list[Generation]:
         device = self.policy.device
-        prompt, mask = pad_left(prompts, self.policy.pad_id)
         decoder = self._decoder_kind()(self.policy, max_tokens)
-        logits = decoder.prefill(prompt.to(device), mask.to(device), samples)  # [R, V]
+        logits = decoder.prefill(*self.policy.padded(prompts), samples)  # [R, V]
 
         chat = self.policy.chat
         total = len(prompts) * samples

@@ -28,13 +28,70 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.01, 2.0)  # vLLM silently raises lower ones, and refuses higher ones
 
 
-class VLLMEngine:
+class VLLMSampler:
+    """What the two engines of vLLM have in common.
+
+    Every token can be sampled: there is no top-p or top-k, whatever the model's generation_config
+    says. A call's samples are the same for the same state of its generator (up to rounding, which
+    depends on what else is in vLLM's batch).
+    """
+
+    logprobs_match_trainer = False
+    max_model_len: int
+
+    def __init__(self, policy: Policy) -> None:
+        self._eos_ids = sorted(policy.eos_ids)
+        self._chat = policy.chat
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        *,
+        samples: int = 1,
+        max_tokens: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> list[Generation]:
+        """See `Engine`. Raises ValueError for requests that vLLM would refuse, cut, or sample at
+        another temperature."""
+        check_counts(samples, max_tokens)
+        lowest, highest = TEMPERATURES
+        if not lowest <= temperature <= highest:
+            raise ValueError(
+                f"temperature must be between {lowest} and {highest} with vLLM, got {temperature}."
+            )
+        longest = max(map(len, prompts), default=0)
+        if longest + max_tokens > self.max_model_len:
+            raise ValueError(
+                f"A prompt of {longest} tokens and {max_tokens} of response do not fit into the "
+                f"{self.max_model_len} tokens of vLLM's max_model_len. Make it longer, or the "
+                f"prompt or response shorter."
+            )
+        settings = {
+            "n": samples,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "stop_token_ids": self._eos_ids,
+            "ignore_eos": True,  # the policy says what ends a response, not vLLM's config
+            "logprobs": 0,  # of the sampled token only
+        }
+        # vLLM adds the index of a sample to its prompt's seed, which must not overflow.
+        device = generator.device if generator is not None else "cpu"
+        seeds = torch.randint(1 << 62, (len(prompts),), generator=generator, device=device)
+        generations = self._sample(prompts, seeds.tolist(), settings)
+        return [up_to_stop_text(generation, self._chat) for generation in generations]
+
+    def _sample(
+        self, prompts: Sequence[list[int]], seeds: list[int], settings: dict[str, Any]
+    ) -> list[Generation]:
+        """settings: of each prompt's request, by the names that vLLM has for them."""
+        raise NotImplementedError
+
+
+class VLLMEngine(VLLMSampler):
     """Samples with vLLM in the trainer's process, on the same device.
 
-    `sync` hands the policy's tensors to vLLM in memory, adapters merged; nothing is written. Every
-    token can be sampled: there is no top-p or top-k, whatever the model's generation_config says.
-    A call's samples are the same for the same state of its generator (up to rounding, which
-    depends on what else is in vLLM's batch).
+    `sync` hands the policy's tensors to vLLM in memory, adapters merged; nothing is written.
 
     Tested with vLLM 0.32 on the CPU; the calls are the same on a GPU, but have not been run there.
     For runs of one process; several share a `VLLMServerEngine`. While it is open this process has a
@@ -53,8 +110,6 @@ class VLLMEngine:
     vLLM 0.32 spoils when it reloads them).
     """
 
-    logprobs_match_trainer = False
-
     def __init__(
         self,
         policy: Policy,
@@ -71,11 +126,10 @@ class VLLMEngine:
                 "VLLMEngine is for a run of one process, this one has "
                 f"{Processes().size}. Start a vLLM server and pass its address as the engine."
             )
+        super().__init__(policy)
         llm, self._sampling_params = _import_vllm()
         eager = policy.device.type == "cpu" if enforce_eager is None else enforce_eager
         self._lock = threading.Lock()  # vLLM's engine is for one thread at a time
-        self._eos_ids = sorted(policy.eos_ids)
-        self._chat = policy.chat
         with TemporaryDirectory(prefix="vpd-vllm-") as folder, _restore_process_state():
             save_config(policy, Path(folder))
             self._llm: Any = llm(
@@ -92,7 +146,7 @@ class VLLMEngine:
                 seed=seed,
                 disable_log_stats=True,
             )
-        self.max_model_len: int = self._llm.model_config.max_model_len
+        self.max_model_len = self._llm.model_config.max_model_len
         try:
             self.sync(policy)
             check_same_model(self, policy)
@@ -109,29 +163,12 @@ class VLLMEngine:
             if not llm.reset_prefix_cache():  # keys and values of the old weights
                 raise RuntimeError("vLLM could not drop its prefix cache: requests are running.")
 
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        *,
-        samples: int = 1,
-        max_tokens: int,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+    def _sample(
+        self, prompts: Sequence[list[int]], seeds: list[int], settings: dict[str, Any]
     ) -> list[Generation]:
-        check_request(prompts, samples, max_tokens, temperature, self.max_model_len)
         params = [
-            self._sampling_params(
-                n=samples,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                stop_token_ids=self._eos_ids,
-                ignore_eos=True,  # the policy says what ends a response, not vLLM's config
-                logprobs=0,  # of the sampled token only
-                flat_logprobs=True,
-                detokenize=False,
-            )
-            for seed in request_seeds(len(prompts), generator)
+            self._sampling_params(**settings, seed=seed, flat_logprobs=True, detokenize=False)
+            for seed in seeds
         ]
         requests = [{"prompt_token_ids": prompt} for prompt in prompts]
         with self._lock:
@@ -143,17 +180,10 @@ class VLLMEngine:
             except BaseException:  # an interrupt must not leave requests for the next call
                 llm.llm_engine.abort_request(ids, internal=True)
                 raise
-        outputs = [
-            output
+        return [
+            Generation(list(output.token_ids), list(output.logprobs.logprobs), output.finish_reason)
             for result in results
             for output in sorted(result.outputs, key=lambda output: output.index)
-        ]
-        return [
-            up_to_stop_text(
-                Generation(list(o.token_ids), list(o.logprobs.logprobs), o.finish_reason),
-                self._chat,
-            )
-            for o in outputs
         ]
 
     def close(self) -> None:
@@ -170,39 +200,6 @@ class VLLMEngine:
         if self._llm is None:
             raise ValueError("This engine is closed. Make another.")
         return self._llm
-
-
-# --- for both engines of vLLM --------------------------------------------------------------------
-
-
-def check_request(
-    prompts: Sequence[list[int]],
-    samples: int,
-    max_tokens: int,
-    temperature: float,
-    max_model_len: int,
-) -> None:
-    """Raise ValueError for requests that vLLM would refuse, cut, or sample at another
-    temperature."""
-    check_counts(samples, max_tokens)
-    lowest, highest = TEMPERATURES
-    if not lowest <= temperature <= highest:
-        raise ValueError(
-            f"temperature must be between {lowest} and {highest} with vLLM, got {temperature}."
-        )
-    longest = max(map(len, prompts), default=0)
-    if longest + max_tokens > max_model_len:
-        raise ValueError(
-            f"A prompt of {longest} tokens and {max_tokens} of response do not fit into the "
-            f"{max_model_len} tokens of vLLM's max_model_len. Make it longer, or the prompt or "
-            f"response shorter."
-        )
-
-
-def request_seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    """A seed for each prompt. vLLM adds the index of a sample to it, which must not overflow."""
-    device = generator.device if generator is not None else "cpu"
-    return torch.randint(1 << 62, (count,), generator=generator, device=device).tolist()
 
 
 def check_same_model(engine: Engine, policy: Policy) -> None:
@@ -255,21 +252,16 @@ def _restore_process_state() -> Iterator[None]:
     function in the place of `torch.set_num_threads` that does nothing."""
     mode = "VLLM_ENABLE_V1_MULTIPROCESSING"
     before = os.environ.get(mode)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    precision = torch.get_float32_matmul_precision()
-    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    os.environ[mode] = "0"
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_float32_matmul_precision(precision)
-        torch.set_num_threads = set_num_threads
-        torch.set_num_threads(num_threads)
+    with contextlib.ExitStack() as undo, torch.random.fork_rng(devices):
         if before is None:
-            del os.environ[mode]
+            undo.callback(os.environ.pop, mode)
         else:
-            os.environ[mode] = before
+            undo.callback(os.environ.__setitem__, mode, before)
+        undo.callback(random.setstate, random.getstate())
+        undo.callback(np.random.set_state, np.random.get_state())
+        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        undo.callback(setattr, torch, "set_num_threads", torch.set_num_threads)
+        os.environ[mode] = "0"
+        yield

@@ -10,20 +10,16 @@ import socket
 import tempfile
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import torch
-import urllib3
-from urllib3.connection import HTTPConnection
-
 from vpd_agent.distributed.world import Processes
-from vpd_agent.engines import Generation, up_to_stop_text
-from vpd_agent.engines.vllm import check_request, check_same_model, request_seeds
+from vpd_agent.engines import Generation
+from vpd_agent.engines.vllm import VLLMSampler, check_same_model
 from vpd_agent.engines.weights import save_weights
 
 if TYPE_CHECKING:
@@ -38,15 +34,22 @@ _START = (
 _CONNECT_SECONDS = 10.0
 OTHER_TRIES = 4  # after a lost connection; the pauses double from one second on
 _UNAVAILABLE = (429, 502, 503, 504)
+_EVERY_TOKEN = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
 
 
-class VLLMServerEngine:
+class VLLMServerEngine(VLLMSampler):
     """Samples with an unmodified vLLM server (0.32 or later), started with the command `_START`.
 
     Requests contain token ids and switch off top-p, top-k and penalties, whatever the server's
     defaults are. There is one request per prompt, all are sent at once, and the server batches
-    them. The samples of a call are the same for the same state of its generator (up to rounding,
-    which depends on what else is in the server's batch).
+    them.
 
     `sync` writes the weights, adapters merged, to a folder that the server can read. The server
     loads them while requests wait (`/pause`, `/collective_rpc` of `reload_weights`,
@@ -67,8 +70,6 @@ class VLLMServerEngine:
     serves another model.
     """
 
-    logprobs_match_trainer = False
-
     def __init__(
         self,
         url: str,
@@ -79,15 +80,14 @@ class VLLMServerEngine:
         timeout_seconds: float = 600.0,
         api_key_env: str = "VLLM_API_KEY",
     ) -> None:
+        super().__init__(policy)
         self._server = _Server(url, timeout_seconds, api_key_env)
-        self._eos_ids = sorted(policy.eos_ids)
-        self._chat = policy.chat
         self._folder = folder
         self._synced = False
         self._logprobs_checked = False
         served = _chosen(self._server.ask("GET", "/v1/models"), model, self._server.url)
         self.model: str = served["id"]
-        self.max_model_len: int = served["max_model_len"]
+        self.max_model_len = served["max_model_len"]
         _refuse_other_shape(policy, served["root"], self._server.url)
 
     def sync(self, policy: Policy) -> None:
@@ -108,38 +108,15 @@ class VLLMServerEngine:
                 _by_the_first(processes, lambda: check_same_model(self, policy))
         self._synced = True
 
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        *,
-        samples: int = 1,
-        max_tokens: int,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+    def _sample(
+        self, prompts: Sequence[list[int]], seeds: list[int], settings: dict[str, Any]
     ) -> list[Generation]:
-        check_request(prompts, samples, max_tokens, temperature, self.max_model_len)
-        if temperature != 1.0 and not self._logprobs_checked:
+        if settings["temperature"] != 1.0 and not self._logprobs_checked:
             self._refuse_raw_logprobs()
+        settings |= {"model": self.model, "return_token_ids": True} | _EVERY_TOKEN
         requests = [
-            {
-                "model": self.model,
-                "prompt": prompt,
-                "n": samples,
-                "max_tokens": max_tokens,
-                "temperature": temperature,
-                "top_p": 1.0,
-                "top_k": 0,
-                "min_p": 0.0,
-                "presence_penalty": 0.0,
-                "frequency_penalty": 0.0,
-                "repetition_penalty": 1.0,
-                "seed": seed,
-                "stop_token_ids": self._eos_ids,
-                "ignore_eos": True,  # the policy says what ends a response, not the server
-                "logprobs": 0,  # of the sampled token only
-                "return_token_ids": True,
-            }
-            for prompt, seed in zip(prompts, request_seeds(len(prompts), generator), strict=True)
+            {"prompt": prompt, "seed": seed, **settings}
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         answers = self._server.post_all("/v1/completions", requests)
         return [generation for answer in answers for generation in self._generations(answer)]
@@ -170,7 +147,7 @@ class VLLMServerEngine:
                     f"The server at {self._server.url} ends responses at token {ids[-1]}, the "
                     f"policy at {self._eos_ids}. Start it with --generation-config vllm."
                 )
-            yield up_to_stop_text(Generation(ids, logprobs, finish), self._chat)
+            yield Generation(ids, logprobs, finish)
 
     def _refuse_raw_logprobs(self) -> None:
         """By default vLLM reports log-probabilities at temperature 1, whatever it samples at."""
@@ -264,22 +241,24 @@ class _Server:
     """JSON over HTTP, with retries, time limits, and a way to cancel requests."""
 
     def __init__(self, url: str, timeout_seconds: float, api_key_env: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        self._address = urlsplit(url.rstrip("/").removesuffix("/v1"))
+        if self._address.scheme not in ("http", "https") or not self._address.hostname:
             raise ValueError(f"Expected an address such as http://127.0.0.1:8000, got {url!r}.")
         if timeout_seconds <= 0:
             raise ValueError(f"timeout_seconds must be positive, got {timeout_seconds}.")
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self.is_on_this_machine = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        self._timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
+        self.url = self._address.geturl()
+        self.is_on_this_machine = self._address.hostname in ("localhost", "127.0.0.1", "::1")
+        self._timeout_seconds = timeout_seconds
         self._api_key_env = api_key_env
-        self._connections = _Connections(self.url)
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()  # of the requests that are under way
+        self._given_up = threading.Event()  # of the requests until the next `cancel`
 
     def post_all(self, path: str, contents: Sequence[Any]) -> list[Any]:
         """The answers, in order. The first failure cancels all of them."""
-        connections = self._connections
+        given_up = self._given_up
         with ThreadPoolExecutor(max_workers=min(256, len(contents)) or 1) as pool:
-            answers = [pool.submit(self.ask, "POST", path, c, connections) for c in contents]
+            answers = [pool.submit(self.ask, "POST", path, c, given_up) for c in contents]
             try:
                 for answer in as_completed(answers):
                     answer.result()
@@ -291,53 +270,73 @@ class _Server:
 
     def cancel(self) -> None:
         """End all requests until now with an error: vLLM then stops working on them."""
-        before, self._connections = self._connections, _Connections(self.url)
-        before.cut()
+        with self._lock:
+            self._given_up.set()
+            self._given_up = threading.Event()
+            for connected in self._sockets:
+                with contextlib.suppress(OSError):
+                    connected.shutdown(socket.SHUT_RDWR)
 
     def ask(
-        self, method: str, path: str, content: Any = None, connections: _Connections | None = None
+        self, method: str, path: str, content: Any = None, given_up: threading.Event | None = None
     ) -> Any:
         """The answer to a request, after several tries if the server is not there or is busy.
 
-        connections: to use; those of now by default.
+        given_up: tells that the request is cancelled; None: the next `cancel` does.
         """
-        connections = connections or self._connections
+        given_up = given_up or self._given_up
         attempt = 0
         while True:
             try:
-                return self._ask_once(method, path, content, connections)
+                return self._ask_once(method, path, content, given_up)
             except _Unavailable as error:
                 attempt += 1
-                if attempt > OTHER_TRIES or connections.are_cut.wait(2 ** (attempt - 1)):
+                if attempt > OTHER_TRIES or given_up.wait(2 ** (attempt - 1)):
                     raise ConnectionError(
                         f"Expected a vLLM server at {self.url}, got {error} ({attempt} tries). "
                         f"Is it up? Start it with {_START}."
                     ) from error
 
-    def _ask_once(self, method: str, path: str, content: Any, connections: _Connections) -> Any:
-        key = os.environ.get(self._api_key_env)
-        try:
-            response = connections.pool.request(
-                method,
-                urlsplit(self.url).path + path,
-                body=None if content is None else json.dumps(content),
-                headers={
-                    "Content-Type": "application/json",
-                    "Connection": "close",
-                    **({"Authorization": f"Bearer {key}"} if key else {}),
-                },
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,  # it might take the key to another server
-            )
-        except urllib3.exceptions.ReadTimeoutError as error:
+    def _ask_once(self, method: str, path: str, content: Any, given_up: threading.Event) -> Any:
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        if key := os.environ.get(self._api_key_env):
+            headers["Authorization"] = f"Bearer {key}"
+        body = None if content is None else json.dumps(content)
+        try:  # a redirect is not followed: it might take the key to another server
+            with self._connected(given_up) as connection:
+                connection.request(method, self._address.path + path, body, headers)
+                response = connection.getresponse()
+                said = response.read().decode("utf-8", "replace")
+        except TimeoutError as error:
             raise ConnectionError(
-                f"{self.url}{path} did not answer within {self._timeout.read_timeout:g} seconds. "
+                f"{self.url}{path} did not answer within {self._timeout_seconds:g} seconds. "
                 f"Give it more, or less to do."
             ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (HTTPException, OSError) as error:
             raise _Unavailable(f"{type(error).__name__}: {error}") from error
-        return self._content(path, response.status, response.data.decode("utf-8", "replace"))
+        return self._content(path, response.status, said)
+
+    @contextlib.contextmanager
+    def _connected(self, given_up: threading.Event) -> Iterator[HTTPConnection]:
+        """An open connection, which `cancel` cuts."""
+        kind = HTTPSConnection if self._address.scheme == "https" else HTTPConnection
+        host, port = str(self._address.hostname), self._address.port
+        with contextlib.closing(kind(host, port, timeout=_CONNECT_SECONDS)) as connection:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise _Unavailable(f"{type(error).__name__}: {error}") from error
+            connected = connection.sock
+            connected.settimeout(self._timeout_seconds)
+            with self._lock:
+                if given_up.is_set():
+                    raise _Unavailable("nothing, since it was given up")
+                self._sockets.add(connected)
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    self._sockets.remove(connected)
 
     def _content(self, path: str, status: int, text: str) -> Any:
         said = " ".join(text.split())[:500]
@@ -355,39 +354,6 @@ class _Server:
             return json.loads(text) if text else None
         except ValueError as error:
             raise ConnectionError(f"Expected JSON from {self.url}{path}, got {said!r}.") from error
-
-
-class _Connections:
-    """Connections to a server that can all be cut at once, also those that are not open yet."""
-
-    def __init__(self, url: str) -> None:
-        self.are_cut = threading.Event()
-        self.pool: Any = urllib3.connection_from_url(url, maxsize=256)
-        self._lock = threading.Lock()
-        self._open: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
-        kind: Any = self.pool.ConnectionCls
-        add = self._add
-
-        class Connection(kind):
-            def connect(self) -> None:
-                super().connect()
-                add(self)
-
-        self.pool.ConnectionCls = Connection
-
-    def cut(self) -> None:
-        with self._lock:
-            self.are_cut.set()
-            for connection in self._open:
-                if connection.sock is not None:
-                    with contextlib.suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
-
-    def _add(self, connection: Any) -> None:
-        with self._lock:
-            if self.are_cut.is_set():
-                raise _Unavailable("nothing, since it was given up")
-            self._open.add(connection)
 
 
 class _Unavailable(Exception):

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from vpd_agent.model.lora import adapted_layers
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -31,7 +32,7 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     from transformers.core_model_loading import revert_weight_conversion
 
     model = policy.model
-    adapted = _adapted_layers(model)
+    adapted = adapted_layers(model)
     inside = tuple(f"{name}." for name in adapted)
     plain = {
         name: weight for name, weight in model.state_dict().items() if not name.startswith(inside)
@@ -87,15 +88,6 @@ def _write_tied(model: PreTrainedModel, folder: Path) -> None:
 def _layer_order(name: str) -> list[tuple[int, str]]:
     """A key for sorting that puts layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
-
-
-def _adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
-    """The layers with adapters of peft, by name."""
-    if "peft" not in sys.modules:
-        return {}
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
 
 
 def _merged(policy: Policy, layer: BaseTunerLayer) -> nn.Module:

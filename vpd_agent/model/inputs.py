@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +15,11 @@ class ModelInputs:
     """Builds the arguments of one module's forward pass, chosen by its signature."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = without_adapter(module)
+        self._known = inspect.signature(without_adapter(module).forward).parameters
+        others = inspect.Parameter.VAR_KEYWORD
+        self._takes_others = any(p.kind is others for p in self._known.values())
+        # The cache's name among the arguments and in the output.
+        self.cache_name = next((n for n in CACHE_NAMES if n in self._known), CACHE_NAMES[0])
 
     def __call__(
         self,
@@ -39,26 +42,13 @@ class ModelInputs:
             "position_ids": positions[:, -ids.shape[1] :],
             "use_cache": cache is not None if use_cache is None else use_cache,
         }
-        inputs = {name: value for name, value in inputs.items() if self._takes(name)}
+        if not self._takes_others:
+            inputs = {name: value for name, value in inputs.items() if name in self._known}
         if cache is not None:
             inputs[self.cache_name] = cache
-        if logits_to_keep is not None and "logits_to_keep" in self._parameters:
+        if logits_to_keep is not None and "logits_to_keep" in self._known:
             inputs["logits_to_keep"] = logits_to_keep
         return {"input_ids": ids, **inputs}
-
-    @cached_property
-    def cache_name(self) -> str:
-        """The cache's name among the arguments and in the output."""
-        known = [name for name in CACHE_NAMES if name in self._parameters]
-        return known[0] if known else CACHE_NAMES[0]
-
-    @cached_property
-    def _parameters(self) -> dict[str, inspect.Parameter]:
-        return dict(inspect.signature(self._module.forward).parameters)
-
-    def _takes(self, name: str) -> bool:
-        others = inspect.Parameter.VAR_KEYWORD
-        return name in self._parameters or any(p.kind is others for p in self._parameters.values())
 
 
 def without_adapter(model: nn.Module) -> Any:

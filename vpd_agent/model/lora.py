@@ -6,6 +6,7 @@ model without an adapter. `Policy.active` turns the right one on.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from vpd_agent.model.probe import logits_alone, probe_rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import PreTrainedModel
 
     from vpd_agent.model.chat import Tokenizer
@@ -83,7 +84,7 @@ def add_lora(
             adapted = get_peft_model(policy.model, config)
         except ValueError as error:
             raise ValueError(f"LoRA cannot be added to {target!r}: {error}") from error
-    others = [name for name, layer in _layers(adapted).items() if type(layer) is not Linear]
+    others = [name for name, layer in adapted_layers(adapted).items() if type(layer) is not Linear]
     if others:
         raise ValueError(f"target must name linear layers, which {', '.join(others)} are not.")
     switch = _Switch()
@@ -205,7 +206,7 @@ class _LoRAPolicy(Policy):
         from peft.tuners.lora import Linear
 
         merged = {n.replace(".base_layer.", "."): t for n, t in state.items() if ".lora_" not in n}
-        for name, layer in _layers(self.model).items():
+        for name, layer in adapted_layers(self.model).items():
             assert isinstance(layer, Linear)  # as `add_lora` has checked
             a, b = (state[f"{name}.lora_{x}.{self._adapter}.weight"] for x in "AB")
             change = b @ a * layer.scaling[self._adapter]  # in float32 or wider, as both are
@@ -230,7 +231,7 @@ class _Switch:
 
     def install(self, model: nn.Module) -> None:
         """Replace the names that peft sets in each layer whenever it adds an adapter."""
-        for layer in _layers(model).values():
+        for layer in adapted_layers(model).values():
             layer._active_adapter = cast("list[str]", self)  # peft only iterates over it
 
     @contextmanager
@@ -248,8 +249,10 @@ class _Switch:
         return self
 
 
-def _layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """The layers with adapters, by name."""
-    from peft.tuners.lora import LoraLayer
+def adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
+    """The layers with adapters of peft, by name."""
+    if "peft" not in sys.modules:
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.data.padding import join, pad_right_again, take_positions
+from vpd_agent.data.padding import join, pad_left, pad_right_again, take_positions
 from vpd_agent.model import prefix_sharing, probe
 from vpd_agent.model.inputs import ModelInputs, without_adapter
 from vpd_agent.model.layers import checkpoint_layers, decoder_layers, is_checkpointed
@@ -41,10 +42,7 @@ class Policy(Tokenization):
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: Tokenizer,
-        precision: Precision = "weights",
+        self, model: PreTrainedModel, tokenizer: Tokenizer, precision: Precision = "weights"
     ) -> None:
         super().__init__(model.eval(), tokenizer)
         self.precision: Precision = precision
@@ -92,6 +90,17 @@ class Policy(Tokenization):
     def device(self) -> torch.device:
         return self.model.device
 
+    def padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and their mask on the model's device, padded on the left."""
+        ids, mask = pad_left(rows, self.pad_id)
+        return ids.to(self.device), mask.to(self.device)
+
+    def new_cache(self) -> Any:
+        """An empty DynamicCache with layers of the kinds that the model's configuration names."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
     @cached_property
     def context_length(self) -> int:
         """The most positions the model was made for."""
@@ -119,7 +128,7 @@ class Policy(Tokenization):
                 hidden = self._hidden_states(prompt, prompt_mask, response, token_mask)
                 head = self.model.get_output_embeddings()
                 assert head is not None
-                return ResponseLogits(
+                return ResponseLogits.from_hidden(
                     hidden, Head(head.weight, head.bias), response, wanted, temperature=temperature
                 )
             if self.takes_padding:
@@ -278,18 +287,17 @@ class Policy(Tokenization):
         Raises ValueError if it is of another model.
         """
         places = self._state()
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if shapes != {name: tuple(place.shape) for name, place in places.items()}:
-            raise ValueError(_other_model(shapes, {n: tuple(p.shape) for n, p in places.items()}))
+        saved, expected = ({n: tuple(t.shape) for n, t in x.items()} for x in (state, places))
+        if saved != expected:
+            raise ValueError(_other_model(saved, expected))
         taken = {name: self._placed(state[name], place) for name, place in places.items()}
         for name, place in places.items():
             place.copy_(taken[name])
-        averages = [
-            name
+        self._accumulators = {
+            name: taken[name].clone()
             for name, weight in self.weights.items()
             if weight.itemsize < taken[name].itemsize and not weight.requires_grad
-        ]
-        self._accumulators = {name: taken[name].clone() for name in averages} or None
+        } or None
 
     def save(self, path: str | Path | None) -> None:
         """Write model and tokenizer so that transformers and vLLM load them.

@@ -90,16 +90,9 @@ def hidden_states(
     One pass over the prefixes fills a cache of keys and values, one over rests and responses
     continues from it.
     """
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    cache = DynamicCache(config=policy.model.config)
+    cache = policy.new_cache()
     policy.last_hidden_states(split.prefix, split.prefix_mask, cache)
-    for layer in cache.layers:  # index_select: its gradient is twice as fast as indexing's
-        assert isinstance(layer, DynamicLayer) and layer.keys is not None  # noqa: PT018
-        assert layer.values is not None
-        layer.keys = layer.keys.index_select(0, split.which)
-        layer.values = layer.values.index_select(0, split.which)
+    cache.reorder_cache(split.which)
     ids = torch.cat([split.rest, response[:, :-1]], 1)
     masks = [split.prefix_mask[split.which], split.rest_mask, token_mask[:, :-1]]
     hidden = policy.last_hidden_states(ids, torch.cat(masks, 1), cache)
@@ -116,8 +109,7 @@ def continues_from_cache(policy: Policy) -> bool:
     # Some differ on long texts only; and padding in a short window is not asked for here.
     cut, end, length = (1, 3, 5) if SLIDING in kinds else (17, 25, 31)
     first, second = probe_rows(policy, (length, length - 1))
-    padded = pad_left([first, first[:cut] + second[cut:]], policy.pad_id)
-    ids, mask = (t.to(policy.device) for t in padded)
+    ids, mask = policy.padded([first, first[:cut] + second[cut:]])
     rest_mask = mask[:, cut:end].clone()
     rest_mask[1, 0] = False  # the second prompt is one token shorter
     split = SplitPrompts(
@@ -135,9 +127,7 @@ def continues_from_cache(policy: Policy) -> bool:
 
 def _cache_kinds(policy: Policy) -> set[str]:
     """The classes of the layers of the cache that transformers makes for a model."""
-    from transformers import DynamicCache
-
-    return {type(layer).__name__ for layer in DynamicCache(config=policy.model.config).layers}
+    return {type(layer).__name__ for layer in policy.new_cache().layers}
 
 
 def _num_alike(one: np.ndarray, other: np.ndarray) -> int:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vpd_agent.data.padding import pad_left
 from vpd_agent.model.inputs import without_adapter
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ def check_model(policy: Policy, name: str) -> None:
     try:
         alone = logits_alone(policy, rows)
     except Exception as error:  # whatever a model's own code raises
+        said = next(iter(str(error).strip().splitlines()), "no message")
         raise ValueError(
             f"{what} cannot read text alone: its forward pass ended with {type(error).__name__}: "
-            f"{first_line(error)}. Choose a causal language model that needs nothing but token ids."
+            f"{said}. Choose a causal language model that needs nothing but token ids."
         ) from error
     shortened = logits_alone(policy, [row[: len(row) // 2] for row in rows])
     for whole, part in zip(alone, shortened, strict=True):
@@ -55,7 +55,7 @@ def takes_padding(policy: Policy) -> bool:
     gradient. Recurrent layers may read the padding, positions may count it, and the attention of a
     position that sees no token may have no gradient."""
     rows = probe_rows(policy)
-    ids, mask = (t.to(policy.device) for t in pad_left(rows, policy.pad_id))
+    ids, mask = policy.padded(rows)
     with torch.no_grad(), exact_arithmetic(policy):
         try:
             padded = policy.model(**policy.inputs(ids, mask)).logits
@@ -97,8 +97,7 @@ def head_is_linear(policy: Policy) -> bool:
     if type(head) is not nn.Linear or policy.body is policy.model:
         return False
     rows = probe_rows(policy)
-    padded = pad_left(rows if policy.takes_padding else rows[-1:], policy.pad_id)
-    ids, attention = (t.to(policy.device) for t in padded)
+    ids, attention = policy.padded(rows if policy.takes_padding else rows[-1:])
     logits = policy.model(**policy.inputs(ids, attention)).logits[attention].float()
     try:
         mine = head(policy.last_hidden_states(ids, attention)[attention]).float()
@@ -142,8 +141,3 @@ def agree(got: Tensor, expected: Tensor, policy: Policy) -> bool:
     if policy.model.dtype.itemsize < 4:
         return bool((got - expected).norm() <= HALF_PRECISION_TOLERANCE * expected.norm())
     return bool((got - expected).abs().max() <= TOLERANCE * (1 + expected.abs().max()))
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else "no message"

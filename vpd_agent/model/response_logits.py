@@ -16,13 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vpd_agent.ops import chunked_logits, losses
-from vpd_agent.ops.chunked_logits import (
-    DenseLogits,
-    HeadLogits,
-    Logits,
-    MixedLogits,
-    TokenStatistics,
-)
+from vpd_agent.ops.chunked_logits import DenseLogits, HeadLogits, Logits, MixedLogits
 from vpd_agent.ops.losses import Tail
 
 
@@ -53,15 +47,25 @@ class ResponseLogits:
     `divergence` computes both as well, for student and teacher, so read them after it.
     """
 
-    def __init__(
-        self,
-        hidden: Tensor,
-        head: Head,
-        response: Tensor,
-        mask: Tensor,
-        *,
-        temperature: float = 1.0,
-    ) -> None:
+    def __init__(self, source: Logits, response: Tensor, mask: Tensor) -> None:
+        """source: of B·T rows; response, mask: [B, T]."""
+        if mask.shape != response.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be boolean and like the response {list(response.shape)}, got "
+                f"{mask.dtype} {list(mask.shape)}."
+            )
+        self.response, self.mask = response, mask
+        self._source = source
+        self._tokens = response.flatten()
+        self._positions = mask.flatten().nonzero()[:, 0]  # [N], where the mask is True
+        # Of large tables: log-probabilities and entropies [2, B·T], and where they are known.
+        self._statistics = source.empty(2, mask.numel()).zero_()
+        self._known = ~mask.flatten()
+
+    @classmethod
+    def from_hidden(
+        cls, hidden: Tensor, head: Head, response: Tensor, mask: Tensor, *, temperature: float = 1.0
+    ) -> ResponseLogits:
         """hidden: [B, T, H], row t predicts response[:, t]; response, mask: [B, T].
 
         temperature: what the logits are divided by.
@@ -75,7 +79,7 @@ class ResponseLogits:
         dtype = _dtype_of_product(hidden)
         rows, weight = (_with_gradient(x).to(dtype) for x in (hidden.flatten(0, 1), head.weight))
         bias = None if head.bias is None else _with_gradient(head.bias).to(dtype)
-        self._set(HeadLogits(rows, weight, bias, temperature), response, mask)
+        return cls(HeadLogits(rows, weight, bias, temperature), response, mask)
 
     @classmethod
     def from_logits(
@@ -87,34 +91,14 @@ class ResponseLogits:
                 f"logits must be [B, T, V] for a response [B, T], got {list(logits.shape)} and "
                 f"{list(response.shape)}."
             )
-        source = DenseLogits(_with_gradient(logits.flatten(0, 1)), temperature)
-        return cls._from_source(source, response, mask)
+        rows = _with_gradient(logits.flatten(0, 1))
+        return cls(DenseLogits(rows, temperature), response, mask)
 
     def blend(self, other: ResponseLogits, weight: float) -> ResponseLogits:
         """Those of the logits (1 − weight) · self + weight · other, without gradient."""
         self._check_alike(other)
         source = MixedLogits(self._source, other._source, weight)
-        return self._from_source(source, self.response, self.mask & other.mask)
-
-    @classmethod
-    def _from_source(cls, source: Logits, response: Tensor, mask: Tensor) -> ResponseLogits:
-        made = cls.__new__(cls)
-        made._set(source, response, mask)
-        return made
-
-    def _set(self, source: Logits, response: Tensor, mask: Tensor) -> None:
-        if mask.shape != response.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must be boolean and like the response {list(response.shape)}, got "
-                f"{mask.dtype} {list(mask.shape)}."
-            )
-        self.response, self.mask = response, mask
-        self._source = source  # [B·T] rows
-        self._tokens = response.flatten()
-        self._positions = mask.flatten().nonzero()[:, 0]  # [N], where the mask is True
-        # Of large tables: log-probabilities and entropies [2, B·T], and where they are known.
-        self._statistics = source.empty(2, mask.numel()).zero_()
-        self._known = ~mask.flatten()
+        return ResponseLogits(source, self.response, self.mask & other.mask)
 
     @cached_property
     def logprobs(self) -> Float[Tensor, "B T"]:
@@ -180,7 +164,7 @@ class ResponseLogits:
             per_token = losses.divergence(*pair, alpha)
             total = (weight * per_token).sum()
         else:
-            total, per_token, mine, theirs = chunked_logits.weighted_divergence(
+            total, found = chunked_logits.weighted_divergence(
                 self._source,
                 teacher._source,
                 positions,
@@ -190,8 +174,9 @@ class ResponseLogits:
                 top_k=top_k,
                 tail=tail,
             )
-            self._learn(positions, mine)
-            teacher._learn(positions, theirs)
+            per_token = found[0]
+            self._learn(positions, found[1:3])
+            teacher._learn(positions, found[3:5])
         return Divergence(total, self._spread(per_token.detach(), positions))
 
     @property
@@ -219,8 +204,8 @@ class ResponseLogits:
             self._learn(missing, chunked_logits.statistics(self._source, missing, response))
         return self._statistics
 
-    def _learn(self, positions: Tensor, found: TokenStatistics) -> None:
-        self._statistics[:, positions] = torch.stack(found).to(self._statistics.dtype)
+    def _learn(self, positions: Tensor, found: Tensor) -> None:
+        self._statistics[:, positions] = found.to(self._statistics.dtype)
         self._known[positions] = True
 
     def _spread(self, values: Tensor, positions: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def _use_vocabulary(teacher: Policy, student: Policy) -> None:
             f"{token!r} is token {own.get(token)} of the student's and {theirs.get(token)} of the "
             f"teacher's. Choose a teacher of the student's family."
         )
-    count, of_student = map(_num_embeddings, (teacher, student))
+    count, of_student = teacher.num_embeddings, student.num_embeddings
     if count < of_student:
         raise ValueError(
             f"The teacher has embeddings of {count} tokens, fewer than the {of_student} of the "
@@ -133,9 +133,3 @@ def _use_vocabulary(teacher: Policy, student: Policy) -> None:
         )
     if count > of_student:
         teacher.model.resize_token_embeddings(of_student)
-
-
-def _num_embeddings(policy: Policy) -> int:
-    weight = policy.model.get_input_embeddings().weight
-    assert isinstance(weight, torch.Tensor)
-    return len(weight)

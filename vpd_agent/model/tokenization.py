@@ -47,11 +47,11 @@ class Tokenization:
     def pad_id(self) -> int:
         """A token that the model has an embedding of, for positions that are masked."""
         named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        known = [i for i in named if isinstance(i, int) and i < self._num_embeddings]
+        known = [i for i in named if isinstance(i, int) and i < self.num_embeddings]
         return known[0] if known else 0
 
-    @cached_property
-    def _num_embeddings(self) -> int:
+    @property
+    def num_embeddings(self) -> int:
         return self.model.get_input_embeddings().get_parameter("weight").shape[0]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -65,11 +65,11 @@ class Tokenization:
         model has no embedding of.
         """
         ids = self._encode(self.chat.without_system(messages))
-        if max(ids, default=0) >= self._num_embeddings:
+        if max(ids, default=0) >= self.num_embeddings:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))
             raise ValueError(
                 f"The prompt has the token {token!r} of number {max(ids)}, the model has only "
-                f"{self._num_embeddings} embeddings. Pass the model's own tokenizer, or enlarge "
+                f"{self.num_embeddings} embeddings. Pass the model's own tokenizer, or enlarge "
                 f"the model with resize_token_embeddings."
             )
         return ids

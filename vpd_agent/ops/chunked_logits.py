@@ -8,9 +8,9 @@ hand: values and gradients of one chunk of the table, then those of the next in 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,42 +30,57 @@ BLOCK_ELEMENTS = 1 << 21
 Gradients = Sequence[Tensor | None]  # None where it is not wanted
 
 
-class TokenStatistics(NamedTuple):
-    """Of n tokens, without gradient: the log-probability of each, and the entropy there (nats)."""
+class Logits(ABC):
+    """Where the logits [N, V] come from: `unscaled` / `temperature`."""
 
-    logprobs: Float[Tensor, " n"]
-    entropy: Float[Tensor, " n"]
-
-
-@runtime_checkable
-class Logits(Protocol):
-    """Where the logits [N, V] come from."""
+    temperature: float
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """V."""
-        ...
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """The tensors they are computed from, to which gradients go."""
-        ...
+        """The tensors they are computed from, to which gradients go; none by default."""
+        return ()
 
+    @abstractmethod
     def empty(self, *shape: int) -> Tensor:
         """On their device, in the dtype of what is computed from them: float32 or wider."""
-        ...
+
+    @abstractmethod
+    def unscaled(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
+        """Differentiable in `inputs`."""
+
+    def unscaled_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        """The same without gradient, in a table [n, V]."""
+        return table.copy_(self.unscaled(positions))
 
     def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
-        """logits / temperature, differentiable in `inputs`."""
-        ...
+        """The logits, differentiable in `inputs`."""
+        logits = self.unscaled(positions)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
         """The same without gradient, in the first n rows of `table`."""
-        ...
+        table = self.unscaled_into(table[: len(positions)], positions)
+        return table if self.temperature == 1 else table.div_(self.temperature)
 
     def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
-        """What `add_gradient` adds to, one for each of `inputs`."""
-        ...
+        """What `add_gradient` adds to, one for each of `inputs`.
+
+        All but the first are sums over chunks, in float32 even where the input is not: rounded to
+        bfloat16 after each of 64 chunks their error is a sixth larger than that of one product,
+        after each of 256 more than half.
+        """
+        return [
+            torch.zeros_like(x, dtype=self.empty(0).dtype if i else None)
+            if x is not None and wanted[i]
+            else None
+            for i, x in enumerate(self.inputs)
+        ]
 
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
@@ -74,10 +89,11 @@ class Logits(Protocol):
 
         by_rows: [n, V]; scale: [n, 1]. No position comes twice.
         """
+        raise NotImplementedError  # by those without `inputs`
 
 
 @dataclass(frozen=True)
-class HeadLogits:
+class HeadLogits(Logits):
     """(hidden @ weight.T + bias) / temperature, the product in the dtype of hidden and weight."""
 
     hidden: Float[Tensor, "N H"]
@@ -96,31 +112,16 @@ class HeadLogits:
     def empty(self, *shape: int) -> Tensor:
         return _empty(self.hidden, shape)
 
-    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
-        hidden = self.hidden.index_select(0, positions)
-        logits = _at_least_float32(F.linear(hidden, self.weight, self.bias))
-        return logits if self.temperature == 1 else logits / self.temperature
+    def unscaled(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
+        return F.linear(self.hidden.index_select(0, positions), self.weight, self.bias)
 
-    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
-        table = table[: len(positions)]
+    def unscaled_into(self, table: Tensor, positions: Tensor) -> Tensor:
+        if self.hidden.dtype != table.dtype:
+            return super().unscaled_into(table, positions)
         hidden = self.hidden.index_select(0, positions)
-        if hidden.dtype != table.dtype:
-            table.copy_(F.linear(hidden, self.weight, self.bias))
-        elif self.bias is None:
-            torch.mm(hidden, self.weight.T, out=table)
-        else:
-            torch.addmm(self.bias, hidden, self.weight.T, out=table)
-        return table if self.temperature == 1 else table.div_(self.temperature)
-
-    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
-        """Those of weight and bias are sums over chunks, in float32 even where the head is not:
-        rounded to bfloat16 after each of 64 chunks their error is a sixth larger than that of one
-        product, after each of 256 more than half."""
-        wide = self.empty(0).dtype
-        return [
-            torch.zeros_like(x, dtype=dtype) if w and x is not None else None
-            for x, dtype, w in zip(self.inputs, (None, wide, wide), wanted, strict=True)
-        ]
+        if self.bias is None:
+            return torch.mm(hidden, self.weight.T, out=table)
+        return torch.addmm(self.bias, hidden, self.weight.T, out=table)
 
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
@@ -141,7 +142,7 @@ class HeadLogits:
 
 
 @dataclass(frozen=True)
-class DenseLogits:
+class DenseLogits(Logits):
     """logits / temperature, of logits that exist."""
 
     logits: Float[Tensor, "N V"]
@@ -158,59 +159,41 @@ class DenseLogits:
     def empty(self, *shape: int) -> Tensor:
         return _empty(self.logits, shape)
 
-    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
-        logits = _at_least_float32(self.logits.index_select(0, positions))
-        return logits if self.temperature == 1 else logits / self.temperature
-
-    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
-        table = table[: len(positions)].copy_(self.logits.index_select(0, positions))
-        return table if self.temperature == 1 else table.div_(self.temperature)
-
-    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
-        return [torch.zeros_like(self.logits) if wanted[0] else None]
+    def unscaled(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
+        return self.logits.index_select(0, positions)
 
     def add_gradient(
         self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
     ) -> None:
-        by_logits = cast(Tensor, gradients[0])  # only asked for where it is wanted
+        by_logits = gradients[0]
+        assert by_logits is not None  # only asked for where it is wanted
         by_logits[positions] = (by_rows * (scale / self.temperature)).to(by_logits.dtype)
 
 
 @dataclass(frozen=True)
-class MixedLogits:
+class MixedLogits(Logits):
     """(1 − weight) · first + weight · second, without gradient."""
 
     first: Logits
     second: Logits
     weight: float
+    temperature = 1.0
 
     @property
     def size(self) -> int:
         return self.first.size
 
-    @property
-    def inputs(self) -> tuple[Tensor | None, ...]:
-        return ()
-
     def empty(self, *shape: int) -> Tensor:
         return self.first.empty(*shape)
 
     @torch.no_grad()
-    def rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
+    def unscaled(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         return self.first.rows(positions).lerp(self.second.rows(positions), self.weight)
 
     @torch.no_grad()
-    def rows_into(self, table: Tensor, positions: Tensor) -> Tensor:
+    def unscaled_into(self, table: Tensor, positions: Tensor) -> Tensor:
         second = self.second.rows(positions)
         return self.first.rows_into(table, positions).lerp_(second, self.weight)
-
-    def zero_gradients(self, wanted: Sequence[bool]) -> Gradients:
-        return []
-
-    def add_gradient(
-        self, gradients: Gradients, positions: Tensor, by_rows: Tensor, scale: Tensor
-    ) -> None:
-        """There is nothing to add to."""
 
 
 def fits(tokens: int, vocabulary: int) -> bool:
@@ -221,18 +204,18 @@ def fits(tokens: int, vocabulary: int) -> bool:
 @torch.no_grad()
 def statistics(
     source: Logits, positions: Int[Tensor, " n"], response: Int[Tensor, " n"]
-) -> TokenStatistics:
-    """Of the tokens `response` at `positions`."""
+) -> Float[Tensor, "2 n"]:
+    """Of the tokens `response` at `positions` the log-probability, and the entropy there (nats)."""
     found = source.empty(2, len(positions))
     table, scratch = _table(source, positions), _scratch(source, 2)
-    for chunk in _chunks(len(positions), source.size):
+    for chunk in _slices(len(positions), len(table)):
         logp = _log_softmax_(source.rows_into(table, positions[chunk]))
-        for block in _blocks(logp):
+        for block in _slices(len(logp), scratch.shape[1]):
             tokens = response[chunk][block]
             p, product = scratch[:, : len(tokens)]
             torch.exp(logp[block], out=p)
             _statistics_into(found[:, chunk][:, block], logp[block], p, tokens, product)
-    return TokenStatistics(*found)
+    return found
 
 
 def chosen_logprobs(
@@ -264,22 +247,12 @@ class _ChosenLogprobs(torch.autograd.Function):
         positions, response, *_ = ctx.saved_tensors
         gradients = source.zero_gradients(ctx.needs_input_grad[4:])
         table = _table(source, positions)
-        for chunk in _chunks(len(positions), source.size):
+        for chunk in _slices(len(positions), len(table)):
             rows = source.rows_into(table, positions[chunk])
             by_rows = torch.softmax(rows, -1, out=rows).neg_()
             by_rows.scatter_add_(1, response[chunk, None], torch.ones_like(by_rows[:, :1]))
             source.add_gradient(gradients, positions[chunk], by_rows, by_logprobs[chunk, None])
         return None, None, None, None, *_like(source.inputs, gradients)
-
-
-class DivergencePass(NamedTuple):
-    """total: Σ weight · D, differentiable in the student's inputs. The rest, without gradient, is
-    D [n] and what the pass over the vocabulary gave besides."""
-
-    total: Float[Tensor, ""]
-    per_token: Float[Tensor, " n"]
-    student: TokenStatistics
-    teacher: TokenStatistics
 
 
 def weighted_divergence(
@@ -292,75 +265,59 @@ def weighted_divergence(
     alpha: float,
     top_k: int | None,
     tail: Tail,
-) -> DivergencePass:
-    """Divergences at `positions`, whose tokens are `response`.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "5 n"]]:
+    """Divergences D at `positions`, whose tokens are `response`: Σ weight · D, differentiable in
+    the student's inputs; and D with what the pass over the vocabulary gave besides, the
+    `statistics` of the student and of the teacher.
 
     The weights are constants and the result is a scalar, so the gradient is computed together with
     it, while the logits exist: four products with the head in all, as many as without chunks.
     """
-    total, *rest = _WeightedDivergence.apply(
+    return _WeightedDivergence.apply(
         student, teacher, positions, response, weight, (alpha, top_k, tail), *student.inputs
     )
-    return DivergencePass(total, rest[0], TokenStatistics(*rest[1:3]), TokenStatistics(*rest[3:]))
 
 
 class _WeightedDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, student, teacher, positions, response, weight, form, *inputs):
+        alpha, top_k, tail = form
         gradients = student.zero_gradients(ctx.needs_input_grad[6:])
-        per_token, *by_products = _divergence_pass(
-            student, teacher, positions, response, weight, form, gradients
-        )
+        found = student.empty(5, len(positions))
+        tables, scratch = [_table(student, positions) for _ in "pq"], _scratch(student, 4)
+        for chunk in _slices(len(positions), len(tables[0])):
+            here = positions[chunk]
+            logp = _log_softmax_(student.rows_into(tables[0], here))  # [n, V]
+            logq = _log_softmax_(teacher.rows_into(tables[1], here))
+            for block in _slices(len(logp), scratch.shape[1]):
+                pair, tokens = (logp[block], logq[block]), response[chunk][block]
+                into = found[:, chunk][:, block]  # [5, n]
+                p, q, log_m, product = scratch[:, : len(tokens)]
+                torch.exp(pair[0], out=p)
+                torch.exp(pair[1], out=q)
+                _statistics_into(into[1:3], pair[0], p, tokens, log_m)
+                _statistics_into(into[3:5], pair[1], q, tokens, log_m)
+                if top_k is None or top_k >= student.size:
+                    into[0] = _full_divergence(*pair, p, q, log_m, product, alpha)
+                else:
+                    into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
+            if any(g is not None for g in gradients):
+                by_rows = logp  # the divergences have overwritten it
+                student.add_gradient(gradients, here, by_rows, weight[chunk, None])
         ctx.save_for_backward(*_like(inputs, gradients))
         ctx.handed_out = False
-        ctx.mark_non_differentiable(per_token, *by_products)
-        return (weight * per_token).sum(), per_token, *by_products
+        ctx.mark_non_differentiable(found)
+        return (weight * found[0]).sum(), found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_total, *_):
+    def backward(ctx, by_total, _):
         gradients = ctx.saved_tensors
         if by_total != 1:  # in place unless somebody has them: one is as large as the head
             multiply = torch.mul if ctx.handed_out else Tensor.mul_
             gradients = [None if g is None else multiply(g, by_total) for g in gradients]
         ctx.handed_out = True
         return None, None, None, None, None, None, *gradients
-
-
-def _divergence_pass(
-    student: Logits,
-    teacher: Logits,
-    positions: Tensor,
-    response: Tensor,
-    weight: Tensor,
-    form: tuple[float, int | None, Tail],
-    gradients: Gradients,
-) -> tuple[Tensor, ...]:
-    """Per token: D, log-probability and entropy of the student, and of the teacher. Adds to the
-    gradients."""
-    alpha, top_k, tail = form
-    found = student.empty(5, len(positions))
-    tables, scratch = [_table(student, positions) for _ in "pq"], _scratch(student, 4)
-    for chunk in _chunks(len(positions), student.size):
-        here = positions[chunk]
-        logp = _log_softmax_(student.rows_into(tables[0], here))  # [n, V]
-        logq = _log_softmax_(teacher.rows_into(tables[1], here))
-        for block in _blocks(logp):
-            pair, tokens = (logp[block], logq[block]), response[chunk][block]
-            into = found[:, chunk][:, block]  # [5, n]
-            p, q, log_m, product = scratch[:, : len(tokens)]
-            torch.exp(pair[0], out=p)
-            torch.exp(pair[1], out=q)
-            _statistics_into(into[1:3], pair[0], p, tokens, log_m)
-            _statistics_into(into[3:5], pair[1], q, tokens, log_m)
-            if top_k is None or top_k >= student.size:
-                into[0] = _full_divergence(*pair, p, q, log_m, product, alpha)
-            else:
-                into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
-        if any(g is not None for g in gradients):
-            by_rows = logp  # the divergences have overwritten it
-            student.add_gradient(gradients, here, by_rows, weight[chunk, None])
-    return tuple(found)
 
 
 def _full_divergence(
@@ -419,38 +376,24 @@ def _dot(x: Tensor, y: Tensor, product: Tensor) -> Tensor:
     return torch.mul(x, y, out=product).sum(1)
 
 
-def _chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
-    """At least one; alike in size, and of at most CHUNK_ELEMENTS entries."""
-    size = _chunk_size(tokens, vocabulary)
-    for start in range(0, max(tokens, 1), size):
+def _slices(total: int, size: int) -> Iterator[slice]:
+    """At least one."""
+    for start in range(0, max(total, 1), size):
         yield slice(start, start + size)
-
-
-def _chunk_size(tokens: int, vocabulary: int) -> int:
-    count = math.ceil(tokens / max(CHUNK_ELEMENTS // vocabulary, 1))
-    return math.ceil(tokens / count) if count else 1
 
 
 def _table(source: Logits, positions: Tensor) -> Tensor:
     """Memory for one chunk, which all chunks use: on a CPU, allocating memory takes longer than
-    filling it, and freed memory is not always used again."""
-    return source.empty(_chunk_size(len(positions), source.size), source.size)
+    filling it, and freed memory is not always used again. The chunks are alike in size, and of at
+    most CHUNK_ELEMENTS entries."""
+    count = math.ceil(len(positions) / max(CHUNK_ELEMENTS // source.size, 1))
+    return source.empty(math.ceil(len(positions) / count) if count else 1, source.size)
 
 
 def _scratch(source: Logits, count: int) -> Tensor:
     """Memory for intermediate results, one block [n, V] for each of them."""
-    table = source.empty(0, source.size)
-    return source.empty(count, _block_size(table), source.size)
-
-
-def _blocks(table: Tensor) -> Iterator[slice]:
-    size = _block_size(table)
-    for start in range(0, max(len(table), 1), size):
-        yield slice(start, start + size)
-
-
-def _block_size(table: Tensor) -> int:
-    return max(BLOCK_ELEMENTS * (1 if table.is_cpu else 8) // table.shape[1], 1)
+    elements = BLOCK_ELEMENTS * (1 if source.empty(0).is_cpu else 8)
+    return source.empty(count, max(elements // source.size, 1), source.size)
 
 
 def _log_softmax_(logits: Tensor) -> Tensor:
@@ -464,9 +407,5 @@ def _like(inputs: Sequence[Tensor | None], gradients: Gradients) -> Iterator[Ten
 
 
 def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(like.dtype, torch.float32)
     return torch.empty(shape, dtype=dtype, device=like.device)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -19,6 +19,7 @@ from torch import Tensor
 Metrics = dict[str, Tensor]
 Normalizer = Literal["token", "sequence", "constant"]
 RatioLevel = Literal["token", "sequence"]
+SamplerCorrection = Literal["none", "token", "sequence"]
 ReferenceForm = Literal["fkl", "rkl", "ufkl", "urkl"]
 Tail = Literal["bucket", "renormalize"]
 TokenGate = Literal["gap", "entropy", "both"]
@@ -240,13 +241,9 @@ def _renormalized(logp: Tensor) -> Tensor:
 
 
 def _with_rest(logp: Tensor) -> Tensor:
-    return torch.cat([logp, _log_rest(logp)], -1)
-
-
-def _log_rest(logp: Tensor) -> Tensor:
-    """log(1 − Σ p), kept finite where rounding leaves nothing."""
-    total = logp.exp().sum(-1, keepdim=True)
-    return (1 - total).clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()
+    """With one more entry log(1 − Σ p), kept finite where rounding leaves nothing."""
+    rest = 1 - logp.exp().sum(-1, keepdim=True)
+    return torch.cat([logp, rest.clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()], -1)
 
 
 def sampled_token_divergence(
@@ -268,13 +265,13 @@ def token_gate(
     gap: σ(b·Δ) with Δ = log q − log π_θ; entropy: σ(b·h) with the student's entropy h;
     both: their product; b = sharpness. SDAR, arXiv 2605.15155.
     """
-    gap, entropy = gap.detach(), entropy.detach()
+    by_gap, by_entropy = ((sharpness * x.detach()).sigmoid() for x in (gap, entropy))
     if form == "gap":
-        return (sharpness * gap).sigmoid()
+        return by_gap
     if form == "entropy":
-        return (sharpness * entropy).sigmoid()
+        return by_entropy
     if form == "both":
-        return (sharpness * gap).sigmoid() * (sharpness * entropy).sigmoid()
+        return by_gap * by_entropy
     raise ValueError(f"form must be one of gap, entropy, both, got {form!r}.")
 
 
@@ -314,6 +311,37 @@ def sequence_importance_weights(
     """
     total = ((logprobs - old_logprobs).detach() * mask).sum(-1, keepdim=True)  # [B, 1]
     return total.clamp(-20, 20).exp().clamp(max=maximum).expand(logprobs.shape)
+
+
+def sampler_correction(
+    logprobs: Float[Tensor, "B T"],
+    sampler_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    num_tokens: float,
+    *,
+    level: SamplerCorrection,
+    maximum: float,
+) -> tuple[Float[Tensor, "B T"], Metrics]:
+    """Weights that correct for a sampler that is not quite the policy (another engine, or older
+    weights), and how large the difference is.
+
+    The weights are π/π_sampler of each token or of the whole response, truncated at `maximum`; 1
+    everywhere at level "none". Metrics, as shares of the whole batch: gap, the mean of
+    |log π − log π_sampler|; kl, the mean of log π_sampler − log π, an estimate of
+    KL(π_sampler‖π); truncated, the share of tokens whose weight was.
+    """
+    if level == "token":
+        weights = importance_weights(logprobs, sampler_logprobs, maximum)
+    elif level == "sequence":
+        weights = sequence_importance_weights(logprobs, sampler_logprobs, mask, maximum)
+    else:
+        weights = torch.ones_like(logprobs)
+    difference = logprobs - sampler_logprobs
+    return weights, {
+        "gap": masked_mean(difference.abs(), mask, num_tokens),
+        "kl": masked_mean(-difference, mask, num_tokens),
+        "truncated": masked_mean((weights >= maximum).float(), mask, num_tokens),
+    }
 
 
 def implicit_rewards(

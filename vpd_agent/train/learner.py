@@ -24,7 +24,7 @@ from vpd_agent.engines import Engine, sampling_from
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher, make_teacher
-from vpd_agent.ops.importance_sampling import sampler_correction
+from vpd_agent.ops.losses import sampler_correction
 from vpd_agent.rollout.collect import Actor
 from vpd_agent.rollout.environment import critics
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt

@@ -8,10 +8,10 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from urllib3.connection import HTTPConnection
 
 from agent.helpers import small_policy
 from sandbox.installation import install_hint

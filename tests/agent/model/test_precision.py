@@ -198,8 +198,9 @@ def test_a_model_without_known_layers_is_refused():
 
 def test_engines_sample_in_the_precision_of_their_policy():
     mixed = Policy(small_policy().model, small_policy().tokenizer, precision="bfloat16")
-    scored(mixed)  # measures what the model can do, in the weights' type
+    engine = HFEngine(mixed)
+    engine.generate([[5, 6, 7]], max_tokens=4)  # measures what the model can do, in its own type
     kinds = []
     mixed.model.model.layers[0].mlp.register_forward_hook(lambda *a: kinds.append(a[2].dtype))
-    HFEngine(mixed).generate([[5, 6, 7]], max_tokens=4)
+    engine.generate([[5, 6, 7]], max_tokens=4)
     assert set(kinds) == {torch.bfloat16}

@@ -41,12 +41,14 @@ class Case:
 
     def student(self, **kwargs) -> ResponseLogits:
         head = Head(self.weight, self.bias)
-        return ResponseLogits(self.hidden, head, self.response, self.mask, **kwargs)
+        return ResponseLogits.from_hidden(self.hidden, head, self.response, self.mask, **kwargs)
 
     def teacher(self, **kwargs) -> ResponseLogits:
         head = Head(self.teacher_weight)
         with torch.no_grad():
-            return ResponseLogits(self.teacher_hidden, head, self.response, self.mask, **kwargs)
+            return ResponseLogits.from_hidden(
+                self.teacher_hidden, head, self.response, self.mask, **kwargs
+            )
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +162,7 @@ def test_every_quantity_equals_a_naive_loop(case, way):
 
 
 def test_a_blend_interpolates_the_logits(case, way):
-    other = ResponseLogits(
+    other = ResponseLogits.from_hidden(
         case.teacher_hidden, Head(case.teacher_weight), case.response, case.mask, temperature=0.5
     )
     blend = other.blend(case.student(), 0.3)
@@ -187,7 +189,7 @@ def test_the_divergence_has_the_gradient_of_finite_differences(case, way, form):
     teacher = case.teacher(temperature=0.7)
 
     def total(hidden, weight, bias):
-        scores = ResponseLogits(
+        scores = ResponseLogits.from_hidden(
             hidden, Head(weight, bias), case.response, case.mask, temperature=0.7
         )
         return scores.divergence(teacher, case.token_weight, **form).total
@@ -198,7 +200,9 @@ def test_the_divergence_has_the_gradient_of_finite_differences(case, way, form):
 def test_log_probabilities_have_the_gradient_of_finite_differences(case, way):
     def logprobs(hidden, weight, bias):
         head = Head(weight, bias)
-        return ResponseLogits(hidden, head, case.response, case.mask, temperature=0.7).logprobs
+        return ResponseLogits.from_hidden(
+            hidden, head, case.response, case.mask, temperature=0.7
+        ).logprobs
 
     assert torch.autograd.gradcheck(logprobs, case.inputs)
 
@@ -249,7 +253,7 @@ def test_what_takes_no_gradient_gets_none_and_leaves_the_others_theirs(case, way
 def test_a_tied_embedding_gets_the_gradient_of_both_its_uses(case):
     def gradient() -> Tensor:
         hidden = case.weight[case.response].tanh()
-        scores = ResponseLogits(hidden, Head(case.weight), case.response, case.mask)
+        scores = ResponseLogits.from_hidden(hidden, Head(case.weight), case.response, case.mask)
         loss = scores.divergence(case.teacher(), case.token_weight).total + scores.logprobs.sum()
         return torch.autograd.grad(loss, case.weight)[0]
 
@@ -427,9 +431,9 @@ def test_the_gradient_of_a_bfloat16_head_is_summed_in_float32():
 
     def gradient(dtype: torch.dtype) -> Tensor:
         head = Head(weight.to(dtype, copy=True).requires_grad_())
-        student = ResponseLogits(hidden.to(dtype), head, response, mask)
+        student = ResponseLogits.from_hidden(hidden.to(dtype), head, response, mask)
         with torch.no_grad():
-            teacher = ResponseLogits(teacher_hidden.to(dtype), head, response, mask)
+            teacher = ResponseLogits.from_hidden(teacher_hidden.to(dtype), head, response, mask)
         total = student.divergence(teacher, torch.full((1, tokens), 1 / tokens)).total
         return torch.autograd.grad(total, head.weight)[0].double()
 
@@ -509,14 +513,16 @@ def test_divergence_and_its_gradient_equal_those_of_trl_in_chunks(way, alpha):
 def test_shapes_that_do_not_fit_are_named(case):
     head, ones = Head(case.weight), torch.ones(B, T)
     with pytest.raises(ValueError, match=r"hidden must be \[B, T, H\].*\[3, 4, 4\]"):
-        ResponseLogits(case.hidden[:, 1:], head, case.response, case.mask)
+        ResponseLogits.from_hidden(case.hidden[:, 1:], head, case.response, case.mask)
     with pytest.raises(ValueError, match=r"hidden must be \[B, T, H\].*\[11, 3\]"):
-        ResponseLogits(case.hidden, Head(case.weight[:, 1:]), case.response, case.mask)
+        ResponseLogits.from_hidden(case.hidden, Head(case.weight[:, 1:]), case.response, case.mask)
     with pytest.raises(ValueError, match="mask must be boolean"):
-        ResponseLogits(case.hidden, head, case.response, ones)
+        ResponseLogits.from_hidden(case.hidden, head, case.response, ones)
     with pytest.raises(ValueError, match=r"logits must be \[B, T, V\]"):
         ResponseLogits.from_logits(torch.zeros(B, T + 1, V), case.response, case.mask)
-    smaller = ResponseLogits(case.hidden, Head(case.weight[1:]), case.response, case.mask)
+    smaller = ResponseLogits.from_hidden(
+        case.hidden, Head(case.weight[1:]), case.response, case.mask
+    )
     with pytest.raises(ValueError, match=r"same responses and vocabulary.*11\] and \[3, 5, 10\]"):
         case.student().divergence(smaller, ones)
     with pytest.raises(
