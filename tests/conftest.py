@@ -1,6 +1,7 @@
 """Makes the tests' own helper modules importable, has the shapes of tensors checked, and keeps the
 sandbox's tests in one process."""
 
+import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Side by side, processes of one thread are faster than processes that each want every core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Shells start what runs in the background with SIGINT ignored, which children inherit: then the
 # programs and commands of the tests would not be stopped by it.
