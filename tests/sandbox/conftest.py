@@ -16,8 +16,8 @@ BACKENDS = [
     "local",
 ]
 LONG = {  # by file, what it tests on with -m slow only: others make the same claims by default
-    "test_attacks.py": "local",
-    "test_plain_python.py": "bubblewrap",
+    "test_attacks.py": ("local",),
+    "test_plain_python.py": ("bubblewrap", "docker"),
 }
 REQUIRED = {"local", *filter(None, os.environ.get("VPD_REQUIRE_BACKENDS", "").split(","))}
 
@@ -67,5 +67,5 @@ def backend(request):
 def pytest_collection_modifyitems(items):
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec and LONG.get(item.path.name, "") == callspec.params.get("box"):
+        if callspec and callspec.params.get("box") in LONG.get(item.path.name, ()):
             item.add_marker(pytest.mark.slow)

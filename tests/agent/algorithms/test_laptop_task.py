@@ -15,7 +15,7 @@ from vpd_agent.tiny.warmup import RECIPES, warm_policy
 from vpd_agent.train.presets import LAPTOP
 from vpd_agent.train.trainer import Trainer
 
-STEPS = 60
+STEPS = 40
 
 
 @pytest.mark.laptop

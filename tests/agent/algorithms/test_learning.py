@@ -161,8 +161,12 @@ class NeverRight(SecretLetter):
 
 
 @pytest.mark.parametrize(
-    "algorithm", [SDPO(), SDPO(alpha=0.5, top_k=3)], ids=["reverse kl", "jsd on the top"]
-)  # fmt: skip
+    "algorithm",
+    [
+        pytest.param(SDPO(), id="reverse kl"),
+        pytest.param(SDPO(alpha=0.5, top_k=3), id="jsd on the top", marks=pytest.mark.slow),
+    ],
+)
 def test_sdpo_copies_its_teacher_where_every_rollout_fails(warm, algorithm):
     """Without any reward the student comes to answer as its teacher did after reading."""
     teacher_before = probability_of_the_wanted(warm, "want ")
@@ -176,12 +180,14 @@ def test_sdpo_copies_its_teacher_where_every_rollout_fails(warm, algorithm):
     assert probability_of_the_wanted(trainer.policy) > teacher_before - 0.1
 
 
+@pytest.mark.slow
 def test_the_hybrid_of_sdpo_ends_above_its_teacher(warm):
     run = Run(make_trainer(warm, SDPO(reward_weight=0.5, sampled_token=True)))
     assert run.last("reward") > 0.8
     assert run.last("reward") > probability_of_the_wanted(warm, "want ") + 0.1
 
 
+@pytest.mark.slow
 def test_opsd_reaches_its_frozen_teacher_and_leaves_it_as_it_was(warm):
     trainer = make_trainer(warm, OPSD(), steps=20)
     run = Run(trainer)

@@ -205,6 +205,7 @@ def test_options_of_an_algorithm_from_outside_are_flags_with_their_meaning(folde
     assert "--clip-low" not in shown  # an option of grpo
 
 
+@pytest.mark.slow
 def test_compare_trains_an_algorithm_from_outside_beside_ours(folder, model):
     name = "new_algorithm:Reinforce"
     arguments = ("compare", *CHOICE, "--model", model, "--steps", 1, "--algorithms", name, "rft",

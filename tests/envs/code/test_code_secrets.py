@@ -143,7 +143,7 @@ def test_whatever_a_program_does_a_failing_hidden_test_tells_its_verdict_alone(
 ):
     env, main = family(tmp_path_factory.mktemp("rows"), sandbox="local", time_limit_seconds=5.0)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(programs)
     def run(leaks):
         info = judged(env, main, leaks)
@@ -172,7 +172,7 @@ def test_with_all_tests_run_feedback_tells_no_more_than_the_shown_ones(
     words = [word for test in hidden for word in re.findall(r"(?:Zq|Xw)\d", str(test))]
     assert len(set(words)) == 2 * len(hidden)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(programs)
     def run(leaks):
         text = json.dumps(judged(env, main, leaks))
