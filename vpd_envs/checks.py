@@ -1,4 +1,4 @@
-"""Checks of the options of sources of feedback: a ValueError says what an option may be."""
+"""Checks of options: a ValueError says what an option may be."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def check_integer(name: str, value: Any, least: int | None = None) -> None:
         kinds = {None: "an integer", 1: "a positive integer"}
         kind = kinds.get(least, f"an integer from {least} on")
         raise ValueError(f"{name} must be {kind}, got {value!r}.")
+
+
+def check_positive(**options: float) -> None:
+    for name, value in options.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
 def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:

@@ -76,7 +76,11 @@ class Processes:
 
     def max(self, value: int) -> int:
         """The largest of the processes' values."""
-        return max(self.gather(value))
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, device=_device())
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""

@@ -184,6 +184,7 @@ class PlainDecoder(Decoder):
 
     def prefill(self, prompt: Tensor, mask: Tensor, samples: int) -> Tensor:
         logits, cache = _prefill(self.policy, prompt, mask, self.policy.new_cache())
+        self.model = without_adapter(self.policy.model)  # its layers are of the classes in _LAYERS
         self.groups = _Groups(torch.arange(len(prompt), device=prompt.device), samples)
         self.position = mask.sum(1).repeat_interleave(samples, 0)[:, None]  # [R, 1] of the next
         padding = None if mask.all() else ~mask
@@ -194,8 +195,7 @@ class PlainDecoder(Decoder):
         return logits.repeat_interleave(samples, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
-        model = without_adapter(self.policy.model)  # with layers of one of the classes in _LAYERS
-        body = model.model
+        body = self.model.model
         x = body.embed_tokens(tokens)  # [R, D]
         cos, sin = body.rotary_emb(x, self.position)  # [R, 1, d]
         sin = torch.cat([-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]], -1)
@@ -203,7 +203,7 @@ class PlainDecoder(Decoder):
             x = x + self._attention(layer.self_attn, layer.input_layernorm(x), cache, cos, sin)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         self.position = self.position + 1
-        return model.lm_head(body.norm(x))
+        return self.model.lm_head(body.norm(x))
 
     def _attention(
         self, attention: Any, x: Tensor, cache: _LayerCache, cos: Tensor, sin: Tensor

@@ -50,6 +50,7 @@ def check_model(policy: Policy, name: str) -> None:
             )
 
 
+@torch.inference_mode(False)  # where it is asked in that mode, no gradient could be computed
 def takes_padding(policy: Policy) -> bool:
     """Whether texts that are padded on the left get the logits that they get alone, and a finite
     gradient. Recurrent layers may read the padding, positions may count it, and the attention of a

@@ -133,3 +133,4 @@ def _use_vocabulary(teacher: Policy, student: Policy) -> None:
         )
     if count > of_student:
         teacher.model.resize_token_embeddings(of_student)
+        del teacher.num_embeddings  # what was cached

@@ -50,7 +50,7 @@ class Tokenization:
         known = [i for i in named if isinstance(i, int) and i < self.num_embeddings]
         return known[0] if known else 0
 
-    @property
+    @cached_property
     def num_embeddings(self) -> int:
         return self.model.get_input_embeddings().get_parameter("weight").shape[0]
 

@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_differing_spaces, create_empty_array
 
+from vpd_envs.checks import check_integer
+
 LONGEST_SAMPLE = 128
 SURROGATES = range(0xD800, 0xE000)  # code points that no encoded text can hold
 
@@ -23,8 +25,7 @@ class Unicode(spaces.Space[str]):
     """
 
     def __init__(self, max_length: int, seed: int | np.random.Generator | None = None) -> None:
-        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-            raise ValueError(f"max_length must be a positive integer, got {max_length!r}.")
+        check_integer("max_length", max_length, 1)
         self.max_length = max_length
         super().__init__(dtype=str, seed=seed)
 

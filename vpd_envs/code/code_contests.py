@@ -24,10 +24,11 @@ from typing import Any
 
 from sandbox import MIB, Limits
 from sandbox.comparison import Rule
+from vpd_envs.checks import check_positive
 from vpd_envs.code import livecodebench
 from vpd_envs.code.cases import ProgramCase
 from vpd_envs.code.contest_rules import Checkers, Rules, rule_name, several_answers
-from vpd_envs.code.environment import CodeEnv, answer_format, check_positive, limits_for
+from vpd_envs.code.environment import CodeEnv, answer_format, limits_for
 from vpd_envs.data.files import DataOptions, Hub, Row, load_problems, local_files, text_field
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem

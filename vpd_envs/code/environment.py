@@ -17,6 +17,7 @@ from sandbox.judge import Outcome, Result, judge
 from sandbox.local import PACKAGES
 from vpd_envs.answers.extraction import Found
 from vpd_envs.answers.sanitize import sanitize
+from vpd_envs.checks import check_positive
 from vpd_envs.code import feedback as code_feedback
 from vpd_envs.code.answer import Program, program_in
 from vpd_envs.code.cases import AssertionCase, CodeCase, encodable
@@ -221,13 +222,6 @@ def limits_for(time_limit_seconds: float, memory_limit_mb: float) -> Limits:
     """
     check_positive(time_limit_seconds=time_limit_seconds, memory_limit_mb=memory_limit_mb)
     return Limits(cpu_seconds=time_limit_seconds, memory_bytes=int(memory_limit_mb * MIB))
-
-
-def check_positive(**options: float) -> None:
-    for name, value in options.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
 _STATUSES = {

@@ -19,9 +19,10 @@ from typing import Any
 from sandbox import MIB, Limits
 from sandbox.comparison import Checker, Floats, Json, Rule
 from sandbox.judge import JSON, LINES
+from vpd_envs.checks import check_positive
 from vpd_envs.code.cases import FunctionCase, ProgramCase
 from vpd_envs.code.contest_rules import Checkers, Rules, rule_name
-from vpd_envs.code.environment import CodeEnv, answer_format, check_positive
+from vpd_envs.code.environment import CodeEnv, answer_format
 from vpd_envs.data.files import DataOptions, Hub, Row, hub_folder, load_problems, parsed, text_field
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.types import Problem

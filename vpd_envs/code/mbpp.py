@@ -11,6 +11,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from vpd_envs.checks import check_integer
 from vpd_envs.code.answer import facts_of
 from vpd_envs.code.assertions import AssertionEnv, checked_python
 from vpd_envs.code.cases import AssertionCase
@@ -51,8 +52,7 @@ class MBPP(AssertionEnv):
     ) -> None:
         if config not in CONFIGS:
             raise ValueError(f"config must be one of {', '.join(CONFIGS)}; got {config!r}.")
-        if isinstance(shown_tests, bool) or not isinstance(shown_tests, int) or shown_tests < 1:
-            raise ValueError(f"shown_tests must be a positive integer, got {shown_tests!r}.")
+        check_integer("shown_tests", shown_tests, 1)
         self.hub = Hub("google-research-datasets/mbpp", config, "prompt+train+validation+test")
         self.shown_tests = shown_tests
         self.challenge_tests = challenge_tests

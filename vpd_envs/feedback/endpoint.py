@@ -27,7 +27,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.util import parse_url
 
-from vpd_envs.checks import check_integer, is_number
+from vpd_envs.checks import check_integer, check_positive, is_number
 from vpd_envs.feedback.answer_cache import AnswerCache
 
 ANSWER_BYTES = 1 << 22  # no critique is longer; what comes after it is not read
@@ -85,10 +85,11 @@ class ChatEndpoint:
             raise ValueError(
                 f"model must be the name of a model at {self.base_url}, got {self.model!r}."
             )
-        for name in ("timeout_seconds", "batch_seconds", "backoff_seconds"):
-            value = getattr(self, name)
-            if not is_number(value) or value <= 0:
-                raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        check_positive(
+            timeout_seconds=self.timeout_seconds,
+            batch_seconds=self.batch_seconds,
+            backoff_seconds=self.backoff_seconds,
+        )
         check_integer("retries", self.retries, 0)
         check_integer("concurrency", self.concurrency, 1)
         if self.max_tokens is not None:

@@ -21,6 +21,7 @@ from sandbox.installation import install_hint
 from vpd_envs.answers.answer_tag import shortened
 from vpd_envs.answers.extraction import FinalAnswer, Found
 from vpd_envs.answers.thinking import PREFIX
+from vpd_envs.checks import check_positive
 from vpd_envs.data.files import DataOptions
 from vpd_envs.dataset_env import DatasetEnv
 from vpd_envs.math.answer import boxed_answer, decided, marked_answer, tidy, whole_answer
@@ -101,10 +102,7 @@ class Math(DatasetEnv):
     ) -> None:
         if dataset not in HUBS:
             raise ValueError(f"dataset must be one of {', '.join(HUBS)}; got {dataset!r}.")
-        limits = {"time_limit_seconds": time_limit_seconds, "memory_limit_mb": memory_limit_mb}
-        for name, value in limits.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        check_positive(time_limit_seconds=time_limit_seconds, memory_limit_mb=memory_limit_mb)
         _check_math_verify()
         self.dataset = dataset
         self.reading = _reading(answer, answer_marker)

@@ -185,8 +185,10 @@ class Channel:
         fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual | os.O_ASYNC)
         if self._poll.poll(0):  # it happened just before
             os._exit(0)
-        yield
-        fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual)
+        try:
+            yield
+        finally:
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, self._usual)
 
 
 # Confinement --------------------------------------------------------------------------------------

@@ -284,6 +284,8 @@ def test_a_prompt_with_a_token_that_the_model_has_not_is_refused():
 def test_a_model_whose_padding_has_no_gradient_is_trained_with_padding_on_the_right():
     """In Gemma 3n's attention a position that sees no token gives NaN gradients to every weight."""
     policy = policy_of("Gemma3nText")
+    with torch.inference_mode():
+        assert not Policy(policy.model, policy.tokenizer).takes_padding
     assert not fastest_decoder(policy).takes_padding  # an engine asks first, without gradients
     assert not policy.takes_padding
     prompts, answers = [[5, 6, 7], [5, 6, 7, 8, 9, 10, 11]], [[20, 21], [22, 23]]
