@@ -2,7 +2,7 @@
 
 The prompt is two names of two letters, `jfpq`. A hidden table says which digit 1-9 each name stands
 for, a and b; the answer is a Python expression in x equivalent to x*a+b. It is really executed, on
-`TEST_INPUTS`, and the feedback is as short as the task:
+`TEST_INPUTS`, the same text once (see `MiniCode`), and the feedback is as short as the task:
 
     =               right
     10<57/34        at x = 10 it gave 57, wanted 34 (the first failing input)
@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +31,8 @@ NAMES_PER_SLOT = 30
 TEST_PAIRS = 300
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 RIGHT = "="
+KEPT_ANSWERS = 1 << 14  # a run of 200 steps on a laptop gives some thousand different ones
+LONGEST_VALUE = 64  # characters of a printed line that are kept: more than any that is right has
 
 # The expected values stay outside; the answer comes in as data, so that this program never changes.
 # ascii() is repr() without characters that a small vocabulary lacks.
@@ -54,6 +56,9 @@ LIMIT_FEEDBACK = {
 class MiniCode(SandboxedEnv):
     """`vpd/MiniCode-v0`. Problem ids are the prompts.
 
+    What an answer prints does not depend on the problem. So the first `KEPT_ANSWERS` different
+    answers are kept with what came of them, and none of these is executed a second time.
+
     split: "train" or "test".
     table_seed: which name stands for which digit.
     """
@@ -69,6 +74,7 @@ class MiniCode(SandboxedEnv):
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         self.table = Table.make(table_seed)
+        self._kept: dict[str, Executed] = {}
         pairs = self.table.train_pairs if split == "train" else self.table.test_pairs
         problems = [
             Problem(
@@ -91,11 +97,19 @@ class MiniCode(SandboxedEnv):
         answer = answer.strip()
         if not answer:
             return Verdict(0.0, Status.EMPTY_ANSWER, "!Empty")
+        executed = self._kept.get(answer)
+        if executed is None:
+            executed = self._execute(answer)
+            if len(self._kept) < KEPT_ANSWERS:
+                self._kept[answer] = executed
+        return verdict_of(executed, *problem.target)
+
+    def _execute(self, answer: str) -> Executed:
         # Lone surrogates have no encoding; Python source cannot hold them either.
         stdin = (STDIN_HEAD + answer).encode("utf-8", "replace")
         execution = self.sandbox.run(Job(PROGRAM, stdin=stdin, limits=LIMITS))
         execution.check_not_starved()
-        return verdict_of(execution, *problem.target)
+        return Executed.of(execution)
 
     def too_long(self, answer: str) -> Verdict:
         return Verdict(0.0, Status.NO_ANSWER, "!TooLong")
@@ -153,9 +167,24 @@ def feedback_for(a: int, b: int, answer_a: int, answer_b: int) -> str:
     return _comparison([str(x * answer_a + answer_b) for x in TEST_INPUTS], a, b)
 
 
-def verdict_of(execution: Execution, a: int, b: int) -> Verdict:
+@dataclass(frozen=True)
+class Executed:
+    """What came of an answer, as far as a verdict needs it."""
+
+    status: ExecutionStatus
+    values: tuple[str, ...]  # the first lines that were printed, shortened
+    exception: str  # the class of the exception that ended it; Exit where there was none
+
+    @classmethod
+    def of(cls, execution: Execution) -> Executed:
+        lines = execution.stdout.splitlines()[: len(TEST_INPUTS) + 1]
+        values = tuple(line[:LONGEST_VALUE] for line in lines)
+        return cls(execution.status, values, _exception_name(execution.stderr))
+
+
+def verdict_of(execution: Executed, a: int, b: int) -> Verdict:
     """A limit decides first, then the first wrong value, then what stopped the others."""
-    values = execution.stdout.splitlines()
+    values = execution.values
     passed = sum(value == want for value, want in zip(values, _wanted(a, b), strict=False))
     details = {"tests": len(TEST_INPUTS), "passed": passed}
     feedback = _comparison(values, a, b)
@@ -165,7 +194,7 @@ def verdict_of(execution: Execution, a: int, b: int) -> Verdict:
         return Verdict(0.0, *LIMIT_FEEDBACK[execution.status], details)
     if feedback not in (RIGHT, UNFINISHED):
         return Verdict(0.0, Status.WRONG_ANSWER, feedback, details)
-    name = _exception_name(execution.stderr)
+    name = execution.exception
     if name == "MemoryError":
         return Verdict(0.0, *LIMIT_FEEDBACK[ExecutionStatus.MEMORY], details)
     syntax = name in ("SyntaxError", "IndentationError", "TabError") and not values
@@ -176,7 +205,7 @@ def verdict_of(execution: Execution, a: int, b: int) -> Verdict:
 UNFINISHED = ""
 
 
-def _comparison(values: list[str], a: int, b: int) -> str:
+def _comparison(values: Sequence[str], a: int, b: int) -> str:
     """Feedback on the values printed so far: the first wrong one, RIGHT, or UNFINISHED."""
     for x, got, want in zip(TEST_INPUTS, values, _wanted(a, b), strict=False):
         if got != want:

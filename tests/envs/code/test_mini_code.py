@@ -2,12 +2,14 @@
 
 import pytest
 
-from sandbox import Execution, ExecutionStatus, Job, shared
+from sandbox import Execution, ExecutionStatus, Job, SandboxError, shared
+from vpd_envs.code import mini_code
 from vpd_envs.code.mini_code import (
     LIMITS,
     PROGRAM,
     STDIN_HEAD,
     TEST_INPUTS,
+    Executed,
     MiniCode,
     Table,
     expression,
@@ -116,7 +118,7 @@ def test_printing_the_right_lines_and_more_is_wrong(env):
     assert not judged(env, f"print(0) or x*{a}+{b}")[0].solved
     right = "".join(f"{x * a + b}\n" for x in TEST_INPUTS)
     execution = Execution(ExecutionStatus.OK, right + "7\n", "", 0, 0, 0, 0)
-    assert verdict_of(execution, a, b).status == "wrong_answer"
+    assert verdict_of(Executed.of(execution), a, b).status == "wrong_answer"
 
 
 def test_feedback_for_is_what_the_judge_says(env):
@@ -130,9 +132,65 @@ def test_feedback_for_is_what_the_judge_says(env):
     for a, b in answers:
         printed = "".join(f"{x * 3 + 4}\n" for x in TEST_INPUTS)
         execution = Execution(ExecutionStatus.OK, printed, "", 0, 0, 0, 0)
-        assert verdict_of(execution, a, b).feedback == feedback_for(a, b, 3, 4)
+        assert verdict_of(Executed.of(execution), a, b).feedback == feedback_for(a, b, 3, 4)
     assert feedback_for(3, 4, 5, 7) == "10<57/34"
     assert feedback_for(3, 4, 3, 4) == "="
+
+
+class Counting:
+    """A sandbox that counts what it runs, and fails where it is told to."""
+
+    name, cages, python_version = "counting", 1, "3.13"
+
+    def __init__(self):
+        self.box, self.ran, self.broken = shared("local"), [], False
+
+    def run(self, job):
+        self.ran.append(job.stdin.decode().removeprefix(STDIN_HEAD))
+        if self.broken:
+            raise SandboxError("no cage")
+        return self.box.run(job)
+
+    def close(self):
+        pass
+
+
+def test_the_same_answer_is_executed_once_and_judged_for_each_problem():
+    box = Counting()
+    env = MiniCode(sandbox=box)
+    problems = [env.problem(problem_id) for problem_id in env.problem_ids[:20]]
+    digits = {problem.target for problem in problems}
+    assert len(digits) > 1
+    a, b = problems[0].target
+    answer = expression(a, b)
+    for _ in range(2):
+        verdicts = env.judge_batch(problems, [answer] * len(problems))
+        assert [v.solved for v in verdicts] == [p.target == (a, b) for p in problems]
+    assert box.ran == [answer]
+
+
+def test_a_failure_of_the_sandbox_is_not_kept():
+    box = Counting()
+    env = MiniCode(sandbox=box)
+    problem = env.problem(env.problem_ids[0])
+    box.broken = True
+    with pytest.raises(SandboxError):
+        env.judge(problem, "x")
+    box.broken = False
+    assert env.judge(problem, "x").status == "wrong_answer"
+    assert box.ran == ["x", "x"]
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(mini_code, "KEPT_ANSWERS", 2)
+    box = Counting()
+    env = MiniCode(sandbox=box)
+    problem = env.problem(env.problem_ids[0])
+    for answer in ("x", "x+1", "x+2", "x", "x+2"):
+        env.judge(problem, answer)
+    assert box.ran == ["x", "x+1", "x+2", "x+2"]
+    long = Execution(ExecutionStatus.OK, "9" * 10**6 + "\n" * 10**6, "", 0, 0, 0, 0)
+    assert sum(map(len, Executed.of(long).values)) < 1000
 
 
 def test_the_digits_never_enter_the_cage():
