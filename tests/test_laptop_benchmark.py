@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-import laptop_run  # noqa: E402
+import laptop_run
 
 
 def run(seconds, rollouts):
