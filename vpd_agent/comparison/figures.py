@@ -47,6 +47,7 @@ _LOOK: dict[str, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.15,
     "grid.color": _INK,
     "grid.linewidth": 0.6,
@@ -100,9 +101,10 @@ def _legend(figure: Any, results: Results, contestants: Iterable[str]) -> None:
     """Above the panels, where it covers nothing."""
     from matplotlib.lines import Line2D
 
-    lines = [Line2D([], [], label=c, **_style(results, c)) for c in contestants]
+    names = list(contestants)
+    lines = [Line2D([], [], label=c, **_style(results, c)) for c in names]
     if len(lines) > 1:
-        columns = max(1, min(len(lines), 96 // (6 + max(len(line.get_label()) for line in lines))))
+        columns = max(1, min(len(lines), 96 // (6 + max(map(len, names)))))
         figure.legend(handles=lines, loc="outside upper left", ncols=columns)
 
 
@@ -176,7 +178,7 @@ def _final(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     for y, s in enumerate(scored):
         color = _style(results, s.contestant)["color"]
         values = list(results.scores(s.contestant).values())
-        left.plot(values, [y] * len(values), "o", ms=3.5, mew=0, alpha=0.45, color=color)
+        left.plot(values, [y - 0.24] * len(values), "o", ms=3.5, mew=0, alpha=0.45, color=color)
         _bar(left, y, s.final, color)
     left.set_yticks(range(len(names)), names)
     left.set(title="pass@1 at the end", ylim=(-0.6, len(scored) - 0.4))

@@ -22,7 +22,7 @@ from vpd_agent.comparison.formats import (
 )
 from vpd_agent.comparison.page import page
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results, RunResult
-from vpd_agent.comparison.sections import Figure, Section, Table, origins, sections
+from vpd_agent.comparison.sections import Figure, Section, Table, mean_score, origins, sections
 from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
 from vpd_agent.comparison.words import cautions, findings, limits, verdicts
 from vpd_agent.console import phase, say
@@ -131,6 +131,7 @@ def _markdown_block(block: str | list[str] | Table | Figure) -> str:
 def _record(standings: Standings, said: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     """results.json: every number of the report, and what it was computed from."""
     results = standings.results
+    spent = {c: phase_seconds(results, c) for c in results.contestants}
     return {
         "format": _FORMAT,
         "command": results.command,
@@ -143,11 +144,11 @@ def _record(standings: Standings, said: list[dict[str, Any]], out: Path) -> dict
         "confidence": {"percent": 95, "method": "see report.md"},
         "standings": [asdict(s) for s in standings.all],
         "best_against_next": standings.best_against_next and asdict(standings.best_against_next),
-        "seconds": {c: phase_seconds(results, c) for c in results.contestants},
+        "seconds": {c: parts | {"all": sum(parts.values())} for c, parts in spent.items()},
         "findings": findings(standings, said),
         "limits": limits(standings),
         "monitor": said,
-        "tuning": results.tuning,
+        "tuning": [trial | {"mean": mean_score(trial)} for trial in results.tuning],
         "settings": results.shared,
         "made_with": origins(results),
         "runs": [_run_record(run, out) for run in results.runs],

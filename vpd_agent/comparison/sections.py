@@ -18,8 +18,9 @@ from vpd_agent.comparison.formats import (
     signed,
     whole,
 )
-from vpd_agent.comparison.results import Results, RunResult
+from vpd_agent.comparison.results import Results
 from vpd_agent.comparison.standings import Standing, Standings, phase_seconds
+from vpd_agent.comparison.statistics import mean
 from vpd_agent.comparison.words import findings, limits
 
 _PLAIN = ("quiet", "trackers", "save_every", "keep_checkpoints", "samples_every")
@@ -60,7 +61,9 @@ def sections(
     found = [
         Section("What the runs show", [findings(standings, collapses)]),
         Section("What they do not show", [limits(standings)]),
-        Section("The end", [final_table(standings), _how_to_read(standings), *pictures("final")]),
+        Section(
+            "Where they end", [final_table(standings), _how_to_read(standings), *pictures("final")]
+        ),
         Section("Learning curves", pictures("curves")),
         Section("What it cost", [_cost_table(standings), _how_costs_are_told(standings)]),
         Section("Teacher beside student", pictures("teacher")),
@@ -117,32 +120,25 @@ def _how_to_read(standings: Standings) -> str:
     if any(s.difference is not None for s in standings.all):
         text += (
             f" − {baseline}: the mean difference to {baseline}, seed by seed. P(above {baseline}): "
-            f"the chance that a run of the one is above a run of the other."
+            f"the chance that a run is above a run of {baseline}; 1.00 or .00 without width says "
+            f"that all runs of the one were above all of the other."
         )
     return text
 
 
 def _cost_table(standings: Standings) -> Table:
-    results, aim = standings.results, standings.threshold
+    aim = standings.threshold
     reach = [] if math.isnan(aim) else [f"reached {score(aim)}", "rollouts to it", "seconds to it"]
     rows = []
-    for s in standings.all:
-        runs = results.finished(s.contestant)
-        if not runs:
-            continue
+    for s in filter(lambda s: s.runs, standings.all):
         to = [f"{s.reached} of {s.runs}", _reached(s, s.rollouts_to), _reached(s, s.seconds_to)]
-        totals = [_mean_total(runs, "rollouts"), _mean_total(runs, "tokens"), whole(s.seconds)]
+        totals = [whole(s.rollouts), whole(s.tokens), whole(s.seconds)]
         rows.append([s.contestant, *(to if reach else []), *totals])
     return Table(["contestant", *reach, "rollouts", "tokens", "seconds"], rows)
 
 
 def _reached(standing: Standing, cost: float) -> str:
     return f"not reached in {standing.runs - standing.reached}" if math.isinf(cost) else whole(cost)
-
-
-def _mean_total(runs: list[RunResult], name: str) -> str:
-    totals = [max(getattr(run, name).values(), default=0.0) for run in runs]
-    return whole(sum(totals) / len(totals))
 
 
 def _how_costs_are_told(standings: Standings) -> str:
@@ -177,8 +173,10 @@ def _phase_table(results: Results) -> Table:
 
 
 def phase_names(results: Results) -> list[str]:
-    """The parts that any contestant's runs have, in the order of their first rows."""
-    return list(dict.fromkeys(n for c in results.contestants for n in phase_seconds(results, c)))
+    """The parts that any contestant's runs have: as they come in a step, evaluations and the rest
+    last."""
+    names = dict.fromkeys(n for c in results.contestants for n in phase_seconds(results, c))
+    return sorted(names, key=lambda name: {"evaluate": 1, "other": 2}.get(name, 0))
 
 
 def _run_table(results: Results) -> Table:
@@ -208,13 +206,17 @@ def _tuning_table(results: Results) -> Table:
     rows = []
     for trial in results.tuning:
         values = listed([f"{k} = {as_text(v)}" for k, v in trial["values"].items()]) or "preset"
-        scores = [s for s in trial["scores"] if s is not None]
         told = " ".join(NONE if s is None else score(s) for s in trial["scores"])
-        average = score(sum(scores) / len(scores)) if scores else NONE
+        average = score(mean_score(trial))
         chosen = "chosen" if trial["chosen"] else ""
         seeds = " ".join(map(str, trial["seeds"]))
         rows.append([trial["contestant"], values, chosen, seeds, told, average])
     return Table(["contestant", "tried", "", "seeds", "scores", "mean"], rows, words=3)
+
+
+def mean_score(trial: dict[str, Any]) -> float:
+    """Over the runs of a trial that did not fail."""
+    return mean([s for s in trial["scores"] if s is not None]).value
 
 
 def _own_settings(results: Results) -> Table:

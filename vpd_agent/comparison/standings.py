@@ -23,7 +23,8 @@ class Standing:
         None for the baseline itself and without one.
     area: mean score over the whole training, by the area under the curve against rollouts.
     rollouts_to, seconds_to: median cost of reaching the threshold (infinity: half have not).
-    seconds: of training, per run. best, best_step: the highest point of its mean curve.
+    rollouts, tokens, seconds: of a run, means.
+    best, best_step: the highest point of its mean curve.
     """
 
     contestant: str
@@ -36,6 +37,8 @@ class Standing:
     reached: int
     rollouts_to: float
     seconds_to: float
+    rollouts: float
+    tokens: float
     seconds: float
     best: float
     best_step: int | None
@@ -135,6 +138,8 @@ def _standing(results: Results, contestant: str, threshold: float) -> Standing:
         reached=sum(math.isfinite(rollouts) for rollouts, _ in costs),
         rollouts_to=statistics.median_reached([rollouts for rollouts, _ in costs]),
         seconds_to=statistics.median_reached([seconds for _, seconds in costs]),
+        rollouts=statistics.mean([_last(run.rollouts) for run in runs]).value,
+        tokens=statistics.mean([_last(run.tokens) for run in runs]).value,
         seconds=statistics.mean([_last(run.seconds) for run in runs]).value,
         best=math.nan if best_step is None else curve[best_step].value,
         best_step=best_step,

@@ -109,6 +109,6 @@ def _bootstrapped(statistic: Callable[..., Any], *samples: Sequence[float]) -> E
         confidence_level=CONFIDENCE,
         method="percentile",
         vectorized=True,
-        random_state=np.random.default_rng(_BOOTSTRAP_SEED),
+        rng=np.random.default_rng(_BOOTSTRAP_SEED),
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), count)
