@@ -34,6 +34,7 @@ STABILITY = {  # metric → what a panel is called
     "eval/form_changed": "share of answers whose form changes",
     "eval/distance_solved": "distance on solved rows (nats)",
 }
+_REST = "#B4B8BC"  # what is left over
 _INK = "#1b1c1d"
 _POINTS = 40  # of a curve of every step: so many averages
 _LOOK: dict[str, Any] = {
@@ -245,6 +246,8 @@ def _stability(plt: Any, standings: Standings) -> tuple[Any, str] | None:
             style = _style(results, contestant) | {"linewidth": 1.2}
             axis.plot(_averages(steps, size), _averages(values, size), **style)
         axis.set_title(STABILITY[metric], fontsize=8)
+        if STABILITY[metric].startswith("share"):
+            axis.set_ylim(0, max(axis.get_ylim()[1], 0.1))
         axis.xaxis.set_major_locator(plt.MaxNLocator(4, integer=True))
     figure.supxlabel("training step", fontsize=8.5)
     _legend(figure, results, shown)
@@ -267,9 +270,11 @@ def _phases(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     start = np.zeros(len(shown))
     for i, name in enumerate(names):
         width = np.array([spent[c].get(name, 0.0) for c in shown])
-        hatch = "////" if i >= len(COLORS) else None
-        axis.barh(shown, width, left=start, height=0.62, label=name, hatch=hatch,
-                  color=COLORS[i % len(COLORS)], edgecolor="none")  # fmt: skip
+        rest = name == "other"
+        color = _REST if rest else COLORS[i % len(COLORS)]
+        hatch = "////" if i >= len(COLORS) and not rest else None
+        look = {"color": color, "hatch": hatch, "edgecolor": "none", "height": 0.62}
+        axis.barh(shown, width, left=start, label=name, **look)
         start += width
     axis.set_xlabel("seconds per run")
     axis.grid(axis="y", visible=False)

@@ -56,7 +56,7 @@ def as_text(value: Any) -> str:
     """A flag's value, as the command line takes it."""
     if isinstance(value, (list, tuple)):
         return " ".join(map(as_text, value)) or NONE
-    return NONE if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def without_folders(text: str) -> str:

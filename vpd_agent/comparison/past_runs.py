@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sandbox.plugins import unknown
 from vpd_agent.comparison.formats import as_text, counted
 from vpd_agent.comparison.results import STUDENT, Results, RunResult, flags, read_run
 from vpd_agent.runs.run_folder import CONFIG, METRICS, RunFolder
@@ -33,7 +35,7 @@ def read_past_runs(
     runs = [_read(path, alone=len(paths) == 1) for path in paths]
     _check_comparable(runs)
     names = _labels([run.record for run in runs])
-    named = [_named(run, name) for run, name in zip(runs, names, strict=True)]
+    named = [replace(run, contestant=name) for run, name in zip(runs, names, strict=True)]
     _check_seeds(named)
     contestants = list(dict.fromkeys(names))
     return Results(
@@ -49,8 +51,6 @@ def read_past_runs(
 def chosen_baseline(contestants: Sequence[str], asked: str | None) -> str:
     """The one that was asked for; else grpo, if it is there, else the first. Raises ValueError for
     one that is not there."""
-    from sandbox.plugins import unknown
-
     if asked is not None and asked not in contestants:
         raise ValueError(unknown("--baseline", asked, contestants))
     return asked or ("grpo" if "grpo" in contestants else contestants[0])
@@ -75,20 +75,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read(folder: Path, *, alone: bool) -> RunResult:
-    """A run that has not come to its end is left out of what is compared, but not where it is all
-    there is."""
+    """A run, its contestant still to be named. One that has not come to its end is left out of what
+    is compared, but not where it is all there is."""
     run = read_run(folder, "", 0, "finished")
-    done, steps = RunFolder.finished_step(folder), run.record["config"]["steps"]
-    if done is None:
-        at = run.rows[-1]["step"] if run.rows else 0
-        reason = f"at step {at} of {steps}"
-        run = read_run(folder, "", 0, "finished" if alone and run.rows else "missing", reason)
-    return run
-
-
-def _named(run: RunResult, name: str) -> RunResult:
-    seed = run.record["config"]["seed"]
-    return RunResult(name, seed, run.folder, run.outcome, run.reason, run.rows, run.record)
+    config = run.record["config"]
+    run = replace(run, seed=config["seed"])
+    if RunFolder.finished_step(folder) is not None:
+        return run
+    at = run.rows[-1]["step"] if run.rows else 0
+    outcome = "finished" if alone and run.rows else "missing"
+    return replace(run, outcome=outcome, reason=f"at step {at} of {config['steps']}")
 
 
 def _labels(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -229,10 +229,12 @@ def _coverage(standings: Standings) -> str:
         return ""
     results = standings.results
     problems = results.shared.get("eval_problems")
-    which = f"these held-out problems (at most {whole(problems)})" if problems else "them"
+    most = f" (at most {whole(problems)})" if problems else ""
+    if results.shared.get("eval_seed") is None:
+        return f"Intervals are over seeds, each of which may have other held-out problems{most}."
     return (
-        f"Intervals are over seeds: they tell what other seeds would give on {which}, not what "
-        f"other problems would."
+        f"Intervals are over seeds: they tell what other seeds would give on these held-out "
+        f"problems{most}, not what other problems would."
     )
 
 

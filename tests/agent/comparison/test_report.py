@@ -187,7 +187,7 @@ def test_runs_are_grouped_by_algorithm_and_by_what_differs_in_their_flags(tmp_pa
     assert results.contestants == [
         "grpo", "sdpo learning_rate=0.0002", "sdpo learning_rate=0.0001"]  # fmt: skip
     assert results.baseline == "grpo"
-    assert [run.seed for run in results.finished("grpo")] == [0, 1]
+    assert [run.seed for run in results.finished("grpo")] == results.seeds == [0, 1]
 
 
 def test_a_folder_stands_for_the_runs_in_it(tmp_path):

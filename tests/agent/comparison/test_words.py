@@ -153,3 +153,10 @@ def test_what_was_tuned_is_told(tmp_path, tried, said):
     tuning = [{"contestant": c} for c, n in tried.items() for _ in range(n)]
     found = limits(standings(tmp_path, {"vpd": HIGH, "grpo": LOW}, tuning=tuning))
     assert any(sentence.startswith(said) for sentence in found)
+
+
+@pytest.mark.parametrize(("seed", "said"), [(7, "on these held-out problems"), (None, "may have")])
+def test_whether_all_seeds_had_the_same_problems_is_told(tmp_path, seed, said):
+    some = standings(tmp_path, {"vpd": HIGH, "grpo": LOW}, settings={"eval_seed": seed})
+    [told] = [s for s in limits(some) if s.startswith("Intervals are over seeds")]
+    assert said in told
