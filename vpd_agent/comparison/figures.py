@@ -125,12 +125,13 @@ def _curves(plt: Any, standings: Standings) -> tuple[Any, str] | None:
         axis.xaxis.set_major_formatter(lambda x, _: _thousands(x))
     axes[0].set_ylabel("held-out pass@1")
     axes[0].set_ylim(bottom=0)
-    if not math.isnan(standings.threshold) and len(shown) > 1:
+    has_threshold = not math.isnan(standings.threshold)
+    if has_threshold:
         for axis in axes:
             axis.axhline(standings.threshold, color=_INK, lw=0.6, ls=(0, (2, 3)))
     _legend(figure, results, shown)
     return figure, _about_bands(results, shown) + (
-        " Dotted: the threshold." if len(shown) > 1 else ""
+        " Dotted: the threshold." if has_threshold else ""
     )
 
 
@@ -219,6 +220,7 @@ def _teacher(plt: Any, standings: Standings) -> tuple[Any, str] | None:
             curve = mean_curve(results, contestant, metric)
             axis.plot(list(curve), [p.value for p in curve.values()], style, color=color)
         axis.set_title(contestant)
+        axis.xaxis.set_major_locator(plt.MaxNLocator(5, integer=True))
     axes[0].set_ylim(bottom=0)
     figure.supxlabel("training step", fontsize=8.5)
     return figure, (

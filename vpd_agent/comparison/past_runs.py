@@ -16,7 +16,14 @@ from vpd_agent.runs.run_folder import CONFIG, METRICS, RunFolder
 # are scored.
 _SAME = (
     *("env", "set", "model", "lora_rank", "engine", "eval_split", "eval_problems", "eval_samples"),
-    *("eval_seed", "temperature", "success_reward", "max_response_tokens", "max_turn_tokens"),
+    *(
+        "eval_seed",
+        "set_aside",
+        "temperature",
+        "success_reward",
+        "max_response_tokens",
+        "max_turn_tokens",
+    ),
 )
 _SAME_PRINTS = {"eval": "the held-out problems", "model": "the model's weights"}
 _NO_NAMES = ("out", "preset", "device", "steps", "data")  # flags that name no contestant

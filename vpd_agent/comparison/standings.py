@@ -61,9 +61,12 @@ class Standings:
 
     @cached_property
     def threshold(self) -> float:
-        """The score whose cost is told; NaN where there is none."""
+        """The score whose cost is told: the one asked for, else where the baseline of several
+        contestants ends; NaN where there is none."""
         if self.results.threshold is not None:
             return self.results.threshold
+        if len(self.results.contestants) < 2:
+            return math.nan
         return statistics.mean([*self.results.scores(self.results.baseline).values()]).value
 
     @cached_property

@@ -246,6 +246,8 @@ def _other_tasks(results: Results) -> str:
 
 
 def _tuning(results: Results) -> str:
+    if not results.tuning and len(results.contestants) == 1:
+        return ""
     if not results.tuning:
         return (
             "Nothing was tuned for this comparison: each method has the values of its preset and "

@@ -261,4 +261,6 @@ def test_one_run_alone_has_its_curves_even_on_its_way(tmp_path, capsys):
     assert "grpo" in capsys.readouterr().out
     text = (path / "report.md").read_text()
     assert "Held-out pass@1 at step 20, of one run: grpo .50." in text
+    assert "threshold" not in text
+    assert "tuned" not in text
     assert (path / "figures" / "curves.png").is_file()
