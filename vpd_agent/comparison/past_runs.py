@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from sandbox.plugins import unknown
 from vpd_agent.comparison.formats import as_text, counted
-from vpd_agent.comparison.results import STUDENT, Results, RunResult, flags, read_run
+from vpd_agent.comparison.results import RESULTS, STUDENT, Results, RunResult, flags, read_run
+from vpd_agent.runs.record import read_record
 from vpd_agent.runs.run_folder import CONFIG, METRICS, RunFolder
 
 # What must be the same in runs whose scores are compared: the model they begin with, and how they
@@ -51,6 +53,7 @@ def read_past_runs(
         seeds=sorted({run.seed for run in runs}),
         baseline=chosen_baseline(contestants, baseline),
         runs=named,
+        tuning=_tuning(folders, contestants),
         threshold=threshold,
     )
 
@@ -68,7 +71,7 @@ def _run_folders(folder: Path) -> list[Path]:
         raise ValueError(f"There is no folder {folder}; pass the folders of runs.")
     if _is_run(folder):
         return [folder]
-    below = sorted(filter(_is_run, filter(Path.is_dir, folder.iterdir())))
+    below = [path for path in sorted(folder.iterdir()) if _is_run(path) and not _is_trial(path)]
     if not below:
         raise ValueError(
             f"{folder} holds no run, neither itself nor in a folder right below it: a run has a "
@@ -79,6 +82,21 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
+
+
+def _is_trial(folder: Path) -> bool:
+    """Whether a run only served to choose settings, scored on problems of the training split."""
+    return bool(read_record(folder)["config"].get("set_aside"))
+
+
+def _tuning(folders: Sequence[Path], contestants: Sequence[str]) -> list[dict[str, Any]] | None:
+    """The trials that an earlier report in one of the folders names, if they are of these
+    contestants."""
+    for path in (folder / RESULTS for folder in folders):
+        trials = json.loads(path.read_text(encoding="utf-8"))["tuning"] if path.is_file() else None
+        if trials and all(trial["contestant"] in contestants for trial in trials):
+            return trials
+    return None
 
 
 def _read(folder: Path, *, alone: bool) -> RunResult:

@@ -21,7 +21,7 @@ from vpd_agent.comparison.formats import (
     without_folders,
 )
 from vpd_agent.comparison.page import page
-from vpd_agent.comparison.results import STUDENT, TEACHER, Results, RunResult
+from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
 from vpd_agent.comparison.sections import Figure, Section, Table, mean_score, origins, sections
 from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
 from vpd_agent.comparison.words import cautions, findings, limits, verdicts
@@ -41,7 +41,7 @@ def write_report(out: Path, results: Results) -> list[Path]:
     with phase("Writing the report"):
         said = collapses(results)
         record = json.dumps(_finite(_record(standings, said, out)), ensure_ascii=False)
-        files = [out / "report.html", out / "report.md", out / "results.json"]
+        files = [out / "report.html", out / "report.md", out / RESULTS]
         write_atomically(files[2], without_folders(record) + "\n")
         _write_texts(out, standings, said, [])
         try:
@@ -148,7 +148,8 @@ def _record(standings: Standings, said: list[dict[str, Any]], out: Path) -> dict
         "findings": findings(standings, said),
         "limits": limits(standings),
         "monitor": said,
-        "tuning": [trial | {"mean": mean_score(trial)} for trial in results.tuning],
+        "tuning": results.tuning
+        and [trial | {"mean": mean_score(trial)} for trial in results.tuning],
         "settings": results.shared,
         "made_with": origins(results),
         "runs": [_run_record(run, out) for run in results.runs],

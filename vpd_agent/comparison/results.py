@@ -15,6 +15,7 @@ from vpd_agent.runs.run_folder import METRICS
 from vpd_envs.data.provenance import leaves
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
+RESULTS = "results.json"  # in a report's folder
 Outcome = Literal["finished", "failed", "missing"]
 Curve = dict[int, float]  # step → value
 
@@ -88,8 +89,8 @@ class Results:
     contestants, seeds: all that were asked for, whatever became of their runs.
     baseline: the contestant that the others are compared with; "" for none.
     tuning: a dict per trial: contestant, values {flag: value}, seeds, scores (one per seed, None
-        for a run that failed), chosen.
-    settings: what all runs share, by flag; empty: taken from their records.
+        for a run that failed), chosen; None: nobody knows what was tuned.
+    settings: what all runs share beside the flags that their records have in common.
     threshold: the score whose cost is told; None: where the baseline ends.
     """
 
@@ -98,7 +99,7 @@ class Results:
     seeds: list[int]
     baseline: str
     runs: list[RunResult]
-    tuning: list[dict[str, Any]] = field(default_factory=list)
+    tuning: list[dict[str, Any]] | None = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
 
@@ -126,11 +127,10 @@ class Results:
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """The flags that all runs have in common, or the settings that were given."""
-        every = [flags(run.record) for run in self.runs if run.record]
-        if self.settings or not every:
-            return self.settings
-        return {k: v for k, v in every[0].items() if all(k in f and f[k] == v for f in every)}
+        """The flags that all runs have in common, and the settings that were given."""
+        every = [flags(run.record) for run in self.runs if run.record] or [{}]
+        common = {k: v for k, v in every[0].items() if all(k in f and f[k] == v for f in every)}
+        return {**common, **self.settings}
 
     def own_flags(self, contestant: str) -> dict[str, Any]:
         """The flags of a contestant that not all runs share."""

@@ -72,7 +72,7 @@ def sections(
         Section("Where the time goes", [_phase_table(results), *pictures("phases")]),
         Section("Every run", [_run_table(results)]),
         Section("Failed and missing runs", [_lost_table(results)]),
-        Section("What was tuned", [_tuning_table(results)]),
+        Section("What was tuned", [_tuning_table(results), _how_trials_are_scored(results)]),
         Section("Settings", [_own_settings(results), _shared_settings(results)]),
         Section("Made with", [_origin_table(results)]),
     ]
@@ -204,7 +204,7 @@ def _lost_table(results: Results) -> Table:
 
 def _tuning_table(results: Results) -> Table:
     rows = []
-    for trial in results.tuning:
+    for trial in results.tuning or []:
         values = listed([f"{k} = {as_text(v)}" for k, v in trial["values"].items()]) or "preset"
         told = " ".join(NONE if s is None else score(s) for s in trial["scores"])
         average = score(mean_score(trial))
@@ -212,6 +212,15 @@ def _tuning_table(results: Results) -> Table:
         seeds = " ".join(map(str, trial["seeds"]))
         rows.append([trial["contestant"], values, chosen, seeds, told, average])
     return Table(["contestant", "tried", "", "seeds", "scores", "mean"], rows, words=3)
+
+
+def _how_trials_are_scored(results: Results) -> str:
+    if not results.tuning:
+        return ""
+    return (
+        "A score per tuning seed: the mean pass@1 of the evaluations after the first step, on "
+        "training problems that were set aside for it. The highest mean was chosen."
+    )
 
 
 def mean_score(trial: dict[str, Any]) -> float:

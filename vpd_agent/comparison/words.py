@@ -248,6 +248,11 @@ def _other_tasks(results: Results) -> str:
 def _tuning(results: Results) -> str:
     if not results.tuning and len(results.contestants) == 1:
         return ""
+    if results.tuning is None:
+        return (
+            "What was tuned before these runs is not known here: a method may do better with other "
+            "settings."
+        )
     if not results.tuning:
         return (
             "Nothing was tuned for this comparison: each method has the values of its preset and "

@@ -6,6 +6,7 @@ import builtins
 import json
 import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -193,6 +194,19 @@ def test_runs_are_grouped_by_algorithm_and_by_what_differs_in_their_flags(tmp_pa
 def test_a_folder_stands_for_the_runs_in_it(tmp_path):
     saved_runs(tmp_path)
     assert len(read_past_runs([tmp_path, tmp_path / "a"], "", None, None).runs) == 3
+
+
+def test_the_folder_of_a_comparison_keeps_its_tuning_and_its_trials_are_no_runs(tmp_path):
+    saved_runs(tmp_path)
+    write_run(tmp_path / "trial", trial := record("sdpo", 1000), rows(0.4))
+    trial["config"]["set_aside"] = 0.2
+    (tmp_path / "trial" / "config.json").write_text(json.dumps(trial))
+    before = read_past_runs([tmp_path], "", None, None)
+    assert (before.contestants, before.tuning) == (["grpo", "sdpo"], None)
+    tuned = [TUNING[0] | {"contestant": "sdpo"}]
+    write_report(tmp_path, replace(before, tuning=tuned))
+    [kept] = read_past_runs([tmp_path], "", None, None).tuning
+    assert kept == tuned[0] | {"mean": 0.31}
 
 
 @pytest.mark.parametrize(
