@@ -1,4 +1,4 @@
-"""The command line: vpd train | compare | eval | warmup | envs | judge | show | sandbox | doctor.
+"""The command line: vpd train | compare | report | eval | warmup | …; see USAGE.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
 `vpd sandbox` are in sandbox/command.py.
@@ -20,6 +20,7 @@ from vpd_agent.console import say, say_error
 COMMANDS = {  # the function that takes the arguments behind the word; imported when it is called
     "train": "vpd_agent.cli.train:train",
     "compare": "vpd_agent.cli.compare:compare",
+    "report": "vpd_agent.cli.report:report",
     "eval": "vpd_agent.cli.evaluate:evaluate",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
@@ -33,6 +34,7 @@ USAGE = """usage: vpd COMMAND …
 
   train ALGORITHM   train a model in an environment
   compare           algorithms head to head: table, report and curves
+  report RUN…       the same from runs that exist
   eval              how many held-out problems a model solves
   warmup            make a warm-started tiny model
   envs              the environments of the suite
