@@ -33,7 +33,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
 USAGE = """usage: vpd COMMAND …
 
   train ALGORITHM   train a model in an environment
-  compare           algorithms head to head: table, report and curves
+  compare           algorithms head to head: runs, statistics and a report
   report RUN…       the same from runs that exist
   eval              how many held-out problems a model solves
   warmup            make a warm-started tiny model

@@ -41,9 +41,24 @@ class StudentEvaluation(Evaluation):
 def held_out_problems(environment: gym.vector.VectorEnv, config: TrainConfig) -> list[str]:
     """The problems that a run is evaluated on: all, or a sample of config.eval_problems."""
     ids = sorted(all_problem_ids(environment))
+    if config.set_aside:
+        ids = problems_set_aside(ids, config.set_aside)
     if len(ids) <= config.eval_problems:
         return ids
-    return random.Random(config.seed).sample(ids, config.eval_problems)
+    seed = config.seed if config.eval_seed is None else config.eval_seed
+    return random.Random(seed).sample(ids, config.eval_problems)
+
+
+def problems_set_aside(ids: Sequence[str], share: float) -> list[str]:
+    """This share of the problems, sorted; the same ones for every seed. Raises ValueError if that
+    is none of them, or all."""
+    count = round(share * len(ids))
+    if not 0 < count < len(ids):
+        raise ValueError(
+            f"set_aside = {share} of {len(ids)} training problems sets {count} aside: choose a "
+            f"share that leaves some to train on and some to evaluate on."
+        )
+    return sorted(random.Random("set aside").sample(sorted(ids), count))
 
 
 def evaluate_student(

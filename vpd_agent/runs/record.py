@@ -28,7 +28,7 @@ PACKAGES = (  # whose versions may change what a run does
     *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
     *("math-verify", "reasoning-gym", "datasets"),
 )
-HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every")
+HARMLESS = ("out", "quiet", "trackers", "run_group", "save_every", "samples_every")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class TrainConfig:
     """Held-out problems to evaluate on, at most."""
     eval_samples: int = 1
     """Answers to each of them."""
+    eval_seed: int | None = None
+    """Of the choice of held-out problems and the sampling of evaluations; None: that of --seed."""
+    set_aside: float = 0.0
+    """Share of the training problems that is not trained on but evaluated on, in place of the
+    --eval-split: to choose settings on other problems than those of the final evaluation."""
     eval_failures: int = 128
     """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
     save_every: int = 50
@@ -113,6 +118,7 @@ class TrainConfig:
                 check(value is None or value >= least, name, f"at least {least}", value)
         for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
             check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        check(0 <= self.set_aside < 1, "set_aside", "at least 0 and below 1", self.set_aside)
         decay, ratio = self.learning_rate_decay, self.collapse_ratio
         check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)
         check(0 <= ratio < 1, "collapse_ratio", "at least 0 and below 1", ratio)

@@ -270,12 +270,14 @@ class Learner:
             }
         return metrics | {"gate/weight": gate.weight(self.state)}
 
-    def generator(self, *purpose: object) -> torch.Generator:
-        return torch.Generator(self.policy.device).manual_seed(self._seed(*purpose))
+    def generator(self, *purpose: object, seed: int | None = None) -> torch.Generator:
+        """seed: in place of the run's own."""
+        return torch.Generator(self.policy.device).manual_seed(self._seed(*purpose, seed=seed))
 
-    def _seed(self, *purpose: object) -> int:
+    def _seed(self, *purpose: object, seed: int | None = None) -> int:
         """A seed of its own for each purpose, process and step."""
-        text = repr((self.config.seed, self.processes.rank, *purpose))
+        seed = self.config.seed if seed is None else seed
+        text = repr((seed, self.processes.rank, *purpose))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
     def fail_together(self, work: Callable[[], Result]) -> Result:

@@ -25,9 +25,10 @@ from vpd_agent.evaluation.in_training import (
     evaluate_teacher,
     held_out_problems,
     merged,
+    problems_set_aside,
 )
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import Collected
+from vpd_agent.rollout.collect import Collected, all_problem_ids
 from vpd_agent.runs.identity import problem_fingerprints
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
@@ -102,6 +103,9 @@ class Trainer(Learner):
         with phase("Reading the problems", quiet=not progress):
             longest = min(config.max_prompt_tokens, self.max_tokens_before_response)
             self.problem_ids = usable_problems(policy, environment, longest, self.warn)
+        if config.set_aside:
+            apart = set(problems_set_aside(all_problem_ids(environment), config.set_aside))
+            self.problem_ids = [p for p in self.problem_ids if p not in apart]
 
     # --- a run -----------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class Trainer(Learner):
         learned."""
         if self.evaluation is None:
             raise ValueError("This trainer was given no environment for evaluation.")
-        config, generator = self.config, self.generator("evaluation")
+        config, generator = self.config, self.generator("evaluation", seed=self.config.eval_seed)
         student = self.actor(self.evaluation)
         teacher = self.actor(self.evaluation, self.teacher_engine)
         own = slice(self.processes.rank, None, self.processes.size)
