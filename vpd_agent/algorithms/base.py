@@ -50,6 +50,8 @@ class Loss:
         `update`, which returns what the state becomes. For whole-batch quantities that a loss
         needs, such as a moving average.
     when: whether the loss is taken at all, by the state; None: it is.
+    whole_batch: take it in one optimizer step on the whole batch, before the mini-batches of the
+        losses that are not (TrainConfig.mini_batches).
     optimizer: losses that name the same one share its moments. Each name has its own.
     learning_rate: None for the run's.
     """
@@ -59,6 +61,7 @@ class Loss:
     measure: Callable[[LossInputs], dict[str, Tensor]] | None = None
     update: Callable[[State, dict[str, float]], State] | None = None
     when: Callable[[State], bool] | None = None
+    whole_batch: bool = False
     optimizer: str = "policy"
     learning_rate: float | None = None
 

@@ -72,6 +72,7 @@ class VPD(Distillation, PolicyGradient):
             measure=self.measure,
             update=self.update_delta,
             when=self.takes_e_step,
+            whole_batch=True,
             optimizer="teacher" if self.e_step_optimizer == "own" else "policy",
             learning_rate=self.e_step_learning_rate,
         )

@@ -6,6 +6,7 @@ import ast
 import inspect
 import math
 import random
+import statistics
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import ClassVar
@@ -245,7 +246,7 @@ def tokens(rows):
 
 def advantage(row, rows, scale=True) -> float:
     rewards = [r.reward for r in rows if r.group == row.group]
-    std = math.sqrt(mean((x - mean(rewards)) ** 2 for x in rewards))
+    std = statistics.stdev(rewards)
     return (row.reward - mean(rewards)) / (std + 1e-6 if scale else 1)
 
 

@@ -221,6 +221,38 @@ def test_processes_with_fewer_parts_stand_in_for_those_with_more(tmp_path):
     assert passes == their_passes == max(mine, others)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_processes_take_the_same_mini_batches_though_one_has_fewer_problems(tmp_path, sharded):
+    """Four problems of three rollouts; the last one's could not be judged. So the second process
+    has a part in the first of two mini-batches only, and both end with the weights of one process
+    that takes the same two steps."""
+    rows = all_rollouts(float64_policy())[:9]
+    losses = SDPO().losses(Step(0, 4))
+
+    def learned_together(processes):
+        trainer = make_trainer(SDPO(), processes, mini_batches=2)
+        if sharded:
+            shard_all(trainer)
+        trainer.train_step([r for r in rows if r.group // 2 == processes.rank])
+        return [whole(p.detach()) for p in trainer.policy.parameters()]
+
+    def learned_alone(*groups):
+        trainer = make_trainer(SDPO(), Processes())
+        for some in groups:
+            batch = trainer.make_batch([r for r in rows if r.group in some])
+            for loss in losses:
+                trainer.updater.update(loss, trainer.micro_batches(batch), {}, 0)
+        return [p.detach() for p in trainer.policy.parameters()]
+
+    found = in_processes(2, tmp_path, learned_together)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    orders = [learned_alone({0, 2}, {1}), learned_alone({1, 2}, {0})]
+    assert sum(
+        all(torch.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(x, found[0], strict=True))
+        for x in orders
+    ) == 1  # fmt: skip
+
+
 def test_each_process_holds_its_part_of_weights_gradients_and_moments(tmp_path):
     def held(processes: Processes) -> tuple[int, ...]:
         trainer = make_trainer(SDPO(), processes)
