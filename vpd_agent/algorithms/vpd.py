@@ -28,6 +28,8 @@ class VPD(Distillation, PolicyGradient):
     """
 
     name: ClassVar[str] = "vpd"
+    tuned_field: ClassVar[str] = "e_step_every"
+    tuned_values: ClassVar[tuple[float, ...]] = (1, 2, 5)
 
     e_step_every: int = 5
     """F: M-steps per E-step."""

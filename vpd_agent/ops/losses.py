@@ -156,17 +156,19 @@ def clipped_importance_policy_gradient(
     *,
     weights: Float[Tensor, "B T"] | None = None,
     level: RatioLevel = "token",
+    clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> tuple[Float[Tensor, ""], Metrics]:
-    """CISPO: L = −Σ w·sg[min(ρ, 1+clip_high)]·A·log π_θ.
+    """CISPO: L = −Σ w·sg[clip(ρ, 1−clip_low, 1+clip_high)]·A·log π_θ.
 
-    arXiv 2506.13585, equation 4, without a lower clip, as it was run there. Unlike in
-    `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as there.
+    arXiv 2506.13585, equation 4; there it was run without a lower clip (clip_low=1), by verl with
+    one. Unlike in `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as
+    there.
     """
     advantages = advantages if advantages.dim() == 2 else advantages[:, None]
     ratio = policy_ratio(logprobs, old_logprobs, mask, level).detach()  # [B, T]
-    clipped = ratio.clamp(max=1 + clip_high)
-    metrics = _ratio_metrics(ratio, clipped < ratio, mask, num_tokens)
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    metrics = _ratio_metrics(ratio, clipped != ratio, mask, num_tokens)
     return -_weighted_sum(clipped * advantages * logprobs, weights, mask, num_tokens), metrics
 
 

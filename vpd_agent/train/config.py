@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,11 @@ AT_LEAST_ZERO = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run that is not the algorithm. Defaults: the papers' code runs."""
+    """Everything about a run that is not the algorithm.
+
+    Defaults: batches and lengths of the runs of SDPO, arXiv 2601.20802, on code. What else differs
+    by task, model and algorithm is in presets.py.
+    """
 
     steps: int = 100
     """Training steps: one batch of rollouts each."""
@@ -122,7 +127,8 @@ class TrainConfig:
         if self.prompts_per_step % self.mini_batches:
             raise ValueError(
                 f"mini_batches must divide prompts_per_step ({self.prompts_per_step}), since the "
-                f"rollouts of a problem stay together; got {self.mini_batches}."
+                f"rollouts of a problem stay together; got {self.mini_batches}. Lower it to "
+                f"{math.gcd(self.prompts_per_step, self.mini_batches)}, or change prompts_per_step."
             )
         if self.overlap and self.sharding != "none":
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,7 @@ class Learner:
         **parts: Unpack[Parts],
     ) -> None:
         self.processes = parts.get("processes") or Processes()
-        _check_setup(algorithm, environment, config, self.processes)
+        _check_setup(algorithm, environment, config, self.processes, parts.get("reference"))
         _check_weights(policy)
         self.processes.broadcast_(policy.weights.values())
         if config.gradient_checkpointing:
@@ -100,7 +101,8 @@ class Learner:
             self.teacher_engine = HFEngine(self.teacher.policy)
         self.reference = parts.get("reference")
         if self.reference is None and algorithm.needs_reference:
-            self.reference = policy.reference()
+            is_moving = algorithm.reference_rate > 0
+            self.reference = policy.frozen_copy() if is_moving else policy.reference()
         if config.sharding == "fsdp":
             from vpd_agent.distributed.fsdp import shard
 
@@ -137,6 +139,8 @@ class Learner:
                 metrics |= self._pass_over(batch, update)
             if self.teacher is not None:
                 self.teacher.update()
+            if self.reference is not None and self.algorithm.reference_rate:
+                self.reference.ema_update_(self.policy, self.algorithm.reference_rate)
         with self.timed("sync"):
             self.engine.sync(self.policy)
         self.step += 1
@@ -186,6 +190,7 @@ class Learner:
             teacher=self.teacher,
             reference=self.reference,
             temperature=self.config.temperature,
+            teacher_temperature=self.config.temperature if self.algorithm.temper_teacher else 1.0,
         )
         size, tokens = self.config.micro_batch_size, self.config.micro_batch_tokens
         return MicroBatches(batch, inputs, self.processes, size, tokens)
@@ -358,13 +363,20 @@ def _check_setup(
     environment: gym.vector.VectorEnv,
     config: TrainConfig,
     processes: Processes,
+    reference: Policy | None,
 ) -> None:
     """Raise ValueError for parts of a run that do not fit each other."""
     prompts, rest = divmod(config.prompts_per_step, processes.size)
-    if rest or prompts % config.mini_batches:
+    if rest:
         raise ValueError(
-            f"prompts_per_step must be a multiple of processes · mini_batches = {processes.size} · "
-            f"{config.mini_batches}, got {config.prompts_per_step}."
+            f"prompts_per_step must be a multiple of the {processes.size} processes, got "
+            f"{config.prompts_per_step}."
+        )
+    if prompts % config.mini_batches:
+        raise ValueError(
+            f"Each of {processes.size} processes has {prompts} of the prompts_per_step, which "
+            f"mini_batches must divide, got {config.mini_batches}. Lower it to "
+            f"{math.gcd(prompts, config.mini_batches)}, or change prompts_per_step."
         )
     if environment.num_envs != prompts * config.group_size:
         raise ValueError(
@@ -375,6 +387,11 @@ def _check_setup(
         raise ValueError(
             "overlap cannot be used with feedback by self-critique: the critic would read "
             "weights while they change. Leave one of both away."
+        )
+    if algorithm.reference_rate and reference is not None:
+        raise ValueError(
+            "A reference that is given stays as it is, and reference_rate would move it. Leave out "
+            "one of the two."
         )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(

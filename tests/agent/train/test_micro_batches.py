@@ -174,7 +174,7 @@ def test_a_mini_batch_that_is_not_finite_ends_the_step_and_keeps_what_was_learne
 
 
 def test_mini_batches_must_divide_the_problems_of_a_step():
-    with pytest.raises(ValueError, match=r"mini_batches must divide prompts_per_step \(32\)"):
-        TrainConfig(mini_batches=5)
+    with pytest.raises(ValueError, match=r"prompts_per_step \(32\).*got 12. Lower it to 4,"):
+        TrainConfig(mini_batches=12)
     with pytest.raises(ValueError, match="mini_batches must be at least 1, got 0"):
         TrainConfig(mini_batches=0)

@@ -84,7 +84,8 @@ def test_a_run_writes_what_it_promises(tmp_path):
 
 
 @pytest.mark.parametrize(("algorithm", "mini_batches"),
-                         [(GRPO(kl_to_reference=0.1), 1), (SDPO(teacher="ema"), 3),
+                         [(GRPO(kl_to_reference=0.1, reference_rate=0.2), 1),
+                          (SDPO(teacher="ema"), 3),
                           (VPD(e_step_every=2, e_step_optimizer="own"), 1)])  # fmt: skip
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, algorithm, mini_batches):
     whole = make_trainer(algorithm, mini_batches=mini_batches)
