@@ -84,7 +84,7 @@ class Distillation(WithTeacher):
     """Bound on what one entry of the vocabulary adds to a token's divergence; it has no gradient
     beyond. (0.05 in later runs of OPSD's code, with alpha=0.)"""
     divergence_clip: float | None = None
-    """Bound on the divergence of one token, which has no gradient beyond."""
+    """Bound on the divergence of one token, which has no gradient beyond (20 in SDPG's code)."""
     importance_clip: float | None = None
     """Truncate the importance weights π_θ/π_old of the distillation at this; None: no weights."""
 
@@ -169,8 +169,8 @@ def trust(inputs: LossInputs, algorithm: WithTeacher) -> float:
 
 
 def teacher_metrics(inputs: LossInputs, mask: Tensor, count: float) -> Metrics:
-    """Means over the `count` tokens under `mask`: how student and teacher differ there. Without any
-    there are but the student's entropy and mask_fraction.
+    """Means over the `count` tokens under `mask`: how student and teacher differ there. Where there
+    is no such token, only the student's entropy and mask_fraction.
 
     teacher_gap: log q − log π of the sampled token; teacher_agrees: share of tokens where it is
     positive, that is, where the teacher likes the student's token more than the student does;

@@ -30,7 +30,7 @@ class VPDPG(VPD):
     beta: float = 1.0
     reward_weight: float = 1.0
     teacher: TeacherWeights = "ema"
-    distill_normalizer: Normalizer = "token"
+    distill_normalizer: Normalizer = "token"  # what w was tuned with
     gate_width: float | None = 0.15
     gate_e_step: bool = False
     """Take E-steps only while the gate is open."""
