@@ -18,9 +18,14 @@ TRUST = "trust"  # its key in an algorithm's state
 class TrustGate:
     """Weight of what the teacher says: clip(a / width, 0, 1).
 
-    a is the moving average of the teacher's success rate on failed rollouts less the pass rate of
-    their own groups, which is what the student would reach there by trying again. A teacher that
-    cannot read its feedback gets no say; one that has nothing left to add fades out by itself.
+    a is the moving average of the teacher's success rate on failed rollouts less the rate of the
+    other rollouts of their groups, which is what the student reaches there by trying again. A
+    teacher that cannot read its feedback gets no say; one that has nothing left to add fades out by
+    itself.
+
+    Of a teacher exactly as good as the student the sum of these differences over the failed
+    rollouts of a batch is 0 in expectation. Their mean is about p / (N − 1) lower, with N rollouts
+    and a pass rate of p: a batch with few failures counts as much as one with many.
     """
 
     width: float = 0.15  # the advantage from which the teacher is trusted fully
@@ -41,8 +46,8 @@ class TrustGate:
     def update(self, state: State, sums: Mapping[str, float]) -> State:
         """The state after a measurement; as it was if nothing was left to measure on.
 
-        sums: "rows" measured; how many of them the teacher solved, "teacher"; the pass rates of
-        their groups, "student". The first measurement sets the average.
+        sums: "rows" measured; how many of them the teacher solved, "teacher"; the rates of the
+        others of their groups, "student". The first measurement sets the average.
         """
         if not sums["rows"]:
             return state

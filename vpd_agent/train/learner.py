@@ -347,6 +347,11 @@ def _check_setup(
             "overlap cannot be used with feedback by self-critique: the critic would read "
             "weights while they change. Leave one of both away."
         )
+    if algorithm.gate is not None and config.group_size < 2:
+        raise ValueError(
+            f"gate_width compares the teacher with the other rollouts of a group, so group_size "
+            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
+        )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(
             f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
