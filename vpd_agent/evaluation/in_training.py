@@ -77,7 +77,8 @@ def evaluate_teacher(
     generator: torch.Generator | None = None,
 ) -> list[bool]:
     """Whether the actor, shown the feedback of a failed attempt, solves its problem: for each
-    attempt that has feedback and whose new answer could be judged.
+    attempt that has feedback and whose new answer could be judged. It answers once, however many
+    turns an episode may have.
 
     teacher_prompt: the function of this name, with policy, template and max_tokens given.
     """
@@ -88,7 +89,7 @@ def evaluate_teacher(
         if prompt is not None:
             ids.append(failure.problem_id)
             prompts.append(prompt)
-    limit = config.max_response_tokens
+    limit = actor.max_answer_tokens
     results = actor.answer(ids, prompts, max_tokens=limit, generator=generator)
     return [r.reward >= config.success_reward for r in results if r.error is None]
 

@@ -255,7 +255,6 @@ class Trainer(Learner):
             raise ValueError("This trainer was given no environment for evaluation.")
         config, generator = self.config, self.generator("evaluation")
         student = self.actor(self.evaluation)
-        teacher = self.actor(self.evaluation, self.teacher_engine)
         own = slice(self.processes.rank, None, self.processes.size)
         ids = held_out_problems(self.evaluation, config)
         with self.policy.gathered():
@@ -269,8 +268,8 @@ class Trainer(Learner):
                 if self.out is not None:
                     self.out.append(FAILURES, map(asdict, self.failures))
             failures = self.failures[own]  # of the first evaluation, so that all others compare
-            other = self.teacher.policy if self.teacher and self.teacher_engine else self.policy
-            with self._phase("evaluating the teacher"), other.gathered():
+            with self._phase("evaluating the teacher"), self.sampling_teacher() as engine:
+                teacher = self.actor(self.evaluation, engine)
                 part = self.fail_together(
                     lambda: evaluate_teacher(
                         teacher, failures, self.teacher_prompt, config, generator
