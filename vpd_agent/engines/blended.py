@@ -43,8 +43,9 @@ class _BlendedDecoder(Decoder):
             part.keep(rows)
 
     def _blend(self, logits_of: Callable[[Decoder], Tensor]) -> Tensor:
-        logits = []
-        for part in self._parts:
-            with part.policy.active():
-                logits.append(logits_of(part).float())
-        return torch.lerp(*logits, self._share)
+        one, other = (self._within(part, logits_of) for part in self._parts)
+        return torch.lerp(one, other, self._share)
+
+    def _within(self, part: Decoder, logits_of: Callable[[Decoder], Tensor]) -> Tensor:
+        with part.policy.active():
+            return logits_of(part).float()

@@ -70,7 +70,7 @@ def perturb(policy, seed: int) -> None:
 def assert_samples_what_teaches(trainer: Trainer) -> None:
     """The log-probabilities of what is sampled are those that the losses' teacher gives it."""
     rollouts = [r for r in mixed_rollouts(trainer.policy) if r.feedback]
-    prompts = trainer.prompts_with_feedback(rollouts)
+    prompts = [p for p in trainer.prompts_with_feedback(rollouts) if p is not None]
     with trainer.sampling_teacher() as engine:
         answers = engine.generate(prompts, max_tokens=6)
     answered = [
@@ -90,6 +90,7 @@ def assert_samples_what_teaches(trainer: Trainer) -> None:
 def test_what_is_sampled_as_the_teacher_is_what_the_losses_listen_to(kind, lora):
     policy = add_lora(small_policy(), rank=2) if lora else small_policy()
     trainer = make_trainer(TEACHERS[kind], policy)
+    assert trainer.teacher is not None
     for seed in (1, 2):
         perturb(trainer.policy, seed)
         trainer.teacher.update()
@@ -108,20 +109,20 @@ def test_repair_is_measured_with_the_weights_that_teach_in_turns_of_their_length
     policy = small_policy()
     engine, config = Recording(policy), replace(CONFIG, max_turn_tokens=4)
     trainer = make_trainer(TEACHERS[kind], policy, config, engine=engine)
+    teacher = trainer.teacher
+    assert teacher is not None
     perturb(policy, 1)
     trainer.evaluate()
-    first, *others = engine.sampled
-    assert first == (policy, 4)
-    assert others == [(trainer.teacher.policy, 4)] * len(others)
-    assert others
+    assert engine.sampled[0] == (policy, 4)
+    assert set(engine.sampled[1:]) == {(teacher.policy, 4)}
     assert engine.policy is policy  # what the next rollouts are sampled from
 
 
 def test_without_a_teacher_repair_is_that_of_the_policy():
     policy = small_policy()
-    trainer = make_trainer(GRPO(), policy, engine=Recording(policy))
-    trainer.evaluate()
-    assert {sampled for sampled, _ in trainer.engine.sampled} == {policy}
+    engine = Recording(policy)
+    make_trainer(GRPO(), policy, engine=engine).evaluate()
+    assert {sampled for sampled, _ in engine.sampled} == {policy}
 
 
 # --- the E-step and an averaged teacher ----------------------------------------------------------
@@ -143,6 +144,7 @@ def test_the_m_step_hears_the_e_step_of_its_own_step_if_the_e_step_moves_the_tea
 
     algorithm = Watched(teacher="ema", ema_rate=rate, e_step_moves_teacher=hears)
     trainer = make_trainer(algorithm, policy)
+    assert trainer.teacher is not None
     trainer.train_step(mixed_rollouts(policy))
     after_e_step, taught_by = seen
     assert not torch.equal(after_e_step[0], start[0])
