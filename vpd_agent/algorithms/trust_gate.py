@@ -6,7 +6,8 @@ from that is here, and is arithmetic only. From our own measurements; no paper h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vpd_agent.algorithms.base import State, check
@@ -58,3 +59,17 @@ class TrustGate:
     def weight(self, state: State) -> float:
         """Between 0 and 1; 0 before any measurement."""
         return min(max(state.get(TRUST, 0.0) / self.width, 0.0), 1.0)
+
+
+def solve_rates_of_others(groups: Sequence[int], solved: Sequence[bool]) -> list[float | None]:
+    """For each rollout the share of the *other* rollouts of its group that solved the problem; None
+    where there are no others.
+
+    It is what the student reaches by trying again, p. The rate of the whole group is lower: a
+    failed rollout is in it, as one that is known to have failed.
+    """
+    size, successes = Counter(groups), Counter(g for g, s in zip(groups, solved, strict=True) if s)
+    return [
+        (successes[group] - success) / (size[group] - 1) if size[group] > 1 else None
+        for group, success in zip(groups, solved, strict=True)
+    ]

@@ -1,4 +1,5 @@
-"""The command line: vpd train | compare | eval | warmup | envs | judge | show | sandbox | doctor.
+"""The command line: vpd train | compare | eval | probe | warmup | envs | judge | show | sandbox |
+doctor.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
 `vpd sandbox` are in sandbox/command.py.
@@ -21,6 +22,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "train": "vpd_agent.cli.train:train",
     "compare": "vpd_agent.cli.compare:compare",
     "eval": "vpd_agent.cli.evaluate:evaluate",
+    "probe": "vpd_agent.cli.probe:probe",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
@@ -34,6 +36,7 @@ USAGE = """usage: vpd COMMAND …
   train ALGORITHM   train a model in an environment
   compare           algorithms head to head: table, report and curves
   eval              how many held-out problems a model solves
+  probe             before training: what a teacher with feedback has to teach
   warmup            make a warm-started tiny model
   envs              the environments of the suite
   judge             verdicts on the answers of a file

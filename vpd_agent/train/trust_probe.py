@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
+from vpd_agent.algorithms.trust_gate import solve_rates_of_others
 from vpd_agent.data.types import Rollout
 from vpd_agent.rollout.collect import Actor
 from vpd_agent.train.config import TrainConfig
@@ -51,17 +51,3 @@ def ask_teacher(
         "student": sum((rate for rate, _ in judged), 0.0),
         "rows": float(len(judged)),
     }
-
-
-def solve_rates_of_others(groups: Sequence[int], solved: Sequence[bool]) -> list[float | None]:
-    """For each rollout the share of the *other* rollouts of its group that solved the problem; None
-    where there are no others.
-
-    It is what the student reaches by trying again, p. The rate of the whole group is lower: a
-    failed rollout is in it, as one that is known to have failed.
-    """
-    size, successes = Counter(groups), Counter(g for g, s in zip(groups, solved, strict=True) if s)
-    return [
-        (successes[group] - success) / (size[group] - 1) if size[group] > 1 else None
-        for group, success in zip(groups, solved, strict=True)
-    ]

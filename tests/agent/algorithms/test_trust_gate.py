@@ -8,10 +8,9 @@ import pytest
 
 from agent.helpers import SecretLetter, small_policy
 from vpd_agent.algorithms import SDPO
-from vpd_agent.algorithms.trust_gate import TRUST, TrustGate
+from vpd_agent.algorithms.trust_gate import TRUST, TrustGate, solve_rates_of_others
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
-from vpd_agent.train.trust_probe import solve_rates_of_others
 
 
 def sums(teacher: float, student: float, rows: int) -> dict[str, float]:
