@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vpd_agent.train.config import TrainConfig
 
 PASS_1 = "eval/student_pass@1"
+REPAIR = "eval/teacher_repair"
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def eval_metrics(
     """
     return {
         PASS_1: student.pass_at_1,
-        "eval/teacher_repair": _share(repaired),
+        REPAIR: _share(repaired),
         "eval/form_changed": _share(changed),
         "eval/distance_solved": moved["distance"] / moved["tokens"]
         if moved["tokens"]

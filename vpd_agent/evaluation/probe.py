@@ -36,6 +36,11 @@ INACTIVE = 0.01  # nats a token
 """A divergence below which a teacher is nearly inactive. By Pinsker's inequality a KL of 0.01 nat
 lets the probability of no set of next tokens differ by more than √(0.01 / 2) = 0.07."""
 
+MANY_FORMAT_ERRORS = 0.5  # share of answers from which on they are worth a word
+SMALL_GAP = 0.05
+"""Repairs beyond second tries that are too few to learn much from: a teacher may be said to have
+nothing to teach if it has at most as many."""
+
 TeacherPrompts = Callable[[Sequence[Rollout]], Sequence[list[int] | None]]
 QUANTILES = (0.5, 0.9, 0.99)
 PLACES = 1 << 15  # tokens that go through the models at once
@@ -232,14 +237,19 @@ def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher")
         for outcome, solved in (("failed", False), ("right", True))
     }
     kind, sentence = verdict(answers, gap, divergence["failed"]["mean"], teacher)
+    student = _outcomes([(a, a.solved, a.rollout.status) for a in answers])
+    if student["format_errors"] > MANY_FORMAT_ERRORS:
+        sentence += (
+            f" Of the student's answers {100 * student['format_errors']:.0f} % are not in the "
+            f"environment's format: let it learn that first, or show it in the prompt."
+        )
     return {
         "verdict": kind,
         "sentence": sentence,
         "answers": len(answers),
         "not_judged": wanted - len(answers),
         "teacher_not_judged": sum(a.prompt is not None for a in answers) - len(both),
-        "student": _outcomes([(a, a.solved, a.rollout.status) for a in answers])
-        | {"truncated": _mean([a.rollout.finish == "length" for a in answers])},
+        "student": student | {"truncated": _mean([a.rollout.finish == "length" for a in answers])},
         "teacher": _outcomes([(a, a.teacher_solved, a.teacher.status) for a in both if a.teacher]),
         "difference": vars(bootstrapped(gains, [1.0] * len(gains))),
         "failed": {
@@ -276,7 +286,8 @@ def verdict(
     no_feedback: no answer has a teacher prompt. too_few: fewer than FEW_FAILURES failed answers, or
     to fewer than FEW_PROBLEMS problems. teaches: the interval of repair − retry is above 0.
     misleads: it is below 0. inactive: it holds 0, and on failed answers the mean divergence is
-    below INACTIVE. unclear: it holds 0, and the divergence is not.
+    below INACTIVE. nothing: it holds 0, and repairs are hardly more than second tries even at the
+    upper end of their interval (SMALL_GAP). unclear: none of these.
 
     divergence: mean over the tokens of failed answers, in nats.
     """
@@ -308,6 +319,11 @@ def verdict(
         return "inactive", (
             f"{measured}, and {moved}: distillation alone stays nearly inactive here. Richer "
             f"--feedback, a larger model or a reward (vpd-pg, grpo) may help."
+        )
+    if gap.repair.high - gap.retry.mean < SMALL_GAP:
+        return "nothing", (
+            f"{measured}: there is next to nothing to teach, though {moved}. Try other --feedback, "
+            f"a larger model, or a reward (vpd-pg, grpo)."
         )
     return "unclear", (
         f"{measured}: the two cannot be told apart (difference {percent(gap.difference)}), while "

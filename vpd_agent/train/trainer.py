@@ -48,7 +48,7 @@ from vpd_agent.train import checkpoint
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.graceful_shutdown import graceful_shutdown
 from vpd_agent.train.learner import Learner, Parts, Result
-from vpd_agent.train.monitor import CollapseMonitor, slowest_judged, why_slow
+from vpd_agent.train.monitor import CollapseMonitor, quiet_divergence, slowest_judged, why_slow
 from vpd_agent.train.prefetch import Prefetched
 from vpd_agent.train.problems import problems_of_step, usable_problems
 from vpd_envs import TextVectorEnv
@@ -95,7 +95,8 @@ class Trainer(Learner):
         self.out = out
         self.on_step = on_step
         self.progress = progress
-        self.monitor = CollapseMonitor(config, has_teacher=self.teacher is not None)
+        has_teacher, quiet = self.teacher is not None, quiet_divergence(algorithm)
+        self.monitor = CollapseMonitor(config, has_teacher=has_teacher, quiet=quiet)
         self.skipped = 0  # steps
         self.failures: list[Failure] | None = None  # of the first evaluation
         self.successes: list[Rollout] = []  # of it, with the log-probabilities of the policy then

@@ -118,6 +118,8 @@ def test_a_bootstrap_of_one_problem_has_no_interval():
         (["-+-+"] * 12, 0.001, "teaches", "moves by 0.001 nats a token"),
         (["----"] * 12, 0.001, "inactive", "stays nearly inactive"),
         (["----"] * 12, 0.1, "unclear", "cannot be told apart"),
+        (["----"] * 99, 0.1, "nothing", "next to nothing to teach"),
+        (["----"] * 99, 0.1, "nothing", "100 % are not in the environment's format"),
         (["--+++++++++++++-"] * 20, 0.1, "misleads", "would teach what is worse"),
         (["-+-+"] * 9, 0.1, "too_few", "18 failed answers with feedback, to 9 problems"),
         (["-+" * 10] * 4, 0.1, "too_few", "to 4 problems"),
