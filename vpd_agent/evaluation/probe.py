@@ -38,8 +38,7 @@ lets the probability of no set of next tokens differ by more than √(0.01 / 2) 
 
 MANY_FORMAT_ERRORS = 0.5  # share of answers from which on they are worth a word
 SMALL_GAP = 0.05
-"""Repairs beyond second tries that are too few to learn much from: a teacher may be said to have
-nothing to teach if it has at most as many."""
+"""A share of failed answers that is too small to learn much from its repair."""
 
 TeacherPrompts = Callable[[Sequence[Rollout]], Sequence[list[int] | None]]
 QUANTILES = (0.5, 0.9, 0.99)
@@ -164,8 +163,8 @@ class Advantage:
     """The teacher beside a second try of the student, on the failed answers with a teacher's.
 
     repair: share of them after which the teacher solves the problem; retry: mean over them of the
-    share of the other answers to their problem that are right. difference: repair − retry, its
-    interval over problems by a bootstrap, of pairs. failures: answers; problems: theirs.
+    share of the other answers to their problem that are right. difference: `difference` of these.
+    failures: answers; problems: theirs.
     """
 
     repair: Interval
@@ -192,12 +191,18 @@ def advantage(answers: Iterable[Answered]) -> Advantage:
     repaired = [float(sum(a.teacher_solved for a in group)) for group in groups]
     retried = [math.fsum(a.other_rate for a in group) for group in groups]
     gains = [one - other for one, other in zip(repaired, retried, strict=True)]
-    return Advantage(
-        Interval.of_ratio(repaired, counts),
-        Interval.of_ratio(retried, counts),
-        bootstrapped(gains, counts),
-        len(failed),
-    )
+    repair, retry = Interval.of_ratio(repaired, counts), Interval.of_ratio(retried, counts)
+    return Advantage(repair, retry, difference(repair, retry, gains, counts), len(failed))
+
+
+def difference(
+    one: Interval, other: Interval, gains: Sequence[float], counts: Sequence[float]
+) -> Interval:
+    """one − other, two rates of the same problems, with the interval of `bootstrapped`, which knows
+    that they go together. Where all problems are alike, so that resamples do not differ: that which
+    follows from the two intervals (`Interval.minus`)."""
+    found = bootstrapped(gains, counts)
+    return found if found.low < found.high else one.minus(other)
 
 
 def bootstrapped(parts: Sequence[float], counts: Sequence[float]) -> Interval:
@@ -230,7 +235,9 @@ def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher")
     """
     both = [a for a in answers if a.teacher is not None]
     groups = _by_problem(both)
-    gains = [_mean([a.teacher_solved - a.solved for a in group]) for group in groups]
+    own = [_mean([a.solved for a in group]) for group in groups]
+    taught = [_mean([a.teacher_solved for a in group]) for group in groups]
+    gains = [one - other for one, other in zip(taught, own, strict=True)]
     gap = advantage(answers)
     divergence = {
         outcome: _divergence([a for a in answers if a.prompt and a.solved is solved])
@@ -251,7 +258,9 @@ def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher")
         "teacher_not_judged": sum(a.prompt is not None for a in answers) - len(both),
         "student": student | {"truncated": _mean([a.rollout.finish == "length" for a in answers])},
         "teacher": _outcomes([(a, a.teacher_solved, a.teacher.status) for a in both if a.teacher]),
-        "difference": vars(bootstrapped(gains, [1.0] * len(gains))),
+        "difference": vars(
+            difference(Interval.of(taught), Interval.of(own), gains, [1.0] * len(gains))
+        ),
         "failed": {
             "answers": gap.failures,
             "problems": gap.problems,
@@ -286,8 +295,7 @@ def verdict(
     no_feedback: no answer has a teacher prompt. too_few: fewer than FEW_FAILURES failed answers, or
     to fewer than FEW_PROBLEMS problems. teaches: the interval of repair − retry is above 0.
     misleads: it is below 0. inactive: it holds 0, and on failed answers the mean divergence is
-    below INACTIVE. nothing: it holds 0, and repairs are hardly more than second tries even at the
-    upper end of their interval (SMALL_GAP). unclear: none of these.
+    below INACTIVE. nothing: it holds 0 and ends below SMALL_GAP. unclear: none of these.
 
     divergence: mean over the tokens of failed answers, in nats.
     """
@@ -320,14 +328,14 @@ def verdict(
             f"{measured}, and {moved}: distillation alone stays nearly inactive here. Richer "
             f"--feedback, a larger model or a reward (vpd-pg, grpo) may help."
         )
-    if gap.repair.high - gap.retry.mean < SMALL_GAP:
+    if gap.difference.high < SMALL_GAP:
         return "nothing", (
             f"{measured}: there is next to nothing to teach, though {moved}. Try other --feedback, "
             f"a larger model, or a reward (vpd-pg, grpo)."
         )
     return "unclear", (
         f"{measured}: the two cannot be told apart (difference {percent(gap.difference)}), while "
-        f"{moved}. More --problems would tell more."
+        f"{moved}. More --problems or --samples would tell more."
     )
 
 

@@ -133,6 +133,15 @@ def test_the_sentence_follows_from_the_numbers(groups, divergence, kind, words):
     assert words in found["sentence"]
 
 
+def test_where_all_problems_are_alike_the_difference_is_as_unsure_as_the_two_rates():
+    """Newcombe's own example, 56 of 70 less 48 of 80: .0524 to .3339; none of 12 and none of 12."""
+    rates = Interval.of([1.0] * 56 + [0.0] * 14), Interval.of([1.0] * 48 + [0.0] * 32)
+    found = rates[0].minus(rates[1])
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    gap = advantage(answers(*["----"] * 12))
+    assert gap.difference.high == -gap.difference.low == pytest.approx(gap.repair.high)
+
+
 def test_without_feedback_there_is_nothing_to_teach():
     found = findings(answers("----", "----", prompt=False), 4)
     assert found["verdict"] == "no_feedback"
