@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from vpd_agent.data.types import Rollout
     from vpd_agent.engines import Engine
-    from vpd_agent.evaluation.probe import Answered
     from vpd_agent.model.policy import Policy
     from vpd_agent.model.teacher import Teacher
     from vpd_agent.rollout.teacher_prompt import TeacherTemplate
@@ -100,8 +99,8 @@ def probe(arguments: list[str]) -> int:
     if options.teacher_prompt == "plain":
         template = PlainPrompt(**vars(template))
     with ExitStack() as stack:
-        answers, wanted = _answered(options, template, stack)
-    return _report(options, answers, wanted)
+        found = _probed(options, template, stack)
+    return _report(options, found)
 
 
 def _preset_name(arguments: Sequence[str]) -> str:
@@ -144,12 +143,15 @@ def _check(options: ProbeOptions) -> None:
         replace(options, model=options.teacher_model).check()
 
 
-def _answered(
-    options: ProbeOptions, template: TeacherTemplate, stack: ExitStack
-) -> tuple[list[Answered], int]:
-    """What student and teacher answer, and how many answers were asked of the student."""
+def _probed(options: ProbeOptions, template: TeacherTemplate, stack: ExitStack) -> dict[str, Any]:
+    """What student and teacher answer, and what that says: `findings`."""
     from vpd_agent.evaluation.evaluate import problem_sample
-    from vpd_agent.evaluation.probe import student_answers, with_divergence, with_teacher
+    from vpd_agent.evaluation.probe import (
+        findings,
+        student_answers,
+        with_divergence,
+        with_teacher,
+    )
     from vpd_agent.rollout.collect import Actor, all_problem_ids
 
     each = options.samples
@@ -179,12 +181,8 @@ def _answered(
         answers = with_teacher(answers, reader, prompts, seed, success, shows[1])
         pair = models.student, models.teacher
         answers = with_divergence(answers, *pair, options.temperature, shows[2])
-    if getattr(getattr(environment.unwrapped, "env", None), "max_turns", 1) > 1:
-        say(
-            "Episodes have several turns: the student plays them to their end, the teacher answers "
-            "once, in the first turn."
-        )
-    return answers, count
+    turns = getattr(getattr(environment.unwrapped, "env", None), "max_turns", 1)
+    return findings(answers, count, turns)
 
 
 class _Models(NamedTuple):
@@ -241,13 +239,11 @@ def _teacher_prompts(
     ]
 
 
-def _report(options: ProbeOptions, answers: Sequence[Answered], wanted: int) -> int:
+def _report(options: ProbeOptions, found: dict[str, Any]) -> int:
     """Print what came out, write it, and return the exit code."""
-    from vpd_agent.evaluation.probe import findings
     from vpd_agent.evaluation.report import finite
     from vpd_agent.runs.files import write_atomically
 
-    found = findings(answers, wanted)
     for title, header, rows in _tables(found):
         print_table(title, header, rows)
     if is_main_process():

@@ -227,8 +227,9 @@ def bootstrapped(parts: Sequence[float], counts: Sequence[float]) -> Interval:
     return Interval(mean, float(found.low), float(found.high), len(counts))
 
 
-def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher") -> dict[str, Any]:
+def findings(answers: Sequence[Answered], wanted: int, turns: int = 1) -> dict[str, Any]:
     """Every number of a probe, as JSON has it. wanted: answers that were asked of the student.
+    turns: that an episode may have.
 
     Rates are means over problems, but those of the failed answers (`Advantage`). The difference of
     teacher and student is over problems too, on the answers with a teacher's.
@@ -243,8 +244,13 @@ def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher")
         outcome: _divergence([a for a in answers if a.prompt and a.solved is solved])
         for outcome, solved in (("failed", False), ("right", True))
     }
-    kind, sentence = verdict(answers, gap, divergence["failed"]["mean"], teacher)
+    kind, sentence = verdict(answers, gap, divergence["failed"]["mean"])
     student = _outcomes([(a, a.solved, a.rollout.status) for a in answers])
+    if turns > 1:
+        sentence += (
+            f" But the student has {turns} turns, and the teacher answers once: its success is "
+            f"that of a first turn."
+        )
     if student["format_errors"] > MANY_FORMAT_ERRORS:
         sentence += (
             f" Of the student's answers {100 * student['format_errors']:.0f} % are not in the "
@@ -287,9 +293,7 @@ def findings(answers: Sequence[Answered], wanted: int, teacher: str = "teacher")
     }
 
 
-def verdict(
-    answers: Sequence[Answered], gap: Advantage, divergence: float, teacher: str = "teacher"
-) -> tuple[str, str]:
+def verdict(answers: Sequence[Answered], gap: Advantage, divergence: float) -> tuple[str, str]:
     """Whether distillation from this teacher has anything to teach here: a word and a sentence.
 
     no_feedback: no answer has a teacher prompt. too_few: fewer than FEW_FAILURES failed answers, or
@@ -310,9 +314,9 @@ def verdict(
             f"{gap.problems} problems. It takes {FEW_FAILURES}, to {FEW_PROBLEMS}: ask for more "
             f"--problems, or for harder ones."
         )
-    moved = f"the {teacher} moves by {divergence:.2g} nats a token on them"
+    moved = f"the teacher moves by {divergence:.2g} nats a token on them"
     measured = (
-        f"The {teacher} repairs {percent(gap.repair)} of what the student fails, where a second "
+        f"The teacher repairs {percent(gap.repair)} of what the student fails, where a second "
         f"try of the student solves {percent(gap.retry)}"
     )
     if gap.difference.low > 0:
@@ -320,7 +324,7 @@ def verdict(
         return "teaches", f"{measured}: there is something to teach{weak}."
     if gap.difference.high < 0:
         return "misleads", (
-            f"{measured}: the {teacher} would teach what is worse. A teacher that is trained too "
+            f"{measured}: the teacher would teach what is worse. A teacher that is trained too "
             f"(vpd) or a reward beside it (vpd-pg, grpo) may help."
         )
     if divergence < INACTIVE:

@@ -142,6 +142,12 @@ def test_where_all_problems_are_alike_the_difference_is_as_unsure_as_the_two_rat
     assert gap.difference.high == -gap.difference.low == pytest.approx(gap.repair.high)
 
 
+def test_of_several_turns_the_sentence_says_what_is_compared():
+    some = answers(*["-+-+"] * 12)
+    assert "turn" not in findings(some, len(some))["sentence"]
+    assert "the student has 3 turns" in findings(some, len(some), turns=3)["sentence"]
+
+
 def test_without_feedback_there_is_nothing_to_teach():
     found = findings(answers("----", "----", prompt=False), 4)
     assert found["verdict"] == "no_feedback"
