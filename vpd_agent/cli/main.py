@@ -22,6 +22,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "compare": "vpd_agent.cli.compare:compare",
     "report": "vpd_agent.cli.report:report",
     "eval": "vpd_agent.cli.evaluate:evaluate",
+    "probe": "vpd_agent.cli.probe:probe",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
@@ -36,6 +37,7 @@ USAGE = """usage: vpd COMMAND …
   compare           algorithms head to head: runs, statistics and a report
   report RUN…       the same from runs that exist
   eval              how many held-out problems a model solves
+  probe             before training: what a teacher with feedback has to teach
   warmup            make a warm-started tiny model
   envs              the environments of the suite
   judge             verdicts on the answers of a file

@@ -95,6 +95,11 @@ class Actor:
     max_turn_tokens: int | None = None
     temperature: float = 1.0
 
+    @property
+    def max_answer_tokens(self) -> int:
+        """Of one answer."""
+        return min(self.max_turn_tokens or self.max_response_tokens, self.max_response_tokens)
+
     def collect(
         self,
         problem_ids: Sequence[str],
@@ -108,7 +113,7 @@ class Actor:
         sub-environments. Raises SandboxError if nothing at all could be judged.
         """
         policy, longest = self.policy, self.max_response_tokens
-        limit = min(self.max_turn_tokens or longest, longest)
+        limit = self.max_answer_tokens
         repeated = [p for p in problem_ids for _ in range(group_size)]
         messages = start_episodes(self.environment, repeated)
         prompts = [policy.encode(m) for m in messages[::group_size]]

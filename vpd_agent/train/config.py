@@ -16,7 +16,7 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = (
     *("steps", "warmup_steps", "weight_decay", "eval_every", "eval_problems", "eval_failures"),
-    *("save_every", "samples_every", "max_skipped_steps"),
+    *("eval_successes", "save_every", "samples_every", "max_skipped_steps"),
 )
 
 
@@ -96,6 +96,9 @@ class TrainConfig:
     --eval-split: to choose settings on other problems than those of the final evaluation."""
     eval_failures: int = 128
     """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
+    eval_successes: int = 64
+    """Solved attempts, fixed at the first evaluation: how often the teacher, told that they were
+    right, answers in another form, and how far the policy has gone from its first probabilities."""
     save_every: int = 50
     """Steps between checkpoints, of which there is one of the end too; 0: none but the final model,
     and where a run is interrupted."""

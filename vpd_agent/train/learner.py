@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -22,6 +22,7 @@ from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine, sampling_from
+from vpd_agent.engines.blended import BlendedEngine
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher, make_teacher
@@ -176,6 +177,8 @@ class Learner:
             with self.timed(loss.name):
                 self.state, more = self.updater.update(loss, micro_batches, self.state, self.step)
             metrics |= more
+            if loss.moves_teacher and self.teacher is not None:
+                self.teacher.update()
         return metrics
 
     def make_batch(self, rollouts: Sequence[Rollout]) -> RolloutBatch:
@@ -230,6 +233,24 @@ class Learner:
         limits = c.max_response_tokens, c.max_turn_tokens
         return Actor(self.policy, engine or self.engine, environment, *limits, c.temperature)
 
+    @contextmanager
+    def sampling_teacher(self) -> Iterator[Engine]:
+        """Within, an engine that samples from the weights that teach: the run's engine, with the
+        teacher's weights for as long; that of another model; or, for the interpolated logits of a
+        trust-region teacher, one in this process. Without a teacher, from the policy. All processes
+        must enter and leave it together, and take no gradient within."""
+        teacher = self.teacher
+        with self.policy.gathered(), (teacher.policy if teacher else self.policy).gathered():
+            if teacher is None:
+                yield self.engine
+            elif teacher.student_share:
+                yield BlendedEngine(teacher.policy, self.policy, teacher.student_share)
+            elif self.teacher_engine is not None:
+                yield self.teacher_engine
+            else:
+                with sampling_from(self.engine, teacher.policy, self.policy) as engine:
+                    yield engine
+
     @property
     def max_tokens_before_response(self) -> int:
         return self.policy.context_length - self.config.max_response_tokens
@@ -276,14 +297,7 @@ class Learner:
         """Where it is due, ask the teacher for answers to failed rollouts; the gate's metrics."""
         metrics: dict[str, float] = {}
         if gate.due(self.step) and self.teacher is not None:
-            teacher = self.teacher.policy
-            with (
-                self.timed("gate"),
-                teacher.gathered(),
-                nullcontext(self.teacher_engine)
-                if self.teacher_engine
-                else sampling_from(self.engine, teacher, self.policy) as engine,
-            ):
+            with self.timed("gate"), self.sampling_teacher() as engine:
                 asked = self.fail_together(
                     lambda: ask_teacher(
                         # Without wrappers: its reward is all that is wanted.
@@ -394,6 +408,11 @@ def _check_setup(
         raise ValueError(
             "A reference that is given stays as it is, and reference_rate would move it. Leave out "
             "one of the two."
+        )
+    if algorithm.gate is not None and config.group_size < 2:
+        raise ValueError(
+            f"gate_width compares the teacher with the other rollouts of a group, so group_size "
+            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
         )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(
