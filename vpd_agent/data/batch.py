@@ -39,7 +39,8 @@ class RolloutBatch:
     group_solve_rate: Float[Tensor, " B"]  # share of the row's group that is solved
     teacher_prompt: Int[Tensor, "B Q"]  # token ids
     teacher_prompt_mask: Bool[Tensor, "B Q"]
-    has_teacher: Bool[Tensor, " B"]  # there was feedback to build a teacher prompt from
+    has_teacher: Bool[Tensor, " B"]  # there was something to build a teacher prompt from
+    own_success: Bool[Tensor, " B"]  # solved, and its teacher is shown nothing but that
 
     max_response_tokens: int  # what a response could have had
     num_rollouts: float
@@ -51,6 +52,8 @@ class RolloutBatch:
     num_failed_with_teacher: float
     num_solved_teacher_tokens: float
     num_failed_teacher_tokens: float
+    num_own_success_with_teacher: float  # rollouts
+    num_own_success_teacher_tokens: float
 
     def __len__(self) -> int:
         return self.response.shape[0]
@@ -156,12 +159,15 @@ class RolloutBatch:
         success_reward: float = 1.0,
         pad_id: int = 0,
         max_response_tokens: int | None = None,
+        teacher_sees_outcome: bool = True,
     ) -> RolloutBatch:
         """Pad rollouts into a batch.
 
-        teacher_prompts: token ids per rollout, None where there was no feedback.
+        teacher_prompts: token ids per rollout, None where there was nothing to show.
         success_reward: a rollout counts as solved from this reward on.
         max_response_tokens: what a response could have had; None: as many as the longest has.
+        teacher_sees_outcome: whether those prompts show a rollout's own outcome; without it no row
+            is an own success.
         `old_logprobs` are those of the rollouts.
         """
         if not rollouts:
@@ -189,6 +195,9 @@ class RolloutBatch:
         has_teacher = torch.tensor([t is not None for t in teacher_prompts])
         rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
         solved = rewards >= success_reward
+        own_success = solved & torch.tensor(
+            [teacher_sees_outcome and not r.demonstration.strip() for r in rollouts]
+        )
         group = torch.tensor([r.group for r in rollouts])
         group_mean, group_std = group_statistics(rewards, group)
         group_solve_rate, _ = group_statistics(solved.float(), group)
@@ -210,6 +219,7 @@ class RolloutBatch:
             teacher_prompt=teacher_prompt,
             teacher_prompt_mask=teacher_prompt_mask,
             has_teacher=has_teacher,
+            own_success=own_success,
             max_response_tokens=max_response_tokens or response.shape[1],
             num_rollouts=float(len(rollouts)),
             num_tokens=float(tokens.sum()),
@@ -220,6 +230,8 @@ class RolloutBatch:
             num_failed_with_teacher=float((~solved & has_teacher).sum()),
             num_solved_teacher_tokens=float(tokens[solved & has_teacher].sum()),
             num_failed_teacher_tokens=float(tokens[~solved & has_teacher].sum()),
+            num_own_success_with_teacher=float((own_success & has_teacher).sum()),
+            num_own_success_teacher_tokens=float(tokens[own_success & has_teacher].sum()),
         )
 
 

@@ -29,6 +29,7 @@ class Failure:
     messages: list[Message]
     attempt: str
     feedback: str
+    demonstration: str = ""
 
 
 @dataclass
@@ -63,7 +64,8 @@ def evaluate_student(
             solved = r.reward >= config.success_reward
             result.add(r.problem_id, solved=solved, status=r.status)
             if not solved:
-                result.failures.append(Failure(r.problem_id, r.messages, r.text, r.feedback))
+                said = r.text, r.feedback, r.demonstration
+                result.failures.append(Failure(r.problem_id, r.messages, *said))
         if on_progress is not None:
             on_progress(sum(result.judged.values()) + result.dropped, len(answers))
     return result
@@ -84,7 +86,7 @@ def evaluate_teacher(
     ids, prompts = [], []
     for failure in failures:
         given = failure.messages, failure.attempt, failure.feedback
-        prompt = teacher_prompt(*given, solved=False)
+        prompt = teacher_prompt(*given, solved=False, demonstration=failure.demonstration)
         if prompt is not None:
             ids.append(failure.problem_id)
             prompts.append(prompt)

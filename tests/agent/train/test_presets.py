@@ -84,9 +84,14 @@ RATES = {  # of learning: that of most algorithms, and of those that have anothe
     "code": (1e-6, {}),
     "science": (1e-5, {"grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6}),
 }
-SHORT = "{prompt}|{attempt}:{feedback}"
+SHORT = "{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
-    "laptop": TeacherTemplate(failed=SHORT, solved=SHORT)
+    "laptop": TeacherTemplate(
+        turn="{prompt}|{demonstration}{feedback}",
+        demonstration="{demonstration}:=",
+        failed=SHORT,
+        solved=SHORT,
+    )
 }
 # What the published runs take from the defaults of the classes, which must not change unseen.
 DEFAULTS = {
