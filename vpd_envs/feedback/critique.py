@@ -85,11 +85,11 @@ class CritiqueSource(FeedbackSource):
         for i, critique in zip(rows, critiques, strict=True):
             if critique is not None:
                 inner = found[i] if self.keep else Parts("", "")
-                said = [
+                text, comment = (
                     "\n\n".join(t for t in (before, without_thoughts(critique)) if t.strip())
                     for before in (inner.feedback, inner.comment)
-                ]
-                found[i] = Parts(*said, inner.demonstration)
+                )
+                found[i] = Parts(text, comment, inner.demonstration)
         return found
 
     def _prompt(self, attempt: Attempt) -> str:
