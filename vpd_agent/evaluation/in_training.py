@@ -33,6 +33,7 @@ class Failure:
     messages: list[Message]
     attempt: str
     feedback: str
+    demonstration: str = ""
 
 
 @dataclass
@@ -85,7 +86,8 @@ def evaluate_student(
             if solved:
                 result.successes.append(r)
             else:
-                result.failures.append(Failure(r.problem_id, r.messages, r.text, r.feedback))
+                said = r.text, r.feedback, r.demonstration
+                result.failures.append(Failure(r.problem_id, r.messages, *said))
         del result.successes[config.eval_successes :]
         if on_progress is not None:
             on_progress(sum(result.judged.values()) + result.dropped, len(answers))
@@ -108,7 +110,7 @@ def evaluate_teacher(
     ids, prompts = [], []
     for failure in failures:
         given = failure.messages, failure.attempt, failure.feedback
-        prompt = teacher_prompt(*given, solved=False)
+        prompt = teacher_prompt(*given, solved=False, demonstration=failure.demonstration)
         if prompt is not None:
             ids.append(failure.problem_id)
             prompts.append(prompt)

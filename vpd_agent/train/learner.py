@@ -17,6 +17,7 @@ import torch
 
 from sandbox import SandboxError
 from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, State, Step
+from vpd_agent.algorithms.distillation import WithTeacher, num_taught_rollouts
 from vpd_agent.console import say
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
@@ -130,6 +131,9 @@ class Learner:
         prompts = self._teacher_prompts(rollouts)
         batch = self._batch(rollouts, prompts)
         metrics = describe(batch, rollouts, self.processes)
+        if isinstance(self.algorithm, WithTeacher):
+            taught = num_taught_rollouts(batch, self.algorithm)
+            metrics["taught_fraction"] = taught / batch.num_rollouts
         if not self.engine.logprobs_match_trainer or self.config.overlap:
             batch, gap = self._corrected(batch)
             metrics |= gap
@@ -223,7 +227,13 @@ class Learner:
         """The teacher's prompt of each rollout; None where `teacher_prompt` gives none."""
         success = self.config.success_reward
         return [
-            self.teacher_prompt(r.messages, r.text, r.feedback, solved=r.reward >= success)
+            self.teacher_prompt(
+                r.messages,
+                r.text,
+                r.feedback,
+                solved=r.reward >= success,
+                demonstration=r.demonstration,
+            )
             for r in rollouts
         ]
 
@@ -264,6 +274,7 @@ class Learner:
             success_reward=self.config.success_reward,
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
+            teacher_sees_outcome=self.template.needs_feedback,
         )
         return self._counted(batch).to(self.policy.device)
 

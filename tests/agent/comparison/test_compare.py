@@ -130,7 +130,10 @@ def test_nothing_is_trained_twice_and_nothing_else_is_taken_for_it(straight, cap
         ([*command(straight), "--learning-rate", "0.5"], "there, 0.5 here"),
         ([*command(straight), "--eval-problems", "3"], "eval_problems is 4 there, 3 here"),
         (command(straight, "--steps", 5), "steps is 12 there, 5 here"),
-        (command(straight, "--env", "vpd/MiniArithmetic-v0"), "there, 'vpd/MiniArithmetic-v0' here"),
+        (
+            command(straight, "--env", "vpd/MiniArithmetic-v0"),
+            "there, 'vpd/MiniArithmetic-v0' here",
+        ),
     ):
         capsys.readouterr()
         assert run(*changed) == 2
