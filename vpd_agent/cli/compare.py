@@ -86,12 +86,6 @@ class CompareOptions(ProblemOptions):
 
 
 def compare(arguments: list[str]) -> int:
-    from vpd_agent.comparison.past_runs import chosen_baseline
-    from vpd_agent.comparison.record import locked
-    from vpd_agent.comparison.report import summary_lines, write_report
-    from vpd_agent.comparison.results import Results
-    from vpd_agent.comparison.runs import Interrupted
-
     own = list(takewhile(lambda argument: argument != "--", arguments))
     extra = arguments[len(own) + 1 :]
     options: CompareOptions = parse(
@@ -101,6 +95,33 @@ def compare(arguments: list[str]) -> int:
         options=FlagGroup(CompareOptions),
     ).options
     refuse_renamed(extra)
+    if not options.retry_failed and (told := _told_again(options, arguments)):
+        say("Nothing is left to do: all of this is finished.")
+        print(told)
+        return 0
+    return _compare(options, arguments, extra)
+
+
+def _told_again(options: CompareOptions, arguments: list[str]) -> str:
+    """What this very command said when it had finished, if nothing has changed since; else ""."""
+    from vpd_agent.comparison.finished import is_finished
+    from vpd_agent.comparison.record import read_experiment
+    from vpd_agent.comparison.results import REPORT
+
+    there = read_experiment(options.out)
+    done = is_finished(there, arguments, options.out, options.model, REPORT)
+    return there["finished"]["told"] if done else ""
+
+
+def _compare(options: CompareOptions, arguments: list[str], extra: list[str]) -> int:
+    from vpd_agent.comparison.finished import inputs
+    from vpd_agent.comparison.past_runs import chosen_baseline
+    from vpd_agent.comparison.record import locked
+    from vpd_agent.comparison.report import summary_lines, write_report
+    from vpd_agent.comparison.results import Results
+    from vpd_agent.comparison.runs import Interrupted
+
+    before = inputs(arguments, options.out, options.model)  # a change meanwhile is noticed later
     plan = _Plan(_without_doubles(options), extra)
     baseline = chosen_baseline([c.label for c in plan.contestants], options.baseline)
     with locked(options.out):
@@ -126,8 +147,11 @@ def compare(arguments: list[str]) -> int:
         if results.left_out:
             say("To run what failed again: the same command with --retry-failed.")
         files = write_report(options.out, results)
-    print("\n".join(summary_lines(results)))
-    print("\n" + "\n".join(str(path) for path in files if path.parent == options.out))
+        paths = [str(path) for path in files if path.parent == options.out]
+        told = "\n".join([*summary_lines(results), "", *paths])
+        if not results.left_out:
+            plan.keep_finished(before, told)
+    print(told)
     return 1 if results.left_out else 0
 
 
@@ -270,6 +294,16 @@ class _Plan:
     def train(self) -> None:
         self._train(self.runs())
 
+    def keep_finished(self, inputs: Mapping[str, Any], told: str) -> None:
+        """Write down that all is done, and what was told at the end."""
+        from vpd_agent.comparison.finished import outputs
+        from vpd_agent.comparison.record import write_experiment
+
+        trials = [run for trial in self._trials() for run in self._trial_runs(trial)]
+        done = outputs(run.path for run in [*self.runs(), *trials])
+        self._experiment["finished"] = {"inputs": inputs, "outputs": done, "told": told}
+        write_experiment(self.options.out, self._experiment)
+
     def _train(self, runs: Sequence[Any]) -> None:
         from vpd_agent.comparison.runs import run_all
 
@@ -314,14 +348,14 @@ class _Plan:
         found = []
         for contestant in self.contestants:
             read = self._arguments[contestant.label]
-            field = getattr(read.algorithm, "tuned_field", "")
+            field = read.algorithm.tuned_field
             found += trials(
                 contestant,
                 self.options.tune,
                 read.config.learning_rate,
                 field,
                 getattr(read.algorithm, field) if field else None,
-                getattr(read.algorithm, "tuned_values", ()),
+                read.algorithm.tuned_values,
             )
         return found
 

@@ -21,7 +21,7 @@ from vpd_agent.comparison.formats import (
     without_folders,
 )
 from vpd_agent.comparison.page import page
-from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
+from vpd_agent.comparison.results import REPORT, STUDENT, TEACHER, Results, RunResult
 from vpd_agent.comparison.sections import Figure, Section, Table, mean_score, origins, sections
 from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
 from vpd_agent.comparison.words import cautions, findings, limits, verdicts
@@ -41,7 +41,7 @@ def write_report(out: Path, results: Results) -> list[Path]:
     with phase("Writing the report"):
         said = collapses(results)
         record = json.dumps(_finite(_record(standings, said, out)), ensure_ascii=False)
-        files = [out / "report.html", out / "report.md", out / RESULTS]
+        files = [out / name for name in REPORT]
         write_atomically(files[2], without_folders(record) + "\n")
         _write_texts(out, standings, said, [])
         try:

@@ -16,6 +16,7 @@ from vpd_envs.data.provenance import leaves
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
 RESULTS = "results.json"  # in a report's folder
+REPORT = ("report.html", "report.md", RESULTS)  # the files there that every report has
 Outcome = Literal["finished", "failed", "missing"]
 Curve = dict[int, float]  # step → value
 

@@ -95,18 +95,24 @@ def _against_baseline(standings: Standings) -> list[str]:
     found = _verdicts([(c, d) for c, d in others if d.count > 1], baseline)
     if single := [(c, d) for c, d in others if d.count == 1]:
         which = "one seed" if len(results.seeds) == 1 else "the one seed that both finished"
-        told = listed([f"{c} {_side(d.value)} {baseline}" for c, d in single])
+        told = listed(_sides(single, baseline))
         found.append(f"In {which} {told} at the end.")
     if unpaired := [c for c, d in others if d.count == 0]:
         found.append(f"{listed(unpaired)} and {baseline} have finished no seed in common.")
     return found
 
 
-def _side(difference: float) -> str:
-    """In one seed."""
-    if score(abs(difference)) == ".00":
-        return "is level with"
-    return f"is {score(abs(difference))} {'above' if difference > 0 else 'below'}"
+def _sides(differences: list[tuple[str, Estimate]], baseline: str) -> list[str]:
+    """Where each contestant stands in one seed; those that are level with the baseline together,
+    last."""
+    level = [c for c, d in differences if score(abs(d.value)) == ".00"]
+    above = [(c, d.value) for c, d in differences if c not in level and d.value > 0]
+    below = [(c, d.value) for c, d in differences if c not in level and d.value < 0]
+    told = [f"{c} is {score(value)} above {baseline}" for c, value in above]
+    told += [f"{c} is {score(-value)} below {baseline}" for c, value in below]
+    if level:
+        told.append(f"{listed(level)} {'is' if len(level) == 1 else 'are'} level with {baseline}")
+    return told
 
 
 def _verdicts(differences: list[tuple[str, Estimate]], other: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.helpers import small_policy
 from vpd_agent.cli.main import main
 from vpd_agent.comparison.runs import is_held
 from vpd_agent.runs.files import read_jsonl
@@ -139,6 +140,40 @@ def test_nothing_is_trained_twice_and_nothing_else_is_taken_for_it(straight, cap
         assert run(*changed) == 2
         assert sentence in said(capsys)
     assert metrics.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_finished_comparison_is_told_again_without_torch(straight, capsys):
+    """In a process of its own, which has not imported it for another test."""
+    assert run(*command(straight)) == 0
+    told = capsys.readouterr().out
+    program = (
+        "import sys; from vpd_agent.cli.main import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", program, *command(straight)], capture_output=True, text=True
+    )
+    assert again.stdout == f"{told}0 []\n"
+    assert "Nothing is left to do" in again.stderr
+    (straight / "report.md").unlink()
+    assert run(*command(straight)) == 0
+    assert (straight / "report.md").is_file()
+
+
+@pytest.mark.slow
+def test_another_model_under_the_same_name_is_refused(tmp_path, capsys):
+    """A comparison of the same words is finished; the weights in the folder are others."""
+    model = tmp_path / "model"
+    small_policy(seed=0).save(model)
+    given = ("compare", "--env", "vpd/MiniChoice-v0", "--model", model, "--algorithms", "rft",
+             "--steps", 1, "--out", tmp_path / "c", "--", *BATCH, "--eval-every", 1,
+             "--eval-problems", 2)  # fmt: skip
+    assert run(*given) == 0
+    small_policy(seed=1).save(model)
+    capsys.readouterr()
+    assert run(*given) == 2
+    assert "holds another comparison: model." in said(capsys)
 
 
 @pytest.mark.slow

@@ -42,12 +42,21 @@ def test_equal_runs_are_called_equal(tmp_path):
 def test_one_seed_is_said_to_tell_no_merit(tmp_path):
     one = standings(tmp_path, {"vpd": [0.5], "sdpo": [0.6], "rft": [0.55], "grpo": [0.55]})
     assert verdicts(one) == [
-        "In one seed sdpo is .05 above grpo, rft is level with grpo and vpd is .05 below grpo at "
+        "In one seed sdpo is .05 above grpo, vpd is .05 below grpo and rft is level with grpo at "
         "the end."
     ]
     [caution] = cautions(one)
     assert caution.startswith("One seed tells no method's luck from its merit")
     assert not any("95 %" in sentence for sentence in limits(one))
+
+
+def test_contestants_that_are_level_in_one_seed_are_told_in_one_clause(tmp_path):
+    one = standings(tmp_path, {"vpd": [0.5], "sdpo": [0.5], "grpo": [0.5]})
+    assert verdicts(one) == ["In one seed sdpo and vpd are level with grpo at the end."]
+    four = {"vpd": [0.6], "rft": [0.6], "opsd": [0.6], "sdpo": [0.4], "grpo": [0.6]}
+    assert verdicts(standings(tmp_path / "four", four)) == [
+        "In one seed sdpo is .20 below grpo and opsd, rft and vpd are level with grpo at the end."
+    ]
 
 
 def test_a_single_run_is_compared_with_nothing(tmp_path):
