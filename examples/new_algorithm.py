@@ -3,10 +3,12 @@
     cd examples && vpd train new_algorithm:Reinforce --env vpd/MiniCode-v0 --model tiny --out runs/r
     vpd compare --algorithms grpo examples/new_algorithm.py:Reinforce --env vpd/MiniCode-v0
 
-A dataclass with `losses(step)`. Its fields are flags of the command line, such as --entropy-bonus.
+A dataclass with `losses(step)`. Its fields are flags of the command line, such as --entropy-bonus;
+a comparison with equal tuning tries the values that it names for one of them.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vpd_agent.algorithms import Algorithm, Loss
 
@@ -17,6 +19,9 @@ class Reinforce(Algorithm):
 
     Its gradient is, on average, that of a bonus for entropy: ∇H(π_θ) = −E[log π_θ · ∇ log π_θ].
     """
+
+    tuned_field: ClassVar[str] = "entropy_bonus"
+    tuned_values: ClassVar[tuple[float, ...]] = (0.0, 0.01, 0.1)
 
     entropy_bonus: float = 0.0
     """Weight of the policy's entropy, which keeps it from settling early."""

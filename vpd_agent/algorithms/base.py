@@ -35,11 +35,6 @@ class Step:
     total: int
     update: int = 0
 
-    @property
-    def fraction(self) -> float:
-        """0 at the first step, 1 at the last."""
-        return self.index / max(self.total - 1, 1)
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -50,6 +45,8 @@ class Loss:
         `update`, which returns what the state becomes. For whole-batch quantities that a loss
         needs, such as a moving average.
     when: whether the loss is taken at all, by the state; None: it is.
+    whole_batch: take it in one optimizer step on the whole batch, before the mini-batches of the
+        losses that are not (TrainConfig.mini_batches).
     optimizer: losses that name the same one share its moments. Each name has its own.
     learning_rate: None for the run's.
     """
@@ -59,6 +56,7 @@ class Loss:
     measure: Callable[[LossInputs], dict[str, Tensor]] | None = None
     update: Callable[[State, dict[str, float]], State] | None = None
     when: Callable[[State], bool] | None = None
+    whole_batch: bool = False
     optimizer: str = "policy"
     learning_rate: float | None = None
 
@@ -77,17 +75,26 @@ class Algorithm:
     teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
     ema_rate: of teacher="ema".
     trust_region: of teacher="trust_region".
-    needs_reference: keep a frozen copy of the initial policy.
+    temper_teacher: whether the run's temperature divides the teacher's logits as it does the
+        student's.
+    needs_reference: keep a reference, a frozen copy of the initial policy, or, with a
+        reference_rate above 0, a moving average: θ_ref ← (1−rate)·θ_ref + rate·θ after each step.
     min_group_size: rollouts of a problem without which nothing can be learned.
     gate: how far the teacher is to be trusted, measured on its own answers; None: fully.
+    tuned_field: the one field that is the method's own in a comparison with equal tuning, beside
+        the learning rate, and tuned_values: what is tried for it; "" and () for none.
     """
 
     name: ClassVar[str]
     teacher: TeacherWeights | None = None
     ema_rate: float = 0.05
     trust_region: float = 0.1
+    temper_teacher: bool = True
     needs_reference: bool = False
+    reference_rate: float = 0.0
     min_group_size: ClassVar[int] = 1
+    tuned_field: ClassVar[str] = ""
+    tuned_values: ClassVar[tuple[float, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):
@@ -113,13 +120,17 @@ class LossInputs:
         reference: Policy | None = None,
         state: State | None = None,
         temperature: float = 1.0,
+        teacher_temperature: float | None = None,
     ) -> None:
+        """temperature: what logits are divided by. teacher_temperature: what those of `teacher`
+        are; None: by the same."""
         self.batch = batch
         self.state = state if state is not None else {}
         self._policy = policy
         self._teacher = teacher
         self._reference = reference
         self._temperature = temperature
+        self._teacher_temperature = teacher_temperature or temperature
 
     @cached_property
     def student(self) -> ResponseLogits:
@@ -137,15 +148,16 @@ class LossInputs:
         if self._teacher is None:
             raise ValueError("This loss asks for a teacher, but its algorithm's `teacher` is None.")
         with torch.no_grad():
-            logits = self._forward(self._teacher.policy, teacher_prompt=True)
+            heat = self._teacher_temperature
+            logits = self._forward(self._teacher.policy, teacher_prompt=True, temperature=heat)
             if self._teacher.student_share:
-                student = self._forward(self._policy, teacher_prompt=True)
+                student = self._forward(self._policy, teacher_prompt=True, temperature=heat)
                 logits = logits.blend(student, self._teacher.student_share)
             return logits
 
     @cached_property
     def reference(self) -> ResponseLogits:
-        """The initial policy on the plain prompt; no gradient."""
+        """The reference policy on the plain prompt; no gradient."""
         if self._reference is None:
             raise ValueError(
                 "This loss asks for the reference policy, but its algorithm's `needs_reference` "
@@ -154,14 +166,15 @@ class LossInputs:
         with torch.no_grad():
             return self._forward(self._reference, teacher_prompt=False)
 
-    def _forward(self, policy: Policy, *, teacher_prompt: bool) -> ResponseLogits:
+    def _forward(
+        self, policy: Policy, *, teacher_prompt: bool, temperature: float | None = None
+    ) -> ResponseLogits:
         b = self.batch
         prompt, mask = (b.prompt, b.prompt_mask), b.loss_mask
         if teacher_prompt:
             prompt, mask = (b.teacher_prompt, b.teacher_prompt_mask), b.teacher_mask
-        return policy.forward(
-            *prompt, b.response, b.token_mask, mask, temperature=self._temperature
-        )
+        temperature = temperature or self._temperature
+        return policy.forward(*prompt, b.response, b.token_mask, mask, temperature=temperature)
 
 
 def check(condition: bool, field: str, expected: str, value: object) -> None:

@@ -13,10 +13,13 @@ from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.model.teacher import TeacherWeights
 from vpd_agent.ops.losses import (
     Metrics,
+    Normalizer,
+    Support,
     Tail,
     importance_weights,
     masked_mean,
     sampled_token_divergence,
+    token_weights,
 )
 
 
@@ -28,9 +31,12 @@ class WithTeacher(Algorithm):
     """Whose weights answer the teacher's prompt: the student's own, their moving average, the
     initial ones, or initial and present ones together (logits interpolated)."""
     ema_rate: float = 0.05
-    """θ_T ← (1−rate)·θ_T + rate·θ after each step, for teacher="ema"."""
+    """θ_T ← (1−rate)·θ_T + rate·θ after each batch, for teacher="ema". Once per batch, however many
+    optimizer steps it had, as in the code of SDPO (arXiv 2601.20802)."""
     trust_region: float = 0.1
     """The student's share in the interpolated logits, for teacher="trust_region"."""
+    temper_teacher: bool = True
+    """Divide the teacher's logits by the run's temperature too, as the student's are."""
     distill_on: Literal["all", "failed", "solved"] = "all"
     """Which rollouts the teacher speaks on, of those with feedback."""
     gate_width: float | None = None
@@ -61,12 +67,24 @@ class Distillation(WithTeacher):
 
     alpha: float = 1.0
     """0: KL(teacher‖student); 1: KL(student‖teacher); in between: generalized JSD."""
+    distill_normalizer: Normalizer = "sequence"
+    """A mean over all rollouts of the mean over each one's tokens, 0 where it is not taught
+    (sequence: SDPO's code at its micro-batches of one, and TRL); a mean over the tokens that are
+    taught (token); or a sum divided by rollouts · max_response_tokens (constant)."""
     top_k: int | None = None
-    """Compare on the student's k most likely tokens; None: on the full vocabulary."""
+    """Compare on the k most likely tokens; None: on the full vocabulary."""
+    support: Support = "student"
+    """Whose most likely tokens top_k takes."""
     tail: Tail = "bucket"
     """With top_k, keep the rest of the mass in one entry, or renormalize without it."""
     sampled_token: bool = False
-    """Compare on the sampled token alone: an unbiased but noisy gradient of the KL of alpha=1."""
+    """Compare on the sampled token alone: an unbiased but noisy gradient of the KL of alpha=1, to
+    which neither clip applies."""
+    entry_clip: float | None = None
+    """Bound on what one entry of the vocabulary adds to a token's divergence; it has no gradient
+    beyond. (0.05 in later runs of OPSD's code, with alpha=0.)"""
+    divergence_clip: float | None = None
+    """Bound on the divergence of one token, which has no gradient beyond (20 in SDPG's code)."""
     importance_clip: float | None = None
     """Truncate the importance weights π_θ/π_old of the distillation at this; None: no weights."""
 
@@ -74,8 +92,9 @@ class Distillation(WithTeacher):
         super().__post_init__()
         check(0 <= self.alpha <= 1, "alpha", "between 0 and 1", self.alpha)
         check(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
-        positive = self.importance_clip is None or self.importance_clip > 0
-        check(positive, "importance_clip", "positive", self.importance_clip)
+        for name in ("importance_clip", "entry_clip", "divergence_clip"):
+            value = getattr(self, name)
+            check(value is None or value > 0, name, "positive", value)
         if self.sampled_token:
             check(self.alpha == 1, "alpha", "1 with sampled_token", self.alpha)
             check(self.top_k is None, "top_k", "None with sampled_token", self.top_k)
@@ -90,15 +109,26 @@ def distillation(
 ) -> tuple[Tensor, Metrics]:
     """scale · the mean over tokens with a teacher of w_t · D(student_t, sg[teacher_t]).
 
-    D is the algorithm's divergence, w_t its importance weight and the sampler's. Where the
-    algorithm has a gate, it weighs the mean too. Where a loss has a policy gradient as well, this
-    comes first: the pass over the vocabulary leaves what that needs.
-    rows: [B], True where the loss applies; the mean is over all rows all the same.
+    Which mean is the algorithm's `distill_normalizer`, D its divergence, w_t its importance weight
+    and the sampler's. Where the algorithm has a gate, it weighs the mean too. Where a loss has a
+    policy gradient as well, this comes first: the pass over the vocabulary leaves what that needs.
+    rows: [B], True where the loss applies; the mean is over all rows all the same. The metrics are
+    means over tokens whatever the normalizer.
     """
     a, batch, student, teacher = algorithm, inputs.batch, inputs.student, inputs.teacher
     mask, count = distillation_mask(batch, a)
     scale *= trust(inputs, a)
-    weight = mask * batch.sampler_weight * scale / max(count, 1)  # [B, T]
+    weight = (
+        scale
+        * batch.sampler_weight
+        * token_weights(  # [B, T]
+            mask,
+            a.distill_normalizer,
+            num_tokens=count,
+            num_rollouts=batch.num_rollouts,
+            max_response_tokens=batch.max_response_tokens,
+        )
+    )
     if rows is not None:
         weight = weight * rows[:, None]
     if a.importance_clip is not None:
@@ -107,10 +137,19 @@ def distillation(
     if a.sampled_token:
         per_token = sampled_token_divergence(student.logprobs, teacher.logprobs)
         return (weight * per_token).sum(), teacher_metrics(inputs, mask, count)
-    result = student.divergence(teacher, weight, alpha=a.alpha, top_k=a.top_k, tail=a.tail)
+    result = student.divergence(
+        teacher,
+        weight,
+        alpha=a.alpha,
+        top_k=a.top_k,
+        tail=a.tail,
+        support=a.support,
+        entry_clip=a.entry_clip,
+        clip=a.divergence_clip,
+    )
     # After it: what the metrics need is a by-product of its pass over the vocabulary.
     metrics = teacher_metrics(inputs, mask, count)
-    if scale:  # it is not computed where it does not count
+    if scale and count:  # it is not computed where it does not count
         metrics["divergence"] = masked_mean(result.per_token, mask, count)
     return result.total, metrics
 
@@ -130,25 +169,36 @@ def trust(inputs: LossInputs, algorithm: WithTeacher) -> float:
 
 
 def teacher_metrics(inputs: LossInputs, mask: Tensor, count: float) -> Metrics:
-    """Means over the `count` tokens under `mask`: how student and teacher differ there.
+    """Means over the `count` tokens under `mask`: how student and teacher differ there. Where there
+    is no such token, only the student's entropy and mask_fraction.
 
     teacher_gap: log q − log π of the sampled token; teacher_agrees: share of tokens where it is
     positive, that is, where the teacher likes the student's token more than the student does;
     mask_fraction: share of the response tokens that have a teacher.
     """
-    batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
+    batch, student = inputs.batch, inputs.student
+    metrics = {
+        "entropy": masked_mean(student.entropy, batch.loss_mask, batch.num_tokens),
+        "mask_fraction": mask.sum() / max(batch.num_tokens, 1),
+    }
+    if not count:
+        return metrics
+    teacher = inputs.teacher
     gap = (teacher.logprobs - student.logprobs).detach()
-    return {
+    return metrics | {
         "teacher_gap": masked_mean(gap, mask, count),
         "teacher_agrees": masked_mean((gap > 0).float(), mask, count),
         "teacher_entropy": masked_mean(teacher.entropy, mask, count),
-        "entropy": masked_mean(student.entropy, batch.loss_mask, batch.num_tokens),
-        "mask_fraction": mask.sum() / max(batch.num_tokens, 1),
     }
 
 
 def scheduled(step: Step, *, warmup_fraction: float, decay_fraction: float) -> float:
-    """Rises linearly from 0 to 1 over the first part of the run and falls to 0 over the last."""
-    rise = step.fraction / warmup_fraction if warmup_fraction else 1.0
-    fall = (1 - step.fraction) / decay_fraction if decay_fraction else 1.0
-    return min(rise, fall, 1.0)
+    """min(1, k/T_warm) · min(1, (T−k)/T_decay) in step k of T, the first being 1.
+
+    The schedule of SDPG, arXiv 2606.04036, as its code has it; the fractions are T_warm/T and
+    T_decay/T, and 0 leaves a factor out.
+    """
+    k, total = step.index + 1, step.total
+    rise = k / (warmup_fraction * total) if warmup_fraction else 1.0
+    fall = (total - k) / (decay_fraction * total) if decay_fraction else 1.0
+    return min(rise, 1.0) * min(fall, 1.0)

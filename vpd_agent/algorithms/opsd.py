@@ -19,10 +19,19 @@ class OPSD(Distillation):
 
     The paper's privileged context c is the reference solution; here it is whatever the environment
     says (`--feedback`). Positive samples only: distill_on="solved".
+
+    As its authors' scripts have it, D is the Jensen–Shannon divergence (alpha=0.5) over the full
+    vocabulary, or on the teacher's 50 most likely tokens (top_k=50, support="teacher",
+    tail="renormalize"), with a temperature of 1.1 in sampling and loss alike (`TrainConfig`). Later
+    ones have alpha=0 with entry_clip=0.05.
     """
 
     name: ClassVar[str] = "opsd"
 
+    tuned_field: ClassVar[str] = "alpha"
+    tuned_values: ClassVar[tuple[float, ...]] = (0.0, 0.5, 1.0)
+
+    alpha: float = 0.5
     teacher: TeacherWeights = "frozen"
 
     def losses(self, step: Step) -> list[Loss]:

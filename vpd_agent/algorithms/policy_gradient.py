@@ -32,8 +32,8 @@ class PolicyGradient(Algorithm):
     dual_clip: float | None = None
     """Bound on the loss of tokens with a negative advantage (arXiv 1912.09729); above 1."""
     objective: Literal["clip", "cispo"] = "clip"
-    """clip: no gradient where the ratio is clipped; cispo: the clipped ratio, above only, weighs
-    log π (arXiv 2506.13585)."""
+    """clip: no gradient where the ratio is clipped; cispo: the clipped ratio weighs log π (arXiv
+    2506.13585, whose runs had no lower clip: clip_low 1; verl has one)."""
     ratio: RatioLevel = "token"
     """Ratio of each token, or the geometric mean over its response (GSPO, arXiv 2507.18071)."""
     scale_advantages: bool = True
@@ -70,7 +70,7 @@ def policy_gradient(
     common = (student.logprobs, batch.old_logprobs, advantages, batch.loss_mask, batch.num_tokens)
     if a.objective == "cispo":
         loss, metrics = clipped_importance_policy_gradient(
-            *common, weights=weights, level=a.ratio, clip_high=a.clip_high
+            *common, weights=weights, level=a.ratio, clip_low=a.clip_low, clip_high=a.clip_high
         )
     else:
         loss, metrics = clipped_policy_gradient(

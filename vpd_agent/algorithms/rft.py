@@ -17,6 +17,8 @@ class RFT(Algorithm):
     """L = the mean over the tokens of solved rollouts of −log π_θ."""
 
     name: ClassVar[str] = "rft"
+    tuned_field: ClassVar[str] = "one_per_group"
+    tuned_values: ClassVar[tuple[float, ...]] = (False, True)
 
     one_per_group: bool = False
     """Let each solved problem count alike, however many of its rollouts solved it: the mean over

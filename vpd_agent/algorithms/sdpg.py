@@ -11,29 +11,36 @@ from torch import Tensor
 from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
 from vpd_agent.algorithms.distillation import Distillation, distillation, scheduled, trust
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, advantages_of, policy_gradient
-from vpd_agent.ops.losses import Metrics, ReferenceForm, masked_mean, reference_penalty
+from vpd_agent.ops.losses import Metrics, Normalizer, ReferenceForm, masked_mean, reference_penalty
 
 
 @dataclass(frozen=True)
 class SDPG(Distillation, PolicyGradient):
-    """L = L_clip(GRPO) + β(k) · KL(π_θ ‖ sg[q]) + α · f(π_θ, π_ref).
+    """L = L_clip(GRPO) + β(k) · 1[A > 0] · KL(π_θ ‖ sg[q]) + α · f(π_θ, π_ref).
 
     β(k) rises linearly from 0 over the first `warmup_fraction` of the run and falls linearly to 0
-    over the last `decay_fraction`.
+    over the last `decay_fraction` (`scheduled`). As in its authors' code, the KL is a mean over
+    tokens and at most 20 in each, and the temperature divides the student's logits alone.
     """
 
     name: ClassVar[str] = "sdpg"
+
+    tuned_field: ClassVar[str] = "distill_weight"
+    tuned_values: ClassVar[tuple[float, ...]] = (1e-3, 1e-2, 1e-1, 1.0)
 
     clip_high: float = 0.28
     dual_clip: float | None = 10.0
     distill_weight: float = 1e-3
     """β: weight of the divergence from the teacher."""
-    warmup_fraction: float = 0.0
-    """Share of the run over which β rises from 0."""
-    decay_fraction: float = 0.0
-    """Share of the run, at its end, over which β falls to 0."""
-    positive_only: bool = False
-    """Keep the divergence only where the advantage is positive."""
+    distill_normalizer: Normalizer = "token"
+    divergence_clip: float | None = 20.0
+    temper_teacher: bool = False
+    warmup_fraction: float = 0.125
+    """Share of the run over which β rises from 0 (50 of 400 steps in the paper)."""
+    decay_fraction: float = 0.875
+    """Share of the run, at its end, over which β falls to 0 (350 of 400)."""
+    positive_only: bool = True
+    """Keep the divergence only where the advantage is positive (sections 3.1 and 3.5)."""
     reference_weight: float = 1e-3
     """α: weight of the penalty on leaving the initial policy."""
     reference_form: ReferenceForm = "urkl"

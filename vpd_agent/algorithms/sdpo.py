@@ -25,9 +25,14 @@ class SDPO(Distillation, PolicyGradient):
     """L = Σ_t D(π_θ(·|x, y_<t), sg[q(·|x, c, y_<t)]) on the student's own rollouts.
 
     It has no reward term unless reward_weight is given; rollouts without feedback are left out.
+
+    Its authors' runs take many optimizer steps per batch in code (`TrainConfig.mini_batches`).
     """
 
     name: ClassVar[str] = "sdpo"
+
+    tuned_field: ClassVar[str] = "alpha"
+    tuned_values: ClassVar[tuple[float, ...]] = (0.0, 0.5, 1.0)
 
     reward_weight: float = 0.0
     """λ of the hybrid with GRPO: advantages λ·A_GRPO + (1−λ)·(log q − log π) with sampled_token,

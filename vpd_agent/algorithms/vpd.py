@@ -28,6 +28,8 @@ class VPD(Distillation, PolicyGradient):
     """
 
     name: ClassVar[str] = "vpd"
+    tuned_field: ClassVar[str] = "e_step_every"
+    tuned_values: ClassVar[tuple[float, ...]] = (1, 2, 5)
 
     e_step_every: int = 5
     """F: M-steps per E-step."""
@@ -72,6 +74,7 @@ class VPD(Distillation, PolicyGradient):
             measure=self.measure,
             update=self.update_delta,
             when=self.takes_e_step,
+            whole_batch=True,
             optimizer="teacher" if self.e_step_optimizer == "own" else "policy",
             learning_rate=self.e_step_learning_rate,
         )

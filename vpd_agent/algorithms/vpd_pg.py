@@ -11,7 +11,7 @@ from vpd_agent.algorithms.base import LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import scheduled, trust
 from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.model.teacher import TeacherWeights
-from vpd_agent.ops.losses import Metrics
+from vpd_agent.ops.losses import Metrics, Normalizer
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,14 @@ class VPDPG(VPD):
     """
 
     name: ClassVar[str] = "vpd-pg"
+    tuned_field: ClassVar[str] = "gate_width"
+    tuned_values: ClassVar[tuple[float, ...]] = (0.05, 0.15, 0.4)
 
     e_step_every: int = 2
     beta: float = 1.0
     reward_weight: float = 1.0
     teacher: TeacherWeights = "ema"
+    distill_normalizer: Normalizer = "token"  # what w was tuned with
     gate_width: float | None = 0.15
     gate_e_step: bool = False
     """Take E-steps only while the gate is open."""

@@ -35,7 +35,7 @@ class RolloutBatch:
     solved: Bool[Tensor, " B"]
     group: Int[Tensor, " B"]  # rollouts of one problem share it
     group_mean: Float[Tensor, " B"]  # mean reward of the row's group
-    group_std: Float[Tensor, " B"]  # standard deviation (unbiased=False) of the row's group
+    group_std: Float[Tensor, " B"]  # standard deviation of the row's group, with n − 1
     group_solve_rate: Float[Tensor, " B"]  # share of the row's group that is solved
     teacher_prompt: Int[Tensor, "B Q"]  # token ids
     teacher_prompt_mask: Bool[Tensor, "B Q"]
@@ -76,8 +76,8 @@ class RolloutBatch:
         return float(self.loss_mask.any(1).sum()) / self.num_rollouts
 
     def totals(self) -> dict[str, float]:
-        """The numbers that describe the whole batch, as far as this process has it."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
+        """The numbers that describe the whole batch, counted in the rows of this one."""
+        return _totals(self.loss_mask, self.solved, self.has_teacher, self.group_std)
 
     def rows(self, index: slice | Tensor) -> RolloutBatch:
         """The same batch, these rows only; whole-batch numbers are kept."""
@@ -192,7 +192,6 @@ class RolloutBatch:
         group = torch.tensor([r.group for r in rollouts])
         group_mean, group_std = group_statistics(rewards, group)
         group_solve_rate, _ = group_statistics(solved.float(), group)
-        tokens, signal = loss_mask.sum(1), group_std > 0
         return cls(
             prompt=prompt,
             prompt_mask=prompt_mask,
@@ -211,16 +210,31 @@ class RolloutBatch:
             teacher_prompt_mask=teacher_prompt_mask,
             has_teacher=has_teacher,
             max_response_tokens=max_response_tokens or response.shape[1],
-            num_rollouts=float(len(rollouts)),
-            num_tokens=float(tokens.sum()),
-            num_solved=float(solved.sum()),
-            num_signal_rollouts=float(signal.sum()),
-            num_signal_tokens=float(tokens[signal].sum()),
-            num_solved_with_teacher=float((solved & has_teacher).sum()),
-            num_failed_with_teacher=float((~solved & has_teacher).sum()),
-            num_solved_teacher_tokens=float(tokens[solved & has_teacher].sum()),
-            num_failed_teacher_tokens=float(tokens[~solved & has_teacher].sum()),
+            **_totals(loss_mask, solved, has_teacher, group_std),
         )
+
+
+def _totals(
+    loss_mask: Bool[Tensor, "B T"],
+    solved: Bool[Tensor, " B"],
+    has_teacher: Bool[Tensor, " B"],
+    group_std: Float[Tensor, " B"],
+) -> dict[str, float]:
+    """The `num_` fields of a batch of these rows; one that no loss counts is not counted either."""
+    tokens, counts = loss_mask.sum(1), loss_mask.any(1)
+    taught_solved, taught_failed = solved & has_teacher & counts, ~solved & has_teacher & counts
+    signal = (group_std > 0) & counts
+    return {
+        "num_rollouts": float(counts.sum()),
+        "num_tokens": float(tokens.sum()),
+        "num_solved": float((solved & counts).sum()),
+        "num_signal_rollouts": float(signal.sum()),
+        "num_signal_tokens": float(tokens[signal].sum()),
+        "num_solved_with_teacher": float(taught_solved.sum()),
+        "num_failed_with_teacher": float(taught_failed.sum()),
+        "num_solved_teacher_tokens": float(tokens[taught_solved].sum()),
+        "num_failed_teacher_tokens": float(tokens[taught_failed].sum()),
+    }
 
 
 def _check(rollout: Rollout) -> None:
@@ -244,7 +258,8 @@ def _check(rollout: Rollout) -> None:
 def group_statistics(
     rewards: Float[Tensor, " B"], group: Int[Tensor, " B"]
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Mean and (biased) standard deviation of each row's group.
+    """Mean and standard deviation of each row's group, the latter with n − 1 as in verl and TRL
+    (torch.std's default); 0 for a group of one.
 
     In float64: rounding must not make a group of equal rewards look as if they differed. (Σ r / n
     of n equal float32 rewards is exact there for any n below 2²⁹, so their deviation is 0.)
@@ -252,7 +267,7 @@ def group_statistics(
     _, index, count = group.unique(return_inverse=True, return_counts=True)
     exact = rewards.double()
     mean = index.bincount(exact) / count
-    variance = index.bincount((exact - mean[index]).square()) / count
+    variance = index.bincount((exact - mean[index]).square()) / (count - 1).clamp(min=1)
     return mean[index].to(rewards.dtype), variance.sqrt()[index].to(rewards.dtype)
 
 

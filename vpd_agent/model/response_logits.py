@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vpd_agent.ops import chunked_logits, losses
+from vpd_agent.ops import chunked_logits
 from vpd_agent.ops.chunked_logits import DenseLogits, HeadLogits, Logits, MixedLogits
-from vpd_agent.ops.losses import Tail
+from vpd_agent.ops.losses import DivergenceForm, Support, Tail
 
 
 @dataclass(frozen=True)
@@ -136,19 +136,18 @@ class ResponseLogits:
         alpha: float = 1.0,
         top_k: int | None = None,
         tail: Tail = "bucket",
+        support: Support = "student",
+        entry_clip: float | None = None,
+        clip: float | None = None,
     ) -> Divergence:
-        """Σ weight · D with D = `losses.divergence` of self and sg[teacher], after
-        `losses.top_k_support` if top_k is given.
+        """Σ weight · D with D = `losses.DivergenceForm(alpha, …)` of self and sg[teacher].
 
         weight: [B, T], constants; nothing is computed where they are 0. Constant factors of the
         loss belong in them: on large tables the gradient is ready when this returns, and scaling
         it afterwards takes time.
         """
         self._check_alike(teacher)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {alpha}.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        form = DivergenceForm(alpha, top_k, tail, support, entry_clip, clip)
         if weight.shape != self.mask.shape:
             raise ValueError(
                 f"weight must be like the response {list(self.mask.shape)}, got "
@@ -158,10 +157,7 @@ class ResponseLogits:
         positions = ((self.mask & teacher.mask).flatten() & (weight != 0)).nonzero()[:, 0]
         weight = weight[positions].to(self._statistics.dtype)
         if self._is_small and teacher._is_small:
-            pair = self._table_at(positions), teacher._table_at(positions).detach()
-            if top_k is not None:
-                pair = losses.top_k_support(*pair, top_k, tail)
-            per_token = losses.divergence(*pair, alpha)
+            per_token = form(self._table_at(positions), teacher._table_at(positions).detach())
             total = (weight * per_token).sum()
         else:
             total, found = chunked_logits.weighted_divergence(
@@ -170,9 +166,7 @@ class ResponseLogits:
                 positions,
                 self._tokens[positions],
                 weight,
-                alpha=alpha,
-                top_k=top_k,
-                tail=tail,
+                form,
             )
             per_token = found[0]
             self._learn(positions, found[1:3])

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vpd_agent.ops.losses import Tail, divergence, top_k_support
+from vpd_agent.ops.losses import DivergenceForm, divergence, renormalized, with_rest
 
 # Entries of a chunk: 128 MB in float32, 220 tokens of Qwen3's vocabulary. The head is read once
 # per chunk: half as many cost 9 % more time on a CPU, twice as many gain 4 %.
@@ -261,10 +261,7 @@ def weighted_divergence(
     positions: Int[Tensor, " n"],
     response: Int[Tensor, " n"],
     weight: Float[Tensor, " n"],
-    *,
-    alpha: float,
-    top_k: int | None,
-    tail: Tail,
+    form: DivergenceForm,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "5 n"]]:
     """Divergences D at `positions`, whose tokens are `response`: Σ weight · D, differentiable in
     the student's inputs; and D with what the pass over the vocabulary gave besides, the
@@ -274,14 +271,13 @@ def weighted_divergence(
     it, while the logits exist: four products with the head in all, as many as without chunks.
     """
     return _WeightedDivergence.apply(
-        student, teacher, positions, response, weight, (alpha, top_k, tail), *student.inputs
+        student, teacher, positions, response, weight, form, *student.inputs
     )
 
 
 class _WeightedDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, student, teacher, positions, response, weight, form, *inputs):
-        alpha, top_k, tail = form
         gradients = student.zero_gradients(ctx.needs_input_grad[6:])
         found = student.empty(5, len(positions))
         tables, scratch = [_table(student, positions) for _ in "pq"], _scratch(student, 4)
@@ -297,13 +293,20 @@ class _WeightedDivergence(torch.autograd.Function):
                 torch.exp(pair[1], out=q)
                 _statistics_into(into[1:3], pair[0], p, tokens, log_m)
                 _statistics_into(into[3:5], pair[1], q, tokens, log_m)
-                if top_k is None or top_k >= student.size:
-                    into[0] = _full_divergence(*pair, p, q, log_m, product, alpha)
+                if form.top_k is not None and form.top_k < student.size:
+                    into[0] = _top_k_divergence(*pair, p, product, form, form.top_k)
+                elif form.entry_clip is not None:
+                    memory, clip = (p, q, log_m, product), form.entry_clip
+                    into[0] = _clipped_divergence(*pair, *memory, form.alpha, clip)
                 else:
-                    into[0] = _top_k_divergence(*pair, p, alpha, top_k, tail)
+                    into[0] = _full_divergence(*pair, p, q, log_m, product, form.alpha)
+            scale = weight[chunk]
+            if form.clip is not None:
+                scale = scale * (found[0, chunk] <= form.clip)
+                found[0, chunk].clamp_(max=form.clip)
             if any(g is not None for g in gradients):
                 by_rows = logp  # the divergences have overwritten it
-                student.add_gradient(gradients, here, by_rows, weight[chunk, None])
+                student.add_gradient(gradients, here, by_rows, scale[:, None])
         ctx.save_for_backward(*_like(inputs, gradients))
         ctx.handed_out = False
         ctx.mark_non_differentiable(found)
@@ -347,18 +350,57 @@ def _full_divergence(
     return (1 - alpha) * student_kl + alpha * teacher_kl
 
 
-def _top_k_divergence(
-    logp: Tensor, logq: Tensor, p: Tensor, alpha: float, top_k: int, tail: Tail
+def _clipped_divergence(
+    logp: Tensor,
+    logq: Tensor,
+    p: Tensor,
+    q: Tensor,
+    log_m: Tensor,
+    product: Tensor,
+    alpha: float,
+    clip: float,
 ) -> Tensor:
-    """The same after `losses.top_k_support`, by autograd on the few entries that are kept."""
-    index = logp.topk(top_k, dim=-1).indices  # [n, K]
+    """The same with an `entry_clip`: where an entry of the sum is beyond it, f′ is 0."""
+    if alpha == 0:  # f′ = −q
+        entries = torch.mul(q, logq.sub_(logp), out=product)
+        q.masked_fill_(entries > clip, 0)
+        torch.mul(p, q.sum(1, keepdim=True), out=logp).sub_(q)
+        return entries.clamp_(max=clip).sum(1)
+    if alpha == 1:  # f′ = p · (log p/q + 1)
+        ratio = logp.sub_(logq)
+        entries, slope = torch.mul(p, ratio, out=product), ratio.add_(1)
+    else:  # f′ = (1−α) · p · log p/m
+        torch.lerp(p, q, alpha, out=log_m).clamp_(min=torch.finfo(p.dtype).tiny).log_()
+        slope = logp.sub_(log_m).mul_(1 - alpha)
+        entries = torch.mul(p, slope, out=product).add_(q.mul_(logq.sub_(log_m)), alpha=alpha)
+    slope.masked_fill_(entries > clip, 0).mul_(p)
+    slope.sub_(p.mul_(slope.sum(1, keepdim=True)))
+    return entries.clamp_(max=clip).sum(1)
+
+
+def _top_k_divergence(
+    logp: Tensor, logq: Tensor, p: Tensor, product: Tensor, form: DivergenceForm, top_k: int
+) -> Tensor:
+    """The same after `losses.top_k_support`, by autograd on the few entries that are kept.
+
+    The gradient of f(log p_1 … log p_k, log r), r being the mass of the rest, by the logits is f′
+    of the entries kept and f′_r · p/r of the others, less p · Σ f′ (with f′_r) everywhere.
+    """
+    index = (logp if form.support == "student" else logq).topk(top_k, dim=-1).indices  # [n, k]
+    bucket = form.tail == "bucket"
+    kept, of_teacher = (with_rest(x, index) if bucket else x.gather(1, index) for x in (logp, logq))
     with torch.enable_grad():
-        kept = logp.gather(1, index).requires_grad_()
-        # With one more entry, of no probability, these are the K most likely of all there are.
-        p_kept, q_kept = (F.pad(x, (0, 1), value=-math.inf) for x in (kept, logq.gather(1, index)))
-        per_token = divergence(*top_k_support(p_kept, q_kept, top_k, tail), alpha)
+        kept.requires_grad_()
+        pair = (kept, of_teacher) if bucket else (renormalized(kept), renormalized(of_teacher))
+        per_token = divergence(*pair, form.alpha, form.entry_clip)
         (by_kept,) = torch.autograd.grad(per_token.sum(), kept)
-    torch.mul(p, -by_kept.sum(1, keepdim=True), out=logp).scatter_add_(1, index, by_kept)
+    if bucket:
+        torch.sub(logp, kept.detach()[:, -1:], out=product).exp_().mul_(by_kept[:, -1:])
+        product.scatter_(1, index, 0)
+    torch.mul(p, -by_kept.sum(1, keepdim=True), out=logp)
+    logp.scatter_add_(1, index, by_kept[:, : index.shape[1]])
+    if bucket:
+        logp.add_(product)
     return per_token.detach()
 
 

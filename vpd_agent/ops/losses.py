@@ -9,11 +9,12 @@ Equations and sources are named in each docstring; sums over t run over tokens u
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
@@ -22,6 +23,7 @@ RatioLevel = Literal["token", "sequence"]
 SamplerCorrection = Literal["none", "token", "sequence"]
 ReferenceForm = Literal["fkl", "rkl", "ufkl", "urkl"]
 Tail = Literal["bucket", "renormalize"]
+Support = Literal["student", "teacher"]
 TokenGate = Literal["gap", "entropy", "both"]
 
 
@@ -154,17 +156,19 @@ def clipped_importance_policy_gradient(
     *,
     weights: Float[Tensor, "B T"] | None = None,
     level: RatioLevel = "token",
+    clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> tuple[Float[Tensor, ""], Metrics]:
-    """CISPO: L = −Σ w·sg[min(ρ, 1+clip_high)]·A·log π_θ.
+    """CISPO: L = −Σ w·sg[clip(ρ, 1−clip_low, 1+clip_high)]·A·log π_θ.
 
-    arXiv 2506.13585, equation 4, without a lower clip, as it was run there. Unlike in
-    `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as there.
+    arXiv 2506.13585, equation 4; there it was run without a lower clip (clip_low=1), by verl with
+    one. Unlike in `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as
+    there.
     """
     advantages = advantages if advantages.dim() == 2 else advantages[:, None]
     ratio = policy_ratio(logprobs, old_logprobs, mask, level).detach()  # [B, T]
-    clipped = ratio.clamp(max=1 + clip_high)
-    metrics = _ratio_metrics(ratio, clipped < ratio, mask, num_tokens)
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    metrics = _ratio_metrics(ratio, clipped != ratio, mask, num_tokens)
     return -_weighted_sum(clipped * advantages * logprobs, weights, mask, num_tokens), metrics
 
 
@@ -194,8 +198,42 @@ def imitation(
     return -(logprobs * weights).sum() / (total_weight or 1.0)
 
 
+@dataclass(frozen=True)
+class DivergenceForm:
+    """How two distributions are compared: `divergence` after `top_k_support`.
+
+    clip: bound on the divergence of one token, which has no gradient beyond it (SDPG's code: 20).
+    Raises ValueError for values out of range.
+    """
+
+    alpha: float = 1.0
+    top_k: int | None = None
+    tail: Tail = "bucket"
+    support: Support = "student"
+    entry_clip: float | None = None
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+
+    def __call__(
+        self, student: Float[Tensor, "*S V"], teacher: Float[Tensor, "*S V"]
+    ) -> Float[Tensor, "*S"]:
+        """Of log-probabilities over the whole vocabulary."""
+        if self.top_k is not None:
+            student, teacher = top_k_support(student, teacher, self.top_k, self.tail, self.support)
+        per_token = divergence(student, teacher, self.alpha, self.entry_clip)
+        return per_token if self.clip is None else per_token.clamp(max=self.clip)
+
+
 def divergence(
-    student: Float[Tensor, "*S V"], teacher: Float[Tensor, "*S V"], alpha: float
+    student: Float[Tensor, "*S V"],
+    teacher: Float[Tensor, "*S V"],
+    alpha: float,
+    entry_clip: float | None = None,
 ) -> Float[Tensor, "*S"]:
     """Divergence of two distributions given as log-probabilities.
 
@@ -203,47 +241,63 @@ def divergence(
     the generalized Jensen–Shannon divergence (1−α)·KL(student‖m) + α·KL(teacher‖m) with
     m = (1−α)·student + α·teacher. SDPO, arXiv 2601.20802. It is not continuous at the two ends:
     the JSD vanishes there, and the KL of that direction is what is meant.
+    entry_clip: bound on what one entry of the vocabulary adds to the sum; an entry beyond it has no
+        gradient of its own (`jsd_token_clip` in the code of OPSD, arXiv 2601.18734).
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}.")
     if alpha == 0:
-        return _kl(teacher, student)
-    if alpha == 1:
-        return _kl(student, teacher)
-    mixture = torch.logaddexp(student + math.log(1 - alpha), teacher + math.log(alpha))
-    return (1 - alpha) * _kl(student, mixture) + alpha * _kl(teacher, mixture)
+        entries = _kl(teacher, student)
+    elif alpha == 1:
+        entries = _kl(student, teacher)
+    else:
+        mixture = torch.logaddexp(student + math.log(1 - alpha), teacher + math.log(alpha))
+        entries = (1 - alpha) * _kl(student, mixture) + alpha * _kl(teacher, mixture)
+    return (entries if entry_clip is None else entries.clamp(max=entry_clip)).sum(-1)
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() * (p - q)).sum(-1)
+    """The terms of the sum over the vocabulary."""
+    return p.exp() * (p - q)
 
 
 def top_k_support(
-    student: Float[Tensor, "*S V"], teacher: Float[Tensor, "*S V"], k: int, tail: Tail = "bucket"
+    student: Float[Tensor, "*S V"],
+    teacher: Float[Tensor, "*S V"],
+    k: int,
+    tail: Tail = "bucket",
+    support: Support = "student",
 ) -> tuple[Float[Tensor, "*S K"], Float[Tensor, "*S K"]]:
-    """Both distributions on the student's k most likely tokens.
+    """Both distributions on the k most likely tokens of one.
 
-    tail="bucket": one more entry holds the rest of the mass (K = k+1), so the divergence is a
-    lower bound of the full one; tail="renormalize": the k entries are scaled to sum to 1 (K = k).
-    SDPO, arXiv 2601.20802. With k ≥ V both come back as they are.
+    support: whose: the student's (SDPO, arXiv 2601.20802) or the teacher's (the code of OPSD, arXiv
+    2601.18734). tail="bucket": one more entry holds the rest of the mass (K = k+1), so the
+    divergence is a lower bound of the full one; tail="renormalize": the k entries are scaled to sum
+    to 1 (K = k). With k ≥ V both come back as they are.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     if k >= student.shape[-1]:
         return student, teacher
-    index = student.detach().topk(k, dim=-1).indices
-    close = _renormalized if tail == "renormalize" else _with_rest
-    return close(student.gather(-1, index)), close(teacher.gather(-1, index))
+    index = (student if support == "student" else teacher).detach().topk(k, dim=-1).indices
+    if tail == "renormalize":
+        return renormalized(student.gather(-1, index)), renormalized(teacher.gather(-1, index))
+    return with_rest(student, index), with_rest(teacher, index)
 
 
-def _renormalized(logp: Tensor) -> Tensor:
+def renormalized(logp: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:
+    """Log-probabilities that sum to 1."""
     return logp - logp.logsumexp(-1, keepdim=True)
 
 
-def _with_rest(logp: Tensor) -> Tensor:
-    """With one more entry log(1 − Σ p), kept finite where rounding leaves nothing."""
-    rest = 1 - logp.exp().sum(-1, keepdim=True)
-    return torch.cat([logp, rest.clamp(min=torch.finfo(logp.dtype).tiny ** 0.5).log()], -1)
+def with_rest(logp: Float[Tensor, "*S V"], index: Int[Tensor, "*S k"]) -> Float[Tensor, "*S K"]:
+    """Entries `index` of log-probabilities, and one more with the mass of all others, K = k + 1.
+
+    That is summed over the others: 1 − Σ p of the entries is lost to rounding where it is small,
+    and the gradient with it.
+    """
+    rest = logp.scatter(-1, index, -math.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logp.gather(-1, index), rest], -1)
 
 
 def sampled_token_divergence(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from vpd_agent.algorithms.base import check
 
 AT_LEAST_ONE = (
-    *("prompts_per_step", "group_size", "updates_per_batch"),
+    *("prompts_per_step", "group_size", "updates_per_batch", "mini_batches"),
     *("micro_batch_size", "micro_batch_tokens"),
     *("max_prompt_tokens", "max_teacher_prompt_tokens", "max_response_tokens", "max_turn_tokens"),
     *("eval_samples", "keep_checkpoints", "collapse_patience"),
@@ -21,7 +22,11 @@ AT_LEAST_ZERO = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run that is not the algorithm. Defaults: the papers' code runs."""
+    """Everything about a run that is not the algorithm.
+
+    Defaults: batches and lengths of the runs of SDPO, arXiv 2601.20802, on code. What else differs
+    by task, model and algorithm is in presets.py.
+    """
 
     steps: int = 100
     """Training steps: one batch of rollouts each."""
@@ -45,6 +50,9 @@ class TrainConfig:
     """The gradient of each optimizer step is scaled down to this norm."""
     updates_per_batch: int = 1
     """Passes over one batch."""
+    mini_batches: int = 1
+    """Optimizer steps per pass: each takes the rollouts of prompts_per_step / mini_batches
+    problems, in random order. Learning rate and averaged weights (ema_rate) move once per batch."""
     micro_batch_size: int | None = None
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
     micro_batch_tokens: int | None = None
@@ -116,6 +124,12 @@ class TrainConfig:
         decay, ratio = self.learning_rate_decay, self.collapse_ratio
         check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)
         check(0 <= ratio < 1, "collapse_ratio", "at least 0 and below 1", ratio)
+        if self.prompts_per_step % self.mini_batches:
+            raise ValueError(
+                f"mini_batches must divide prompts_per_step ({self.prompts_per_step}), since the "
+                f"rollouts of a problem stay together; got {self.mini_batches}. Lower it to "
+                f"{math.gcd(self.prompts_per_step, self.mini_batches)}, or change prompts_per_step."
+            )
         if self.overlap and self.sharding != "none":
             raise ValueError(
                 "overlap cannot be used with sharding: a thread would sample from weights that the "

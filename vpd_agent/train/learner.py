@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import gymnasium as gym
 import torch
 
 from sandbox import SandboxError
-from vpd_agent.algorithms.base import Algorithm, LossInputs, State, Step
+from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, State, Step
 from vpd_agent.console import say
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
@@ -29,7 +30,7 @@ from vpd_agent.rollout.collect import Actor
 from vpd_agent.rollout.environment import critics
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.micro_batches import MicroBatches
+from vpd_agent.train.micro_batches import MicroBatches, mini_batches
 from vpd_agent.train.monitor import describe
 from vpd_agent.train.prefetch import run_in_background
 from vpd_agent.train.trust_probe import ask_teacher
@@ -77,7 +78,7 @@ class Learner:
         **parts: Unpack[Parts],
     ) -> None:
         self.processes = parts.get("processes") or Processes()
-        _check_setup(algorithm, environment, config, self.processes)
+        _check_setup(algorithm, environment, config, self.processes, parts.get("reference"))
         _check_weights(policy)
         self.processes.broadcast_(policy.weights.values())
         if config.gradient_checkpointing:
@@ -100,7 +101,8 @@ class Learner:
             self.teacher_engine = HFEngine(self.teacher.policy)
         self.reference = parts.get("reference")
         if self.reference is None and algorithm.needs_reference:
-            self.reference = policy.reference()
+            is_moving = algorithm.reference_rate > 0
+            self.reference = policy.frozen_copy() if is_moving else policy.reference()
         if config.sharding == "fsdp":
             from vpd_agent.distributed.fsdp import shard
 
@@ -115,7 +117,8 @@ class Learner:
     def train_step(
         self, rollouts: Sequence[Rollout], *, meanwhile: Callable[[], None] | None = None
     ) -> dict[str, float]:
-        """Every loss of the step, each with its optimizer step; metrics of the whole batch.
+        """Every loss of the step, with its optimizer steps; metrics of the whole batch, where there
+        are mini-batches the means over them.
 
         meanwhile: done in a thread while the losses are computed; it must not raise. The engine
         takes the new weights when both have ended.
@@ -131,22 +134,48 @@ class Learner:
             metrics |= gap
         if self.algorithm.gate is not None:
             metrics |= self._measure_trust(self.algorithm.gate, rollouts, prompts)
-        micro_batches = self.micro_batches(batch)
         with run_in_background(meanwhile):
             for update in range(self.config.updates_per_batch):
-                for loss in self.algorithm.losses(Step(self.step, self.config.steps, update)):
-                    if loss.when is not None and not loss.when(self.state):
-                        continue
-                    with self.timed(loss.name):
-                        self.state, more = self.updater.update(
-                            loss, micro_batches, self.state, self.step
-                        )
-                    metrics |= more
+                metrics |= self._pass_over(batch, update)
             if self.teacher is not None:
                 self.teacher.update()
+            if self.reference is not None and self.algorithm.reference_rate:
+                self.reference.ema_update_(self.policy, self.algorithm.reference_rate)
         with self.timed("sync"):
             self.engine.sync(self.policy)
         self.step += 1
+        return metrics
+
+    def _pass_over(self, batch: RolloutBatch, update: int) -> dict[str, float]:
+        """The step's losses on a batch: first those of the whole batch, then the others, mini-batch
+        by mini-batch. Returns their metrics."""
+        losses = self.algorithm.losses(Step(self.step, self.config.steps, update))
+        on_all = [loss for loss in losses if loss.whole_batch]
+        others = [loss for loss in losses if not loss.whole_batch]
+        metrics = self._take(on_all, batch) if on_all else {}
+        return metrics | _means([self._take(others, b) for b in self._mini_batches(batch, update)])
+
+    def _mini_batches(self, batch: RolloutBatch, update: int) -> Iterator[RolloutBatch]:
+        """Of all processes together; one without any rollout is left out."""
+        if self.config.mini_batches == 1:
+            yield batch
+            return
+        seed = self._seed("mini_batches", self.step, update)
+        for part in mini_batches(batch, self.config.mini_batches, seed):
+            part = self._counted(part)
+            if part.num_rollouts:
+                yield part
+
+    def _take(self, losses: Sequence[Loss], batch: RolloutBatch) -> dict[str, float]:
+        """One optimizer step per loss; returns their metrics."""
+        metrics: dict[str, float] = {}
+        micro_batches = self.micro_batches(batch)
+        for loss in losses:
+            if loss.when is not None and not loss.when(self.state):
+                continue
+            with self.timed(loss.name):
+                self.state, more = self.updater.update(loss, micro_batches, self.state, self.step)
+            metrics |= more
         return metrics
 
     def make_batch(self, rollouts: Sequence[Rollout]) -> RolloutBatch:
@@ -161,6 +190,7 @@ class Learner:
             teacher=self.teacher,
             reference=self.reference,
             temperature=self.config.temperature,
+            teacher_temperature=self.config.temperature if self.algorithm.temper_teacher else 1.0,
         )
         size, tokens = self.config.micro_batch_size, self.config.micro_batch_tokens
         return MicroBatches(batch, inputs, self.processes, size, tokens)
@@ -214,8 +244,12 @@ class Learner:
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
         )
+        return self._counted(batch).to(self.policy.device)
+
+    def _counted(self, batch: RolloutBatch) -> RolloutBatch:
+        """With the numbers of these rows, of all processes together."""
         totals: dict[str, Any] = self.processes.sum(batch.totals())
-        return replace(batch, **totals).to(self.policy.device)
+        return replace(batch, **totals)
 
     def _corrected(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
         """The batch with log-probabilities of the policy as it is, and weights that correct for a
@@ -329,6 +363,7 @@ def _check_setup(
     environment: gym.vector.VectorEnv,
     config: TrainConfig,
     processes: Processes,
+    reference: Policy | None,
 ) -> None:
     """Raise ValueError for parts of a run that do not fit each other."""
     prompts, rest = divmod(config.prompts_per_step, processes.size)
@@ -336,6 +371,12 @@ def _check_setup(
         raise ValueError(
             f"prompts_per_step must be a multiple of the {processes.size} processes, got "
             f"{config.prompts_per_step}."
+        )
+    if prompts % config.mini_batches:
+        raise ValueError(
+            f"Each of {processes.size} processes has {prompts} of the prompts_per_step, which "
+            f"mini_batches must divide, got {config.mini_batches}. Lower it to "
+            f"{math.gcd(prompts, config.mini_batches)}, or change prompts_per_step."
         )
     if environment.num_envs != prompts * config.group_size:
         raise ValueError(
@@ -347,11 +388,22 @@ def _check_setup(
             "overlap cannot be used with feedback by self-critique: the critic would read "
             "weights while they change. Leave one of both away."
         )
+    if algorithm.reference_rate and reference is not None:
+        raise ValueError(
+            "A reference that is given stays as it is, and reference_rate would move it. Leave out "
+            "one of the two."
+        )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(
             f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
             f"least {algorithm.min_group_size}, got {config.group_size}."
         )
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each metric, over the rows that have it."""
+    found = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _check_weights(policy: Policy) -> None:

@@ -1,4 +1,7 @@
-"""A batch of rollouts in the parts that its losses are computed in."""
+"""A batch of rollouts in the parts that its losses are computed in.
+
+Mini-batches have an optimizer step each; micro-batches are parts of one and change no gradient.
+"""
 
 from __future__ import annotations
 
@@ -52,3 +55,17 @@ class MicroBatches:
             if number < len(self.parts):
                 result[self.parts[number], : scored.shape[1]] = scored.float()
         return result
+
+
+def mini_batches(batch: RolloutBatch, count: int, seed: int) -> Iterator[RolloutBatch]:
+    """The rows of a batch in `count` parts of whole groups, in an order that the seed decides.
+
+    Each has the numbers of the whole batch still: those of its own are its `totals`, summed over
+    processes. Where rollouts were dropped there may be fewer groups than parts: a part without a
+    group is a row that no loss counts.
+    """
+    groups = batch.group.unique()
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+    for part in groups[order.to(groups.device)].tensor_split(count):
+        chosen = torch.isin(batch.group, part)
+        yield batch.rows(chosen) if len(part) else batch.rows(slice(1)).silenced()

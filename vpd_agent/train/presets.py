@@ -23,24 +23,26 @@ class Preset:
     """What a run starts from.
 
     algorithms: name → options, where they differ from the defaults of the algorithm's class.
-    learning_rates: per algorithm, where it differs from `train`.
+    train_changes: name → fields of the configuration, where they differ from `train`.
     """
 
     about: str
     train: TrainConfig
     template: TeacherTemplate
     algorithms: dict[str, dict[str, Any]]
-    learning_rates: dict[str, float] = field(default_factory=dict)
+    train_changes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def algorithm(self, name: str) -> Algorithm:
         """name: one of ours, or an algorithm from outside (`algorithm_class`)."""
         return algorithm_class(name)(**self.algorithms.get(name, {}))
 
     def config(self, algorithm: str) -> TrainConfig:
-        rate = self.learning_rates.get(algorithm, self.train.learning_rate)
-        return replace(self.train, learning_rate=rate)
+        return replace(self.train, **self.train_changes.get(algorithm, {}))
 
 
+# Found on MiniCode rather than taken from the papers, whose models and answers are long: the
+# learning rates, one optimizer step per batch, a moving teacher, and weights of the distillation
+# that a model of half a million parameters feels.
 LAPTOP = Preset(
     about="vpd/MiniCode-v0 and its sisters with a tiny model: minutes on a laptop core",
     train=TrainConfig(
@@ -72,16 +74,17 @@ LAPTOP = Preset(
             "clip_high": 0.2,
             "dual_clip": None,
             "distill_weight": 1.0,
+            "warmup_fraction": 0.0,
             "decay_fraction": 1.0,
+            "positive_only": False,
             "reference_weight": 0.0,
             "teacher": "ema",
         },
         # F = 2, β = 1, reverse KL, gate 0.15, EMA 0.05: its defaults, which were found here.
         "vpd-pg": {"e_step_learning_rate": 1e-4, "e_step_optimizer": "own"},
-        "opsd": {"alpha": 0.5},
-        "sdar": {"teacher": "ema"},
+        "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
     },
-    learning_rates={"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4},
+    train_changes={name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rft")},
 )
 
 TINY = Preset(
@@ -106,29 +109,54 @@ TINY = Preset(
     },
 )
 
+# What GRPO is compared with SDPO as, in the code of arXiv 2601.20802 (baseline_grpo.yaml and
+# user.yaml): no division by the deviation, a higher upper clip, mini-batches of 8 of 32 prompts.
+_GRPO = {"scale_advantages": False, "clip_high": 0.28}
+# run_opsd_1b.sh of the code of arXiv 2601.18734, where it is of sampling and loss alike. (Its
+# learning rates, 2e-5 and 2e-4, are of adapters.)
+_OPSD = {"temperature": 1.1}
+# run_qwen3_4b_sdpg_boxed.sh of the code of arXiv 2606.04036: 16 of 128 prompts in a mini-batch.
+_SDPG = {"mini_batches": 8, "weight_decay": 0.1}  # with 10 steps of warm-up
+
+# VPD's text (arXiv 2605.15113) names neither mini-batches nor weight decay: it has one optimizer
+# step per batch, and otherwise what SDPO has.
 CODE = Preset(
     about="rich feedback (code) with real models: SDPO, arXiv 2601.20802; VPD, arXiv 2605.15113",
-    train=TrainConfig(learning_rate=1e-6, micro_batch_size=1),
+    # experiments/rich_feedback/run_sdpo.sh; the weight decay is verl's default.
+    train=TrainConfig(learning_rate=1e-6, weight_decay=0.01, micro_batch_size=1),
     template=TeacherTemplate(),
     algorithms={
         "vpd": {"top_k": 20},
-        "sdpo": {"top_k": 20},
+        "sdpo": {"top_k": 20, "ema_rate": 0.01},
         "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 20},  # as published for long answers
-        "opsd": {"top_k": 20},
+        "grpo": _GRPO,
+    },
+    train_changes={
+        "sdpo": {"mini_batches": 32},  # one prompt each
+        "grpo": {"mini_batches": 4},
+        "opsd": _OPSD,
+        "sdpg": {**_SDPG, "warmup_steps": 10},
     },
 )
 
 SCIENCE = Preset(
     about="everything else (science, mathematics, tools) with real models: the same papers",
-    train=TrainConfig(learning_rate=1e-5, micro_batch_size=1),
+    # experiments/generalization/run_sdpo_all.sh: one optimizer step per batch.
+    train=TrainConfig(learning_rate=1e-5, warmup_steps=10, weight_decay=0.01, micro_batch_size=1),
     template=TeacherTemplate(),
     algorithms={
         "vpd": {"top_k": 100},
         "sdpo": {"alpha": 0.5, "top_k": 100},
         "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 100},
-        "opsd": {"top_k": 100},
+        "grpo": _GRPO,
     },
-    learning_rates=dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rft"), 1e-6),
+    train_changes={
+        # Its authors try learning rates of 1e-5 and 1e-6, and mini-batches of 8 and 32 prompts.
+        "grpo": {"learning_rate": 1e-6, "mini_batches": 4},
+        "opsd": _OPSD,
+        "sdpg": {**_SDPG, "learning_rate": 1e-6},
+        **{name: {"learning_rate": 1e-6} for name in ("vpd-pg", "sdar", "rft")},
+    },
 )
 
 PRESETS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}

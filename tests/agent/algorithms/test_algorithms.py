@@ -6,7 +6,8 @@ import ast
 import inspect
 import math
 import random
-from dataclasses import dataclass, replace
+import statistics
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from typing import ClassVar
 
@@ -57,26 +58,32 @@ VARIANTS: dict[str, Algorithm] = {
     "dapo": GRPO(clip_high=0.08, drop_flat_groups=True),
     "dr. grpo": GRPO(scale_advantages=False, normalizer="constant", drop_flat_groups=True),
     "gspo": GRPO(clip_low=0.02, clip_high=0.02, ratio="sequence", normalizer="sequence"),
-    "cispo": GRPO(clip_high=0.05, objective="cispo"),
+    "cispo": GRPO(clip_high=0.05, objective="cispo", clip_low=1.0),
+    "cispo of verl": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo"),
     "sdpo": SDPO(importance_clip=1.01),
     "sdpo jsd on the top": SDPO(alpha=0.5, top_k=7, teacher="frozen"),
     "sdpo forward, renormalized": SDPO(alpha=0.0, top_k=7, tail="renormalize"),
     "sdpo sampled token": SDPO(sampled_token=True),
+    "sdpo by tokens": SDPO(distill_normalizer="token", importance_clip=None),
+    "sdpo by a constant": SDPO(distill_normalizer="constant", divergence_clip=0.46, alpha=0.0),
     "sdpo hybrid of advantages": SDPO(sampled_token=True, reward_weight=0.3, clip_high=0.05),
     "sdpo hybrid of losses": SDPO(reward_weight=0.3, importance_clip=None),
     "sdpo trust region": SDPO(teacher="trust_region", trust_region=0.4, importance_clip=None),
     "sdpo on failures, gated": SDPO(distill_on="failed", gate_width=0.15, importance_clip=None),
-    "sdpg": SDPG(distill_weight=0.7, reference_weight=0.2, decay_fraction=0.9),
-    "sdpg positives": SDPG(distill_weight=0.7, positive_only=True, reference_form="fkl"),
+    "sdpg": SDPG(distill_weight=0.7, reference_form="fkl"),
+    "sdpg on all": SDPG(
+        distill_weight=0.7, reference_weight=0.2, warmup_fraction=0.8, positive_only=False
+    ),
     "vpd": VPD(e_step_every=1, beta=0.5, balance=0.3),
     "vpd fixed prior": VPD(e_step_every=3, prior="fixed", teacher="ema", importance_clip=2.0),
     "vpd with reward": VPD(e_step_every=1, alpha=0.5, teacher="frozen", reward_weight=0.4),
     "vpd-pg": VPDPG(e_step_every=3),
     "vpd-pg without a gate": VPDPG(e_step_every=3, gate_width=None, teacher="frozen"),
     "opsd": OPSD(distill_on="solved"),
+    "opsd on the teacher's top": OPSD(top_k=7, support="teacher", tail="renormalize"),
     "sdar": SDAR(distill_weight=0.4),
     "sdar by entropy": SDAR(token_gate="entropy", sharpness=0.2, teacher="frozen"),
-    "sdar by both": SDAR(token_gate="both", sharpness=2.0),
+    "sdar by both": SDAR(token_gate="both", sharpness=2.0, kl_to_reference=0.0),
     "rft": RFT(),
     "rft, one per group": RFT(one_per_group=True),
 }
@@ -245,7 +252,7 @@ def tokens(rows):
 
 def advantage(row, rows, scale=True) -> float:
     rewards = [r.reward for r in rows if r.group == row.group]
-    std = math.sqrt(mean((x - mean(rewards)) ** 2 for x in rewards))
+    std = statistics.stdev(rewards)
     return (row.reward - mean(rewards)) / (std + 1e-6 if scale else 1)
 
 
@@ -267,7 +274,7 @@ def naive_policy_gradient(
             if per_token:
                 a = per_token(row, t, a)
             if cispo:
-                surrogate = min(rho, 1 + high) * a * row.chosen(row.student, t)
+                surrogate = max(min(rho, 1 + high), 1 - low) * a * row.chosen(row.student, t)
             else:
                 surrogate = min(rho * a, max(min(rho, 1 + high), 1 - low) * a)
                 if dual and a < 0:
@@ -295,8 +302,9 @@ def naive_divergence(p, q, alpha) -> float:
     return (1 - alpha) * kl(p, m) + alpha * kl(q, m)
 
 
-def on_top(p, q, k, tail):
-    best = sorted(range(len(p)), key=lambda v: -p[v])[:k]
+def on_top(p, q, k, tail, support):
+    likely = p if support == "student" else q
+    best = sorted(range(len(p)), key=lambda v: -likely[v])[:k]
     kept = [[x[v] for v in best] for x in (p, q)]
     if tail == "bucket":
         return [[*x, math.log(1 - sum(map(math.exp, x)))] for x in kept]
@@ -304,8 +312,8 @@ def on_top(p, q, k, tail):
 
 
 def naive_distillation(
-    rows, *, alpha=1.0, top_k=None, tail="bucket", sampled=False, clip=None, on=lambda row: True,
-    counted=lambda row: True,
+    rows, *, alpha=1.0, top_k=None, tail="bucket", support="student", sampled=False, clip=None,
+    on=lambda row: True, counted=lambda row: True, normalizer="sequence", most=math.inf,
 ):  # fmt: skip
     spoken = [row for row in rows if row.teacher is not None and on(row)]
     total = 0.0
@@ -315,9 +323,18 @@ def naive_distillation(
             log_p = row.chosen(row.student, t)
             value = (log_p - row.chosen(row.teacher, t)) * log_p
         else:
-            value = naive_divergence(*(on_top(p, q, top_k, tail) if top_k else (p, q)), alpha)
+            pair = on_top(p, q, top_k, tail, support) if top_k else (p, q)
+            value = min(naive_divergence(*pair, alpha), most)
         weight = row.sampler[t] * (min(row.ratio(t), clip) if clip else 1)
-        total += weight * value / len(tokens(spoken))
+        total += (
+            weight
+            * value
+            / {
+                "token": len(tokens(spoken)),
+                "sequence": len(row.written) * len(rows),
+                "constant": LIMIT * len(rows),
+            }[normalizer]
+        )
     return total
 
 
@@ -348,6 +365,13 @@ def naive_reference_penalty(rows, f):
         return math.exp(row.chosen(row.student, t) - row.chosen(row.reference, t))
 
     return mean(row.sampler[t] * f(w(row, t)) for row, t in tokens(rows))
+
+
+def naive_anchor(rows):
+    return mean(
+        row.sampler[t] * kl(row.student[t].tolist(), row.reference[t].tolist())
+        for row, t in tokens(rows)
+    )
 
 
 def naive_gated(rows, form, b):
@@ -387,9 +411,7 @@ def naive_hybrid(rows, share):
 EQUATIONS = {
     "grpo": lambda rows: {"policy": naive_policy_gradient(rows, low=0.05, high=0.05)},
     "grpo as published": lambda rows: {
-        "policy": naive_policy_gradient(rows, normalizer="sequence")
-        + 0.3 * mean(row.sampler[t] * kl(row.student[t].tolist(), row.reference[t].tolist())
-                     for row, t in tokens(rows))
+        "policy": naive_policy_gradient(rows, normalizer="sequence") + 0.3 * naive_anchor(rows)
     },
     "grpo with a dual clip": lambda rows: {"policy": naive_policy_gradient(rows, dual=1.02)},
     "dapo": lambda rows: {"policy": naive_policy_gradient(rows, high=0.08, drop_flat=True)},
@@ -401,7 +423,10 @@ EQUATIONS = {
             rows, low=0.02, high=0.02, ratio="sequence", normalizer="sequence"
         )
     },
-    "cispo": lambda rows: {"policy": naive_policy_gradient(rows, high=0.05, cispo=True)},
+    "cispo": lambda rows: {"policy": naive_policy_gradient(rows, low=1, high=0.05, cispo=True)},
+    "cispo of verl": lambda rows: {
+        "policy": naive_policy_gradient(rows, low=0.04, high=0.05, cispo=True)
+    },
     "sdpo": lambda rows: {"distill": naive_distillation(rows, clip=1.01)},
     "sdpo jsd on the top": lambda rows: {
         "distill": naive_distillation(rows, alpha=0.5, top_k=7, clip=2.0)
@@ -412,6 +437,10 @@ EQUATIONS = {
     "sdpo sampled token": lambda rows: {
         "distill": naive_distillation(rows, sampled=True, clip=2.0)
     },
+    "sdpo by tokens": lambda rows: {"distill": naive_distillation(rows, normalizer="token")},
+    "sdpo by a constant": lambda rows: {
+        "distill": naive_distillation(rows, normalizer="constant", most=0.46, alpha=0, clip=2.0)
+    },
     "sdpo hybrid of advantages": lambda rows: {"distill": naive_hybrid(rows, 0.3)},
     "sdpo hybrid of losses": lambda rows: {
         "distill": 0.3 * naive_policy_gradient(rows) + 0.7 * naive_distillation(rows)
@@ -420,15 +449,17 @@ EQUATIONS = {
     "sdpo on failures, gated": lambda rows: {
         "distill": 0.4 * naive_distillation(rows, on=lambda row: not row.solved)
     },
-    "sdpg": lambda rows: {
+    "sdpg": lambda rows: {  # in the fourth of ten steps: 6 are left of the 8.75 of the decay
         "policy": naive_policy_gradient(rows, high=0.28, dual=10)
-        + 0.7 * (1 - 3 / 9) / 0.9 * naive_distillation(rows)
-        + 0.2 * naive_reference_penalty(rows, lambda w: 0.5 * math.log(w) ** 2)
-    },
-    "sdpg positives": lambda rows: {
-        "policy": naive_policy_gradient(rows, high=0.28, dual=10)
-        + 0.7 * naive_distillation(rows, counted=lambda row: advantage(row, rows) > 0)
+        + 0.7 * 6 / 8.75 * naive_distillation(
+            rows, normalizer="token", counted=lambda row: advantage(row, rows) > 0
+        )
         + 1e-3 * naive_reference_penalty(rows, lambda w: 1 / w)
+    },
+    "sdpg on all": lambda rows: {  # half of a warm-up of 8 steps is over, too
+        "policy": naive_policy_gradient(rows, high=0.28, dual=10)
+        + 0.7 * (4 / 8) * (6 / 8.75) * naive_distillation(rows, normalizer="token")
+        + 0.2 * naive_reference_penalty(rows, lambda w: 0.5 * math.log(w) ** 2)
     },
     "vpd": lambda rows: {
         "e_step": naive_e_step(rows, beta=0.5, balance=0.3),
@@ -444,21 +475,31 @@ EQUATIONS = {
     },
     "vpd-pg": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
-        "m_step": naive_policy_gradient(rows) + 0.4 * naive_distillation(rows),
+        "m_step": naive_policy_gradient(rows) + 0.4 * naive_distillation(rows, normalizer="token"),
     },
     "vpd-pg without a gate": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
-        "m_step": naive_policy_gradient(rows) + (1 - 3 / 9) * naive_distillation(rows),
+        "m_step": naive_policy_gradient(rows)
+        + (1 - 4 / 10) * naive_distillation(rows, normalizer="token"),
     },
-    "opsd": lambda rows: {"distill": naive_distillation(rows, on=lambda row: row.solved)},
+    "opsd": lambda rows: {
+        "distill": naive_distillation(rows, alpha=0.5, on=lambda row: row.solved)
+    },
+    "opsd on the teacher's top": lambda rows: {
+        "distill": naive_distillation(
+            rows, alpha=0.5, top_k=7, support="teacher", tail="renormalize"
+        )
+    },
     "sdar": lambda rows: {
-        "policy": naive_policy_gradient(rows) + 0.4 * naive_gated(rows, "gap", 5)
+        "policy": naive_policy_gradient(rows)
+        + 0.4 * naive_gated(rows, "gap", 5) + 0.01 * naive_anchor(rows)
     },
     "sdar by entropy": lambda rows: {
-        "policy": naive_policy_gradient(rows) + 0.1 * naive_gated(rows, "entropy", 0.2)
+        "policy": naive_policy_gradient(rows)
+        + 0.01 * naive_gated(rows, "entropy", 0.2) + 0.01 * naive_anchor(rows)
     },
     "sdar by both": lambda rows: {
-        "policy": naive_policy_gradient(rows) + 0.1 * naive_gated(rows, "both", 2)
+        "policy": naive_policy_gradient(rows) + 0.01 * naive_gated(rows, "both", 2)
     },
     "rft": lambda rows: {"imitate": naive_imitation(rows)},
     "rft, one per group": lambda rows: {"imitate": naive_imitation(rows, one_per_group=True)},
@@ -534,13 +575,15 @@ SMOOTH = {  # as they are, or without the quantities whose gradient is stopped
     "sdpo": {"importance_clip": None, "teacher": "frozen"},
     "sdpo jsd on the top": {"importance_clip": None},
     "sdpo hybrid of losses": {"teacher": "frozen"},
+    "sdpo by a constant": {"importance_clip": None, "teacher": "frozen"},
     "sdpg": {"teacher": "frozen"},
-    "sdpg positives": {"teacher": "frozen"},
+    "sdpg on all": {"teacher": "frozen"},
     "vpd": {"teacher": "frozen"},
     "vpd fixed prior": {"importance_clip": None},
     "vpd with reward": {},
     "vpd-pg": {},
     "opsd": {},
+    "opsd on the teacher's top": {},
     "rft": {},
     "rft, one per group": {},
 }
@@ -614,11 +657,14 @@ def test_rows_without_feedback_give_sdpo_no_gradient():
 # --- schedules, steps, gates ---------------------------------------------------------------------
 
 
-def test_sdpg_weight_rises_and_falls_linearly():
-    algorithm = SDPG(distill_weight=2.0, warmup_fraction=0.25, decay_fraction=0.5)
-    weights = [algorithm.weight(Step(k, 9)) for k in range(9)]
-    expected = [2 * min(k / 8 / 0.25, (8 - k) / 8 / 0.5, 1) for k in range(9)]
+def test_sdpg_weight_rises_and_falls_as_in_the_paper():
+    """T_warm = 50 and T_decay = 350 of 400 steps, the first being 1; where the two overlap, the
+    product."""
+    weights = [SDPG(distill_weight=2.0).weight(Step(k - 1, 400)) for k in range(1, 401)]
+    expected = [2 * (k / 50 if k <= 50 else (400 - k) / 350) for k in range(1, 401)]
     assert weights == pytest.approx(expected)
+    overlapping = SDPG(distill_weight=1.0, warmup_fraction=1.0, decay_fraction=1.0)
+    assert overlapping.weight(Step(3, 16)) == pytest.approx(4 / 16 * 12 / 16)
 
 
 def test_vpd_pg_fades_its_teacher_out_by_gate_or_by_schedule():
@@ -626,8 +672,60 @@ def test_vpd_pg_fades_its_teacher_out_by_gate_or_by_schedule():
         return [algorithm.weight(Step(k, 5)) for k in range(5)]
 
     assert weights(VPDPG()) == [1, 1, 1, 1, 1]
-    assert weights(VPDPG(gate_width=None)) == [1, 0.75, 0.5, 0.25, 0]
-    assert weights(VPDPG(decay_fraction=0.5, distill_weight=3.0)) == [3, 3, 3, 1.5, 0]
+    assert weights(VPDPG(gate_width=None)) == pytest.approx([0.8, 0.6, 0.4, 0.2, 0])
+    assert weights(VPDPG(decay_fraction=0.4, distill_weight=3.0)) == [3, 3, 3, 1.5, 0]
+
+
+@pytest.mark.parametrize("weights", ["frozen", "trust_region"])
+@pytest.mark.parametrize(("algorithm", "heat"), [(SDPO, 0.5), (SDPG, 1.0)])
+def test_the_temperature_divides_the_teachers_logits_as_the_algorithm_says(
+    algorithm, heat, weights
+):
+    trainer = make_trainer(algorithm(teacher=weights), policy=float64_policy(), temperature=0.5)
+    perturb(trainer.policy)
+    batch = trainer.make_batch(mixed_rollouts(trainer.policy))
+    (inputs,) = trainer.micro_batches(batch)
+
+    def logprobs(policy, prompt, mask, heat):
+        given = (prompt, mask, batch.response, batch.token_mask)
+        return policy.forward(*given, temperature=heat).distribution
+
+    teacher, *others = (
+        logprobs(policy, batch.teacher_prompt, batch.teacher_prompt_mask, heat)
+        for policy in (trainer.teacher.policy, trainer.policy)
+    )
+    if weights == "trust_region":
+        teacher = teacher.lerp(others[0], trainer.algorithm.trust_region).log_softmax(-1)
+    student = logprobs(trainer.policy, batch.prompt, batch.prompt_mask, 0.5)
+    taught, places = batch.teacher_mask, batch.loss_mask
+    torch.testing.assert_close(inputs.teacher.distribution[taught], teacher[taught].detach())
+    torch.testing.assert_close(inputs.student.distribution[places], student[places])
+
+
+def test_the_reference_is_the_initial_policy_or_an_average_of_all_batches():
+    initial, averaged = (
+        make_trainer(GRPO(kl_to_reference=0.1, reference_rate=rate), policy=float64_policy())
+        for rate in (0.0, 0.3)
+    )
+    start = float64_policy().weights
+    expected = {name: weight.detach().clone() for name, weight in start.items()}
+    rollouts = mixed_rollouts(initial.policy)
+    for _ in range(3):
+        for trainer in (initial, averaged):
+            trainer.train_step(rollouts)
+        for name, weight in averaged.policy.weights.items():
+            expected[name] = 0.7 * expected[name] + 0.3 * weight.detach()
+    for name, weight in start.items():
+        assert torch.equal(initial.reference.weights[name], weight)
+        torch.testing.assert_close(averaged.reference.weights[name].detach(), expected[name])
+        assert not averaged.reference.weights[name].requires_grad
+
+
+def test_a_reference_that_is_given_is_not_averaged():
+    policy = small_policy()
+    with pytest.raises(ValueError, match="reference_rate would move it"):
+        Trainer(policy, GRPO(kl_to_reference=0.1, reference_rate=0.1), SecretLetter.vector(6),
+                CONFIG, reference=policy.reference())  # fmt: skip
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust": -0.3}])
@@ -760,6 +858,16 @@ def test_teacher_metrics_are_means_over_the_tokens_with_a_teacher():
     )
 
 
+def test_a_batch_without_a_taught_token_says_nothing_of_the_teacher():
+    """Such a mini-batch must not pull the means of the step towards 0."""
+    rollouts = [replace(r, feedback="") for r in mixed_rollouts(small_policy())]
+    metrics = make_trainer(SDPO()).train_step(rollouts)
+    assert metrics["distill/mask_fraction"] == 0
+    assert metrics["distill/entropy"] > 0
+    for name in ("divergence", "teacher_gap", "teacher_agrees", "teacher_entropy"):
+        assert f"distill/{name}" not in metrics
+
+
 # --- one interface -------------------------------------------------------------------------------
 
 
@@ -776,6 +884,20 @@ class Imitate(Algorithm):
         batch = inputs.batch
         mask = batch.loss_mask & batch.solved[:, None]
         return imitation(inputs.student.logprobs, mask, batch.num_tokens), {}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_each_algorithm_names_a_field_of_its_own_to_tune_and_values_for_it(name):
+    kind = ALGORITHMS[name]
+    assert kind.tuned_field in {field.name for field in fields(kind)}
+    found = [getattr(kind(**{kind.tuned_field: x}), kind.tuned_field) for x in kind.tuned_values]
+    assert found == list(kind.tuned_values)
+    assert len(set(found)) == len(found) > 1
+    assert getattr(kind(), kind.tuned_field) in found
+
+
+def test_an_algorithm_from_outside_need_not_name_one():
+    assert (Imitate.tuned_field, Imitate.tuned_values) == ("", ())
 
 
 def test_a_new_algorithm_is_one_dataclass():
@@ -823,6 +945,10 @@ def test_the_trainer_names_no_algorithm(module):
         (VPDPG, {"gate_every": 0}),
         (VPDPG, {"gate_e_step": True, "gate_width": None}),
         (OPSD, {"importance_clip": 0.0}),
+        (OPSD, {"entry_clip": 0.0}),
+        (SDPG, {"divergence_clip": math.nan}),
+        (GRPO, {"reference_rate": 1.5}),
+        (SDAR, {"kl_to_reference": -0.1}),
         (SDAR, {"sharpness": 0.0}),
         (SDAR, {"trust_region": 2.0}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -78,3 +79,22 @@ def test_a_group_of_equal_rewards_has_no_deviation():
     mean, std = group_statistics(rewards, torch.zeros(8, dtype=torch.long))
     torch.testing.assert_close(mean, rewards)
     assert std.tolist() == [0.0] * 8
+
+
+def test_the_deviation_of_a_group_is_that_of_a_sample():
+    """With n − 1, whatever the order of the rows; a group of one has none."""
+    rewards, group = torch.tensor([1.0, 0.3, 0.0, 0.5]), torch.tensor([5, 2, 5, 5])
+    _, std = group_statistics(rewards, group)
+    expected = statistics.stdev([1.0, 0.0, 0.5])
+    torch.testing.assert_close(std, torch.tensor([expected, 0.0, expected, expected]))
+
+
+def test_a_row_that_no_loss_counts_is_in_no_number(batch):
+    """The numbers of a batch without its second row are those of one in which it is silenced."""
+    rest = [0, 2, 3, 4, 5]
+    silenced = replace(
+        batch,
+        loss_mask=batch.loss_mask & (torch.arange(6) != 1)[:, None],
+    )
+    assert silenced.totals() == batch.rows(torch.tensor(rest)).totals()
+    assert batch.rows(slice(1)).silenced().totals() == dict.fromkeys(batch.totals(), 0.0)

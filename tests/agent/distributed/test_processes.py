@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from agent.helpers import SecretLetter, float64_policy, mixed_rollouts, small_policy
-from vpd_agent.algorithms import ALGORITHMS, GRPO, SDPO, VPD, Step
+from vpd_agent.algorithms import ALGORITHMS, GRPO, SDAR, SDPO, VPD, Step
 from vpd_agent.distributed.fsdp import shard
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines.hf import HFEngine
@@ -41,7 +41,7 @@ CONFIG = TrainConfig(
 
 VARIANTS = {
     **{name: kind() for name, kind in ALGORITHMS.items()},
-    "grpo with reference": GRPO(kl_to_reference=0.3),
+    "grpo with reference": GRPO(kl_to_reference=0.3, reference_rate=0.4),
     "vpd with fixed prior": VPD(e_step_every=1, prior="fixed", teacher="ema"),
     "sdpo with top-k": SDPO(top_k=7, alpha=0.5, teacher="trust_region"),
 }
@@ -221,6 +221,46 @@ def test_processes_with_fewer_parts_stand_in_for_those_with_more(tmp_path):
     assert passes == their_passes == max(mine, others)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_processes_take_the_same_mini_batches_though_one_has_fewer_problems(tmp_path, sharded):
+    """Four problems of three rollouts; the last one's could not be judged. So the second process
+    has a part in the first of two mini-batches only, and both end with the weights of one process
+    that takes the same two steps."""
+    rows = all_rollouts(float64_policy())[:9]
+    losses = SDPO().losses(Step(0, 4))
+
+    def learned_together(processes):
+        trainer = make_trainer(SDPO(), processes, mini_batches=2)
+        if sharded:
+            shard_all(trainer)
+        trainer.train_step([r for r in rows if r.group // 2 == processes.rank])
+        return [whole(p.detach()) for p in trainer.policy.parameters()]
+
+    def learned_alone(*groups):
+        trainer = make_trainer(SDPO(), Processes())
+        for some in groups:
+            batch = trainer.make_batch([r for r in rows if r.group in some])
+            for loss in losses:
+                trainer.updater.update(loss, trainer.micro_batches(batch), {}, 0)
+        return [p.detach() for p in trainer.policy.parameters()]
+
+    found = in_processes(2, tmp_path, learned_together)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    orders = [learned_alone({0, 2}, {1}), learned_alone({1, 2}, {0})]
+    assert sum(
+        all(torch.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(x, found[0], strict=True))
+        for x in orders
+    ) == 1  # fmt: skip
+
+
+def test_mini_batches_must_divide_the_problems_of_each_process(tmp_path):
+    def refused(processes):
+        with pytest.raises(ValueError, match=r"Each of 2 processes has 2 .*got 4. Lower it to 2"):
+            make_trainer(SDPO(), processes, mini_batches=4)
+
+    in_processes(2, tmp_path, refused)
+
+
 def test_each_process_holds_its_part_of_weights_gradients_and_moments(tmp_path):
     def held(processes: Processes) -> tuple[int, ...]:
         trainer = make_trainer(SDPO(), processes)
@@ -244,9 +284,10 @@ def test_each_process_holds_its_part_of_weights_gradients_and_moments(tmp_path):
     assert max(first + second) <= 0.51 * alone[0]
 
 
-def test_an_adapter_of_a_sharded_model_learns_what_one_of_a_whole_model_does(tmp_path):
+@pytest.mark.parametrize("algorithm", [VPD(e_step_every=1, prior="fixed", teacher="ema"),
+                                       SDAR(teacher="ema", reference_rate=0.4)])  # fmt: skip
+def test_an_adapter_of_a_sharded_model_learns_what_one_of_a_whole_model_does(tmp_path, algorithm):
     """Student, averaged teacher and reference share one sharded model."""
-    algorithm = VPD(e_step_every=1, prior="fixed", teacher="ema")
     alone = learned(algorithm, Processes(), lora=True)
     together = in_processes(
         2, tmp_path, lambda processes: learned(algorithm, processes, shard=True, lora=True)

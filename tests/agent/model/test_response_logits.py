@@ -21,7 +21,16 @@ FORMS = [
     {"alpha": alpha, **support}
     for alpha, support in itertools.product(
         (0.0, 0.3, 1.0),
-        ({}, {"top_k": 3}, {"top_k": 3, "tail": "renormalize"}, {"top_k": V + 2}),
+        (
+            {},
+            {"top_k": 3},
+            {"top_k": 3, "tail": "renormalize"},
+            {"top_k": V + 2},
+            {"top_k": 3, "support": "teacher"},
+            {"entry_clip": 0.05},
+            {"clip": 1.5},
+            {"top_k": 3, "entry_clip": 0.05},
+        ),
     )
 ]
 
@@ -114,9 +123,13 @@ def naive_distribution(hidden: Tensor, weight: Tensor, bias: Tensor | None, temp
     return [x - log_total for x in logits]
 
 
-def naive_divergence(student, teacher, alpha, top_k=None, tail="bucket"):
+def naive_divergence(
+    student, teacher, alpha, top_k=None, tail="bucket", support="student", entry_clip=math.inf,
+    clip=math.inf,
+):  # fmt: skip
     if top_k is not None and top_k < len(student):
-        kept = sorted(range(len(student)), key=lambda v: -student[v])[:top_k]
+        likely = student if support == "student" else teacher
+        kept = sorted(range(len(student)), key=lambda v: -likely[v])[:top_k]
         pair = []
         for logp in (student, teacher):
             p = [math.exp(logp[v]) for v in kept]
@@ -124,16 +137,15 @@ def naive_divergence(student, teacher, alpha, top_k=None, tail="bucket"):
             pair.append([math.log(x) for x in p])
         student, teacher = pair
 
-    def kl(p, q):
-        return sum(math.exp(x) * (x - y) for x, y in zip(p, q, strict=True))
+    def entry(x, y):
+        p, q = math.exp(x), math.exp(y)
+        if alpha in (0, 1):
+            return p * (x - y) if alpha == 1 else q * (y - x)
+        m = math.log((1 - alpha) * p + alpha * q)
+        return (1 - alpha) * p * (x - m) + alpha * q * (y - m)
 
-    if alpha in (0, 1):
-        return kl(student, teacher) if alpha == 1 else kl(teacher, student)
-    mixture = [
-        math.log((1 - alpha) * math.exp(x) + alpha * math.exp(y))
-        for x, y in zip(student, teacher, strict=True)
-    ]
-    return (1 - alpha) * kl(student, mixture) + alpha * kl(teacher, mixture)
+    entries = [min(entry(x, y), entry_clip) for x, y in zip(student, teacher, strict=True)]
+    return min(sum(entries), clip)
 
 
 def test_every_quantity_equals_a_naive_loop(case, way):
@@ -405,6 +417,48 @@ def test_certainty_leaves_values_and_gradients_finite(way, form, dtype):
             x.mul_(3000)
     values, gradients = everything(case, form, from_logits=False, blended=False, temperature=1.0)
     assert all(x.isfinite().all() for x in (*values, *gradients))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("thin", ["student", "teacher", "both"])
+def test_a_tail_too_small_for_one_minus_the_rest_has_its_gradient(way, thin, alpha):
+    """Top-3 with a bucket where the other probabilities sum to about 1e-8, in float32: 1 − Σ p has
+    no correct digit there. The reference is the same in float64."""
+    generator = torch.Generator().manual_seed(0)
+    response, mask = torch.zeros(1, T, dtype=torch.long), torch.ones(1, T, dtype=torch.bool)
+
+    def logits(is_thin):
+        x = torch.randn(1, T, V, generator=generator, dtype=torch.float64)
+        x[..., 3:] -= 21 if is_thin else 6  # so that the same three are on top of both
+        return x
+
+    student, teacher = logits(thin != "teacher"), logits(thin != "student")
+    if thin != "teacher":
+        assert 1e-10 < student.softmax(-1)[..., 3:].sum(-1).max() < 1e-7
+
+    def gradient(dtype):
+        given = student.to(dtype).requires_grad_()
+        scores = [ResponseLogits.from_logits(x, response, mask)
+                  for x in (given, teacher.to(dtype))]  # fmt: skip
+        found = scores[0].divergence(scores[1], mask.double(), alpha=alpha, top_k=3)
+        return torch.autograd.grad(found.total, given)[0]
+
+    exact = gradient(torch.float64)
+    found = gradient(torch.float32).double()
+    assert exact[..., 3:].abs().min() > 0
+    torch.testing.assert_close(found[..., 3:], exact[..., 3:], rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[..., :3], exact[..., :3], rtol=1e-4, atol=1e-7)
+
+
+def test_the_forms_clip_some_of_what_they_are_tested_on(case):
+    counted = case.mask & (case.token_weight != 0)
+    plain, clipped = (
+        case.student().divergence(case.teacher(), case.token_weight, alpha=0.0, **clip).per_token
+        for clip in ({}, {"entry_clip": 0.05})
+    )
+    assert (plain[counted] > 1.5).any()
+    assert (plain[counted] < 1.5).any()
+    assert (clipped < plain)[counted].all()
 
 
 def test_bfloat16_logits_and_float32_from_there_on(way):

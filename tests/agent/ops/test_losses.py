@@ -62,7 +62,7 @@ def naive_group_advantages(rewards, group, eps):
     for r, g in zip(rewards, group, strict=True):
         members = [x for x, h in zip(rewards, group, strict=True) if h == g]
         mean = sum(members) / len(members)
-        std = math.sqrt(sum((x - mean) ** 2 for x in members) / len(members))
+        std = math.sqrt(sum((x - mean) ** 2 for x in members) / (len(members) - 1))
         result.append((r - mean) / (std + eps))
     return result
 

@@ -25,11 +25,12 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "decay_fraction": 1.0,
             "distill_weight": 1.0,
             "dual_clip": None,
+            "positive_only": False,
             "reference_weight": 0.0,
             "teacher": "ema",
+            "warmup_fraction": 0.0,
         },
-        "opsd": {"alpha": 0.5},
-        "sdar": {"teacher": "ema"},
+        "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
     },
     "tiny": {
         "vpd": {"e_step_learning_rate": 1e-5, "teacher": "ema"} | OWN_E_STEP,
@@ -38,14 +39,14 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "code": {
         "vpd": {"top_k": 20},
         "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 20},
-        "sdpo": {"top_k": 20},
-        "opsd": {"top_k": 20},
+        "sdpo": {"top_k": 20, "ema_rate": 0.01},
+        "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
     "science": {
         "vpd": {"top_k": 100},
         "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 100},
         "sdpo": {"alpha": 0.5, "top_k": 100},
-        "opsd": {"top_k": 100},
+        "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
 }
 TINY_MODEL = {
@@ -75,14 +76,27 @@ TINY = TINY_MODEL | {
 CONFIGS: dict[str, dict[str, Any]] = {
     "laptop": LAPTOP,
     "tiny": TINY,
-    "code": {"micro_batch_size": 1},
-    "science": {"micro_batch_size": 1},
+    "code": {"micro_batch_size": 1, "weight_decay": 0.01},
+    "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
 }
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, {"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4}),
     "tiny": (5e-5, {}),
     "code": (1e-6, {}),
     "science": (1e-5, {"grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6}),
+}
+OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "code": {
+        "sdpo": {"mini_batches": 32},
+        "grpo": {"mini_batches": 4},
+        "opsd": {"temperature": 1.1},
+        "sdpg": {"mini_batches": 8, "warmup_steps": 10, "weight_decay": 0.1},
+    },
+    "science": {
+        "grpo": {"mini_batches": 4},
+        "opsd": {"temperature": 1.1},
+        "sdpg": {"mini_batches": 8, "weight_decay": 0.1},
+    },
 }
 SHORT = "{prompt}|{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
@@ -91,8 +105,37 @@ TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
 # What the published runs take from the defaults of the classes, which must not change unseen.
 DEFAULTS = {
     "vpd": {"e_step_every": 5, "beta": 0.1, "alpha": 1.0, "teacher": "live", "tail": "bucket"},
-    "sdpo": {"alpha": 1.0, "teacher": "ema", "ema_rate": 0.05, "tail": "bucket"},
-    "vpd-pg": {"e_step_every": 2, "beta": 1.0, "gate_width": 0.15, "ema_rate": 0.05},
+    "sdpo": {
+        "alpha": 1.0,
+        "teacher": "ema",
+        "ema_rate": 0.05,
+        "tail": "bucket",
+        "distill_normalizer": "sequence",
+        "importance_clip": 2.0,
+        "temper_teacher": True,
+    },
+    "vpd-pg": {
+        "e_step_every": 2,
+        "beta": 1.0,
+        "gate_width": 0.15,
+        "ema_rate": 0.05,
+        "distill_normalizer": "token",
+    },
+    "sdpg": {
+        "clip_high": 0.28,
+        "dual_clip": 10.0,
+        "distill_weight": 1e-3,
+        "distill_normalizer": "token",
+        "divergence_clip": 20.0,
+        "temper_teacher": False,
+        "positive_only": True,
+        "warmup_fraction": 50 / 400,
+        "decay_fraction": 350 / 400,
+        "reference_weight": 1e-3,
+    },
+    "opsd": {"alpha": 0.5, "teacher": "frozen", "top_k": None, "support": "student"},
+    "sdar": {"distill_weight": 0.01, "kl_to_reference": 0.01, "sharpness": 5.0},
+    "grpo": {"clip_low": 0.2, "clip_high": 0.2, "kl_to_reference": 0.0, "reference_rate": 0.0},
 }
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -120,6 +163,7 @@ def test_the_published_runs_rest_on_these_defaults(name):
 def test_a_run_has_the_default_configuration_but_for_these_fields(preset, name):
     most, others = RATES[preset]
     changed = CONFIGS[preset] | {"learning_rate": others.get(name, most)}
+    changed |= OTHER_CHANGES.get(preset, {}).get(name, {})
     assert asdict(PRESETS[preset].config(name)) == asdict(TrainConfig()) | changed
 
 
@@ -130,14 +174,16 @@ def test_a_preset_has_this_template(preset):
 
 @every_preset
 def test_a_preset_names_only_what_differs(preset):
-    """Options and learning rates with other values than the defaults, of algorithms there are."""
+    """Options and fields with other values than the defaults, of algorithms there are."""
     chosen = PRESETS[preset]
     for name, options in chosen.algorithms.items():
         defaults = {field.name: field.default for field in fields(ALGORITHMS[name])}
         assert options
         assert all(defaults[option] != value for option, value in options.items())
-    assert set(chosen.learning_rates) <= set(ALGORITHMS)
-    assert chosen.train.learning_rate not in chosen.learning_rates.values()
+    assert set(chosen.train_changes) <= set(ALGORITHMS)
+    for changes in chosen.train_changes.values():
+        assert changes
+        assert all(getattr(chosen.train, name) != value for name, value in changes.items())
 
 
 @every_preset

@@ -83,19 +83,25 @@ def test_a_run_writes_what_it_promises(tmp_path):
     Policy.load(str(tmp_path / "run/model"))
 
 
-@pytest.mark.parametrize("algorithm", [GRPO(kl_to_reference=0.1), SDPO(teacher="ema"),
-                                       VPD(e_step_every=2, e_step_optimizer="own")])  # fmt: skip
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, algorithm):
-    whole = make_trainer(algorithm)
+@pytest.mark.parametrize(("algorithm", "mini_batches"),
+                         [(GRPO(kl_to_reference=0.1, reference_rate=0.2), 1),
+                          (SDPO(teacher="ema"), 3),
+                          (VPD(e_step_every=2, e_step_optimizer="own"), 1)])  # fmt: skip
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, algorithm, mini_batches):
+    whole = make_trainer(algorithm, mini_batches=mini_batches)
     whole.train()
 
     folder = RunFolder(tmp_path / "run")
-    make_trainer(algorithm, folder, steps=4).train()  # as if stopped after step 4
+    make_trainer(
+        algorithm, folder, steps=4, mini_batches=mini_batches
+    ).train()  # as if stopped after step 4
     folder.append("metrics.jsonl", [{"step": 5}])  # and a line that the crash left behind
     folder.close()
     folder = RunFolder(tmp_path / "run", resume=True)
     checkpoint = RunFolder.latest_checkpoint(tmp_path / "run")
-    resumed = make_trainer(algorithm, folder, Policy.load(str(checkpoint / "model")))
+    resumed = make_trainer(
+        algorithm, folder, Policy.load(str(checkpoint / "model")), mini_batches=mini_batches
+    )
     resumed.load(checkpoint)
     assert resumed.step == 4
     resumed.train()
