@@ -24,7 +24,8 @@ class Rollout:
     text: str  # the last answer, decoded: what the environment judged
     finish: str  # "stop" or "length"
     reward: float
-    feedback: str
+    feedback: str  # on this attempt; what is said beside the demonstration
     status: str = ""  # the environment's word for the outcome, for reports only
     is_policy_token: list[bool] | None = None  # which of response_ids the policy sampled; None: all
     judge_seconds: float = 0.0  # of the answer that took longest; 0 where the environment is silent
+    demonstration: str = ""  # a solved answer of another rollout, which the teacher may be shown
