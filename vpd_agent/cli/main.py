@@ -1,4 +1,4 @@
-"""The command line: vpd train | compare | eval | warmup | envs | judge | show | sandbox | doctor.
+"""The command line: vpd train | compare | report | eval | warmup | …; see USAGE.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
 `vpd sandbox` are in sandbox/command.py.
@@ -21,6 +21,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "train": "vpd_agent.cli.train:train",
     "compare": "vpd_agent.cli.compare:compare",
     "eval": "vpd_agent.cli.evaluate:evaluate",
+    "inspect": "vpd_agent.cli.inspect:inspect",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
@@ -34,6 +35,7 @@ USAGE = """usage: vpd COMMAND …
   train ALGORITHM   train a model in an environment
   compare           algorithms head to head: table, report and curves
   eval              how many held-out problems a model solves
+  inspect RUN       a page of its rollouts: what each token was told
   warmup            make a warm-started tiny model
   envs              the environments of the suite
   judge             verdicts on the answers of a file

@@ -105,7 +105,9 @@ def kept_rollouts(learner: Learner, rollouts: Sequence[Rollout]) -> list[dict[st
     (divergence, implicit_reward), all in nats. taught: whether the teacher's term applies to it.
     """
     config, policy = learner.config, learner.policy
-    prompts = learner.prompts_with_feedback(rollouts)
+    prompts: Sequence[list[int] | None] = [None] * len(rollouts)
+    if learner.teacher is not None:
+        prompts = learner.prompts_with_feedback(rollouts)
     batch = RolloutBatch.from_rollouts(
         rollouts,
         prompts,
