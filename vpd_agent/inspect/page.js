@@ -112,7 +112,8 @@ function readAddress() {
   for (const name in state) state[name] = given.get(name) ?? initial[name];
   if (!byId.has(state.r)) state.r = initial.r;
   if (!VIEWS.some((view) => view.id === state.view)) state.view = initial.view;
-  if (!(state.sort in SORTS)) state.sort = initial.sort;
+  if (!Object.hasOwn(SORTS, state.sort)) state.sort = initial.sort;
+  if (!/^\d+$/.test(state.t)) state.t = initial.t;
 }
 
 let pending = 0;
@@ -207,6 +208,7 @@ function showRollout() {
   $("answer").replaceChildren(...spans);
   showTexts(r);
   colorTokens();
+  state.t = "";
   readToken(null);
 }
 
@@ -292,7 +294,6 @@ function readToken(index) {
   if (here !== null && spans[here]) spans[here].classList.remove("here");
   const r = current();
   here = index !== null && index >= 0 && index < spans.length ? index : null;
-  state.t = here === null ? "" : String(here);
   for (const svg of [$("signal"), $("flat")]) {
     svg.querySelector(".cursor")?.remove();
     if (here !== null) svg.append(draw("rect", { x: Math.floor(here / svg.size), y: -1, width: 1,
@@ -318,6 +319,7 @@ function readToken(index) {
 
 function moveToken(to) {
   readToken(Math.min(Math.max(to, 0), spans.length - 1));
+  state.t = String(here);
   spans[here].scrollIntoView({ block: "nearest" });
   writeAddress();
 }
@@ -433,8 +435,11 @@ function connect() {
     if (event.key in by) { event.preventDefault(); moveInList(by[event.key]); }
   };
   const answer = $("answer");
-  answer.onmouseover = answer.onclick = (event) => {
+  answer.onmouseover = (event) => {
     if (event.target.index !== undefined) readToken(event.target.index);
+  };
+  answer.onclick = (event) => {
+    if (event.target.index !== undefined) moveToken(event.target.index);
   };
   answer.onkeydown = (event) => {
     const to = { ArrowRight: (here ?? -1) + 1, ArrowLeft: (here ?? 1) - 1, Home: 0, End: 1e9,
