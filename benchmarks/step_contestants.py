@@ -278,7 +278,7 @@ def our_trainer(setting: Setting, algorithm, *, own_feedback: bool = False):
         algorithm,
         Free.vector(setting.rollouts, problems=problems),
         config,
-        template=TeacherTemplate(failed=TEMPLATE, solved=TEMPLATE),
+        template=TeacherTemplate(turn="{feedback}", failed=TEMPLATE, solved=TEMPLATE),
         progress=False,
     )
 

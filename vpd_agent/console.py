@@ -71,6 +71,14 @@ class Bars:
             self._said[name] = tenth
             self._say(name)
 
+    def remove(self, name: str) -> None:
+        """Draw a bar no more."""
+        self._progress.remove_task(self._tasks.pop(name).id)
+
+    def describe(self, name: str, text: str) -> None:
+        """Write another text before a bar."""
+        self._progress.update(self._tasks[name].id, description=text)
+
     @contextmanager
     def phase(self, name: str, what: str) -> Iterator[Callable[[int, int], None]]:
         """What the work of a bar does beside its steps. The body may call what it gets with how

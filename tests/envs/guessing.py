@@ -53,6 +53,7 @@ def attempt(answer="3", feedback="3 is too low.\nTry another.", problem_id="mid"
         "solved": solved,
         "status": status.value,
         "feedback": feedback,
+        "comment": feedback,
         "details": {},
     }
     return Attempt(**(defaults | more))

@@ -49,6 +49,8 @@ class Loss:
         losses that are not (TrainConfig.mini_batches).
     optimizer: losses that name the same one share its moments. Each name has its own.
     learning_rate: None for the run's.
+    moves_teacher: an averaged teacher follows the student right after this loss, so that the losses
+        behind it hear what it has changed; as after each step, by one step of its average.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Loss:
     whole_batch: bool = False
     optimizer: str = "policy"
     learning_rate: float | None = None
+    moves_teacher: bool = False
 
     def __post_init__(self) -> None:
         if (self.measure is None) != (self.update is None):

@@ -39,7 +39,9 @@ class WithTeacher(Algorithm):
     temper_teacher: bool = True
     """Divide the teacher's logits by the run's temperature too, as the student's are."""
     distill_on: Literal["all", "failed", "solved"] = "all"
-    """Which rollouts the teacher speaks on, of those with feedback."""
+    """Which rollouts the teacher speaks on, of those with a teacher prompt."""
+    on_own_success: bool = False
+    """Whether it also speaks on a rollout that solved its problem where it is shown only that."""
     gate_width: float | None = None
     """Trust the teacher as far as it solves what the student did not: its say is
     clip(advantage / gate_width, 0, 1), measured during the run. None: trust it fully."""
@@ -175,11 +177,30 @@ def divergence_from_teacher(
 
 def distillation_mask(batch: RolloutBatch, algorithm: WithTeacher) -> tuple[Tensor, float]:
     """Where the teacher speaks, [B, T], and how many tokens that is in the whole batch."""
-    if algorithm.distill_on == "solved":
-        return batch.teacher_mask & batch.solved[:, None], batch.num_solved_teacher_tokens
-    if algorithm.distill_on == "failed":
-        return batch.teacher_mask & ~batch.solved[:, None], batch.num_failed_teacher_tokens
-    return batch.teacher_mask, batch.num_teacher_tokens
+    failed, solved = batch.num_failed_teacher_tokens, batch.num_solved_teacher_tokens
+    own_success = batch.num_own_success_teacher_tokens
+    mask = batch.teacher_mask & _taught_rows(batch, algorithm)[:, None]
+    return mask, _taught(algorithm, failed, solved, own_success)
+
+
+def num_taught_rollouts(batch: RolloutBatch, algorithm: WithTeacher) -> float:
+    """Rollouts of the whole batch on which the teacher speaks."""
+    failed, solved = batch.num_failed_with_teacher, batch.num_solved_with_teacher
+    return _taught(algorithm, failed, solved, batch.num_own_success_with_teacher)
+
+
+def _taught_rows(batch: RolloutBatch, algorithm: WithTeacher) -> Tensor:
+    """[B], of the rows with a teacher prompt."""
+    rows = {"all": batch.solved | ~batch.solved, "failed": ~batch.solved, "solved": batch.solved}
+    taught = rows[algorithm.distill_on]
+    return taught if algorithm.on_own_success else taught & ~batch.own_success
+
+
+def _taught(algorithm: WithTeacher, failed: float, solved: float, own_success: float) -> float:
+    """The count that `distill_on` and `on_own_success` choose of these."""
+    if not algorithm.on_own_success:
+        solved -= own_success
+    return {"all": failed + solved, "failed": failed, "solved": solved}[algorithm.distill_on]
 
 
 def trust(inputs: LossInputs, algorithm: WithTeacher) -> float:

@@ -18,7 +18,7 @@ class OPSD(Distillation):
     """L = Σ_t D(π_θ(·|x, y_<t), q_0(·|x, c, y_<t)) with the initial policy q_0 as the teacher.
 
     The paper's privileged context c is the reference solution; here it is whatever the environment
-    says (`--feedback`). Positive samples only: distill_on="solved".
+    says (`--feedback`). Positive samples only: distill_on="solved" and on_own_success.
 
     As its authors' scripts have it, D is the Jensen–Shannon divergence (alpha=0.5) over the full
     vocabulary, or on the teacher's 50 most likely tokens (top_k=50, support="teacher",

@@ -31,9 +31,9 @@ class PolicyGradient(Algorithm):
     """… and above at 1 + clip_high (0.28 in DAPO, arXiv 2503.14476)."""
     dual_clip: float | None = None
     """Bound on the loss of tokens with a negative advantage (arXiv 1912.09729); above 1."""
-    objective: Literal["clip", "cispo"] = "clip"
-    """clip: no gradient where the ratio is clipped; cispo: the clipped ratio weighs log π (arXiv
-    2506.13585, whose runs had no lower clip: clip_low 1; verl has one)."""
+    objective: Literal["clip", "cispo", "cispo-both"] = "clip"
+    """clip: no gradient where the ratio is clipped; cispo: the ratio, clipped above only, weighs
+    log π (arXiv 2506.13585, TRL); cispo-both: it is clipped below too (verl)."""
     ratio: RatioLevel = "token"
     """Ratio of each token, or the geometric mean over its response (GSPO, arXiv 2507.18071)."""
     scale_advantages: bool = True
@@ -50,7 +50,7 @@ class PolicyGradient(Algorithm):
         check(self.clip_high >= 0, "clip_high", "at least 0", self.clip_high)
         check(self.dual_clip is None or self.dual_clip > 1, "dual_clip", "above 1", self.dual_clip)
         unbounded = self.objective == "clip" or self.dual_clip is None
-        check(unbounded, "dual_clip", "None with objective='cispo'", self.dual_clip)
+        check(unbounded, "dual_clip", "None unless objective='clip'", self.dual_clip)
 
 
 def policy_gradient(
@@ -68,9 +68,10 @@ def policy_gradient(
         max_response_tokens=batch.max_response_tokens,
     )
     common = (student.logprobs, batch.old_logprobs, advantages, batch.loss_mask, batch.num_tokens)
-    if a.objective == "cispo":
+    if a.objective != "clip":
+        low = a.clip_low if a.objective == "cispo-both" else 1.0
         loss, metrics = clipped_importance_policy_gradient(
-            *common, weights=weights, level=a.ratio, clip_low=a.clip_low, clip_high=a.clip_high
+            *common, weights=weights, level=a.ratio, clip_low=low, clip_high=a.clip_high
         )
     else:
         loss, metrics = clipped_policy_gradient(

@@ -41,6 +41,9 @@ class SDPG(Distillation, PolicyGradient):
     """Share of the run, at its end, over which β falls to 0 (350 of 400)."""
     positive_only: bool = True
     """Keep the divergence only where the advantage is positive (sections 3.1 and 3.5)."""
+    on_own_success: bool = True
+    """As of every teacher. The rollouts with a positive advantage are mostly solved ones, on which
+    the paper's teacher speaks too: it is shown the reference answer."""
     reference_weight: float = 1e-3
     """α: weight of the penalty on leaving the initial policy."""
     reference_form: ReferenceForm = "urkl"

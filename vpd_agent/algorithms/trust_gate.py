@@ -6,7 +6,8 @@ from that is here, and is arithmetic only. From our own measurements; no paper h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vpd_agent.algorithms.base import State, check
@@ -18,9 +19,14 @@ TRUST = "trust"  # its key in an algorithm's state
 class TrustGate:
     """Weight of what the teacher says: clip(a / width, 0, 1).
 
-    a is the moving average of the teacher's success rate on failed rollouts less the pass rate of
-    their own groups, which is what the student would reach there by trying again. A teacher that
-    cannot read its feedback gets no say; one that has nothing left to add fades out by itself.
+    a is the moving average of the teacher's success rate on failed rollouts less the rate of the
+    other rollouts of their groups, which is what the student reaches there by trying again. A
+    teacher that cannot read its feedback gets no say; one that has nothing left to add fades out by
+    itself.
+
+    Of a teacher exactly as good as the student the sum of these differences over the failed
+    rollouts of a batch is 0 in expectation. Their mean is about p / (N − 1) lower, with N rollouts
+    and a pass rate of p: a batch with few failures counts as much as one with many.
     """
 
     width: float = 0.15  # the advantage from which the teacher is trusted fully
@@ -41,8 +47,8 @@ class TrustGate:
     def update(self, state: State, sums: Mapping[str, float]) -> State:
         """The state after a measurement; as it was if nothing was left to measure on.
 
-        sums: "rows" measured; how many of them the teacher solved, "teacher"; the pass rates of
-        their groups, "student". The first measurement sets the average.
+        sums: "rows" measured; how many of them the teacher solved, "teacher"; the rates of the
+        others of their groups, "student". The first measurement sets the average.
         """
         if not sums["rows"]:
             return state
@@ -53,3 +59,17 @@ class TrustGate:
     def weight(self, state: State) -> float:
         """Between 0 and 1; 0 before any measurement."""
         return min(max(state.get(TRUST, 0.0) / self.width, 0.0), 1.0)
+
+
+def solve_rates_of_others(groups: Sequence[int], solved: Sequence[bool]) -> list[float | None]:
+    """For each rollout the share of the *other* rollouts of its group that solved the problem; None
+    where there are no others.
+
+    It is what the student reaches by trying again, p. The rate of the whole group is lower: a
+    failed rollout is in it, as one that is known to have failed.
+    """
+    size, successes = Counter(groups), Counter(g for g, s in zip(groups, solved, strict=True) if s)
+    return [
+        (successes[group] - success) / (size[group] - 1) if size[group] > 1 else None
+        for group, success in zip(groups, solved, strict=True)
+    ]

@@ -45,6 +45,9 @@ class VPD(Distillation, PolicyGradient):
     """None: the run's learning rate."""
     e_step_optimizer: Literal["own", "shared"] = "shared"
     """Whether the E-step has optimizer moments of its own (more memory)."""
+    e_step_moves_teacher: bool = False
+    """With teacher="ema": the average follows the student after the E-step too, so that the M-step
+    of the same step hears of it. False: it hears of it from the next step on."""
     reward_weight: float = 0.0
     """Weight of the reward's clipped policy gradient in the M-step; 0: feedback alone."""
 
@@ -77,6 +80,7 @@ class VPD(Distillation, PolicyGradient):
             whole_batch=True,
             optimizer="teacher" if self.e_step_optimizer == "own" else "policy",
             learning_rate=self.e_step_learning_rate,
+            moves_teacher=self.e_step_moves_teacher,
         )
         return [e_step, m_step]
 

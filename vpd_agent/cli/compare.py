@@ -2,52 +2,95 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from vpd_agent.cli.flags import FlagGroup, parse, refuse_renamed
-from vpd_agent.cli.train_flags import read_arguments
-from vpd_agent.console import bars, phase, print_table, say
-from vpd_agent.runs.record import differences, other_software, read_record, saved
+import tyro
+
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse, refuse_renamed
+from vpd_agent.cli.train_flags import TrainArguments, flag_groups, read_arguments
+from vpd_agent.console import phase, say
 from vpd_agent.train.options import (
-    EnvironmentOptions,
-    TrainOptions,
+    FEEDBACK_HELP,
+    ProblemOptions,
     check_model,
     open_sandbox,
     warm_policy,
 )
-from vpd_envs.data.provenance import differences as told_differences
-
-if TYPE_CHECKING:
-    from vpd_agent.evaluation.compare import Run
-
-CHANGES_NOTHING = ("sandbox", "threads", "data")  # in a run; what the data says has a fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(EnvironmentOptions):
+class CompareOptions(ProblemOptions):
     model: str = "tiny-warm"
     """The model that every run starts from, as in vpd train."""
     algorithms: tuple[str, ...] = ("vpd", "sdpo", "grpo")
     """Each trains once with every seed; your own as module:Class or path/to/file.py:Class."""
+    feedback: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"With several, each algorithm runs with each. {FEEDBACK_HELP}"),
+    ] = ("environment",)
+    set_algorithm: tuple[str, ...] = ()
+    """Options of single algorithms, ALGORITHM.KEY=VALUE each, with a flag of vpd train as KEY and
+    '*' for all algorithms. Several values, as in vpd.e_step_every=1,2,5, are compared with each
+    other."""
     seeds: tuple[int, ...] = (0,)
-    """Of the runs."""
+    """Of the runs. All are evaluated on the same problems with the same random numbers."""
     steps: int = 200
     """Training steps of each run."""
-    jobs: int = 2
-    """Runs side by side, each a process with one torch thread."""
+    tune: int = 0
+    """Trials for each contestant before its runs: learning rates around its own (×2, ×1/2, ×4 …)
+    and values of the one field that its algorithm names. Scored by the mean of the evaluations
+    after the first step, on training problems that are set aside. 0 or 1: none."""
+    tune_seeds: tuple[int, ...] = (1000, 1001)
+    """Of the trials. None of --seeds."""
+    tune_steps: int | None = None
+    """Training steps of a trial; default: --steps."""
+    baseline: str | None = None
+    """The contestant that the others are compared with; default: grpo if it is there, else the
+    first."""
+    threshold: float | None = None
+    """The held-out pass@1 whose cost in rollouts and seconds is told; default: where the baseline
+    ends."""
+    jobs: int | None = None
+    """Runs side by side, each a process with one torch thread; default: one for each GPU, else one
+    for each processor core."""
+    retry_failed: bool = False
+    """Run again what failed when this command was last called."""
     out: Path = Path("runs/compare")
-    """Folder for the runs, report.md, results.json and curves.png; finished runs are kept, if they
-    are what this command would train."""
+    """Folder for the runs, experiment.json and the report. The same command goes on with what is
+    not finished; more seeds and algorithms are added to what is there."""
+
+    def check(self) -> None:
+        """Raise ValueError for numbers that are out of bounds."""
+        for name, least in (("steps", 1), ("tune", 0), ("jobs", 1), ("tune_steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least {least}, got {value}.")
+        for name in ("algorithms", "seeds", "feedback", "tune_seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')} needs at least one value.")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"--threshold must be between 0 and 1, got {self.threshold}.")
+        if both := set(self.seeds) & set(self.tune_seeds if self.tune > 1 else ()):
+            raise ValueError(
+                f"--tune-seeds has {', '.join(map(str, sorted(both)))} of --seeds: what is chosen "
+                f"on a seed must not be judged on it. Choose others."
+            )
 
 
 def compare(arguments: list[str]) -> int:
-    from vpd_agent.algorithms import algorithm_class
-    from vpd_agent.evaluation import compare as head_to_head
-    from vpd_agent.tiny.warmup import RECIPES
+    from vpd_agent.comparison.past_runs import chosen_baseline
+    from vpd_agent.comparison.record import locked
+    from vpd_agent.comparison.report import summary_lines, write_report
+    from vpd_agent.comparison.results import Results
+    from vpd_agent.comparison.runs import Interrupted
 
     own = list(takewhile(lambda argument: argument != "--", arguments))
     extra = arguments[len(own) + 1 :]
@@ -58,102 +101,279 @@ def compare(arguments: list[str]) -> int:
         options=FlagGroup(CompareOptions),
     ).options
     refuse_renamed(extra)
-    for name in options.algorithms:
-        algorithm_class(name)
-    if options.jobs < 1 or options.steps < 1 or not options.seeds or not options.algorithms:
-        raise ValueError(
-            "--jobs and --steps must be at least 1, and a seed and an algorithm given."
+    plan = _Plan(_without_doubles(options), extra)
+    baseline = chosen_baseline([c.label for c in plan.contestants], options.baseline)
+    with locked(options.out):
+        plan.check()
+        try:
+            plan.tune()
+            plan.train()
+        except Interrupted:
+            say("Interrupted; what was done is kept. To go on: the same command.")
+            return 130
+        runs = plan.runs()
+        results = Results(
+            command=shlex.join(["vpd", "compare", *arguments]),
+            contestants=[c.label for c in plan.contestants],
+            seeds=list(plan.options.seeds),
+            baseline=baseline,
+            runs=[run.result() for run in runs],
+            tuning=plan.tuned,
+            threshold=options.threshold,
         )
-    check_model(options.model)
-    runs = head_to_head.plan(options.out, options.algorithms, options.seeds)
-    _check_unfinished(runs)
-    # An unknown environment, a bad file, a sandbox that does not work: found before any work.
-    with phase("Loading the problems"):
-        environment = options.spec(options.feedback).make(1)
-    with phase("Starting the sandbox"):
-        sandbox_name = open_sandbox(environment)
-    environment.close()
-    if options.model in RECIPES:
-        warm_policy(options.model, quiet=False)
-    given = ["--env", options.env, "--model", options.model, "--steps", str(options.steps)]
-    given += ["--feedback", options.feedback]
-    given += ["--data", options.data] if options.data is not None else []
-    given += ["--sandbox", sandbox_name] if sandbox_name is not None else []
-    given += ["--set", *options.set] if options.set else []
-    given += extra
-    _check_finished([run for run in runs if run.finished], given)
-    with bars() as progress:
-        names = {run: f"{run.algorithm} seed {run.seed}" for run in runs}
-        for run, name in names.items():
-            progress.add(name, options.steps)
-            if run.finished:
-                progress.show(name, options.steps, run.metrics()[-1])
-        failed = head_to_head.run_all(
-            runs,
-            given,
-            jobs=options.jobs,
-            on_progress=lambda run, step, row: progress.show(names[run], step, row),
-        )
-    for run in failed:
-        log = head_to_head.log_file(run)
-        end = log.read_text(errors="replace").splitlines()[-8:]
-        say("\n".join([f"{names[run]} failed; the end of {log}:", *end]))
-    done = [run for run in runs if run.finished]
-    if not done:
-        return 1
-    command = shlex.join(["vpd", "compare", *arguments])
-    report = head_to_head.write_report(options.out, done, command)
-    print_table(
-        f"student: pass@1 on held-out problems by training step, {len(options.seeds)} seed(s)",
-        *head_to_head.table(done),
-    )
-    print("\n".join(map(str, report)))
-    return 1 if failed else 0
+        for result in results.left_out:
+            say(f"{result.contestant} seed {result.seed} {result.outcome}: {result.reason}")
+        if results.left_out:
+            say("To run what failed again: the same command with --retry-failed.")
+        files = write_report(options.out, results)
+    print("\n".join(summary_lines(results)))
+    print("\n" + "\n".join(str(path) for path in files if path.parent == options.out))
+    return 1 if results.left_out else 0
 
 
-def _check_unfinished(runs: list[Run]) -> None:
-    for run in runs:
-        if run.path.exists() and not run.finished:
+def _without_doubles(options: CompareOptions) -> CompareOptions:
+    from vpd_agent.comparison.experiment import without_doubles
+
+    for name in ("algorithms", "feedback", "seeds", "tune_seeds"):
+        flag = f"--{name.replace('_', '-')}"
+        values, said = without_doubles(flag, getattr(options, name))
+        options = replace(options, **{name: values})
+        if said:
+            say(said)
+    return options
+
+
+class _Plan:
+    """A comparison from its flags: what is compared, and its runs. Raises ValueError for flags that
+    are wrong before any work.
+
+    extra: flags of vpd train for every run.
+    """
+
+    def __init__(self, options: CompareOptions, extra: Sequence[str]) -> None:
+        from vpd_agent.comparison import experiment
+
+        options.check()
+        known = {name: _flags_of(name, options) for name in options.algorithms}
+        experiment.check_shared(extra, known)
+        settings = experiment.read_settings(options.set_algorithm, options.algorithms, known)
+        check_model(options.model)
+        self.options, self._extra = options, list(extra)
+        self.contestants = experiment.contestants(options.algorithms, options.feedback, settings)
+        self.tuned: list[dict[str, Any]] = []  # the trials, for the report
+        self._chosen: dict[str, experiment.Options] = {}  # by label
+
+    @cached_property
+    def shared(self) -> list[str]:
+        """The flags that every run gets."""
+        options = self.options
+        given = ["--env", options.env, "--model", options.model]
+        given += ["--data", options.data] if options.data is not None else []
+        given += ["--sandbox", options.sandbox] if options.sandbox is not None else []
+        given += ["--set", *options.set] if options.set else []
+        group = options.out.absolute().name
+        return [*given, *self._extra, "--eval-seed", "0", "--run-group", group]
+
+    def runs(self) -> list[Any]:
+        """Seed after seed, so that every contestant has its first curve before any has a second."""
+        from vpd_agent.comparison.runs import Run
+
+        options = self.options
+        return [
+            Run(c, seed, options.out / f"{c.folder}-seed{seed}", options.steps,
+                self._chosen.get(c.label, ()))
+            for seed in options.seeds
+            for c in self.contestants
+        ]  # fmt: skip
+
+    def check(self) -> None:
+        """Raise ValueError for what does not fit together or the folder, before any run. Find what
+        is missing for the runs: an environment, a file, a sandbox that works, a model."""
+        from vpd_agent.comparison.record import (
+            check_same,
+            read_experiment,
+            shared_settings,
+            write_experiment,
+        )
+        from vpd_agent.runs.record import read_record
+        from vpd_agent.tiny.warmup import RECIPES
+
+        options = self.options
+        there = read_experiment(options.out)
+        for run in self.runs():
+            read_record(run.path)  # one of another format is refused
+        self._arguments = {c.label: self._read(c) for c in self.contestants}
+        records = {label: _saved(found) for label, found in self._arguments.items()}
+        shared = shared_settings(records)
+        if not (shared["eval_every"] and shared["eval_problems"]):
             raise ValueError(
-                f"{run.path} holds a run that did not finish. Finish it (vpd train "
-                f"{run.algorithm} --resume --out {run.path}), remove that folder to run it again, "
-                f"or pass another --out."
+                "These runs would not be evaluated, so nothing could be compared. Pass "
+                "-- --eval-every N with N of at least 1, and leave --eval-problems above 0."
             )
+        self._trials()  # that there are enough of them
+        first = next(iter(self._arguments.values()))
+        for source in options.feedback:
+            with phase("Loading the problems"):
+                environment = options.spec(source).make(1, first.options.train_split)
+            with phase("Starting the sandbox"):
+                open_sandbox(environment)
+            environment.close()
+        if options.model in RECIPES:
+            warm_policy(options.model, quiet=False)
+        self._experiment = {
+            "shared": shared,
+            "tune": self._tune_settings(),
+            "fingerprints": _fingerprints(first),
+            "contestants": {},
+            "seeds": [],
+        }
+        check_same(options.out, there, self._experiment)
+        if options.tune < 2:  # else they depend on what the trials find
+            self._check_runs(self.runs())
+        self._experiment["contestants"] = {
+            **there.get("contestants", {}),
+            **{c.label: {**vars(c), "record": records[c.label]} for c in self.contestants},
+        }
+        self._experiment["seeds"] = sorted({*there.get("seeds", []), *options.seeds})
+        self._experiment["tuning"] = there.get("tuning", [])
+        write_experiment(options.out, self._experiment)
 
+    def tune(self) -> None:
+        """Run the trials that are left, and choose each contestant's best."""
+        from vpd_agent.comparison.record import write_experiment
+        from vpd_agent.comparison.tuning import best, score
 
-def _check_finished(runs: list[Run], arguments: list[str]) -> None:
-    """Raises ValueError if a run that would be kept is not what would be trained in its place."""
-    fingerprints: dict[str, Any] = {}
-    for run in runs:
-        there = read_record(run.path)
-        new = read_arguments(run.algorithm, [*arguments, *run.arguments()])
-        fingerprints = fingerprints or _fingerprints(new.options)
-        here = saved(new.algorithm, new.config, new.template, new.options)
-        told = [
-            f"{name} is {old!r} there, {new!r} here"
-            for name, (old, new) in differences(there, here).items()
-            if name not in CHANGES_NOTHING
+        runs = {trial: self._trial_runs(trial) for trial in self._trials()}
+        self._train([run for some in runs.values() for run in some])
+        scores = {trial: [score(run.result()) for run in some] for trial, some in runs.items()}
+        for contestant in self.contestants:
+            mine = [trial for trial in runs if trial.contestant == contestant]
+            number = best([scores[trial] for trial in mine]) if mine else None
+            for trial in mine:
+                self.tuned.append(
+                    {
+                        "contestant": contestant.label,
+                        "values": dict(trial.values),
+                        "seeds": list(self.options.tune_seeds),
+                        "scores": scores[trial],
+                        "chosen": trial.number == number,
+                    }
+                )
+            if number is not None:
+                self._chosen[contestant.label] = mine[number].values
+        if self.tuned:
+            labels = {c.label for c in self.contestants}
+            others = [t for t in self._experiment["tuning"] if t["contestant"] not in labels]
+            self._experiment["tuning"] = others + self.tuned
+            write_experiment(self.options.out, self._experiment)
+
+    def train(self) -> None:
+        self._train(self.runs())
+
+    def _train(self, runs: Sequence[Any]) -> None:
+        from vpd_agent.comparison.runs import run_all
+
+        self._check_runs(runs)
+        if self.options.retry_failed:
+            for run in runs:
+                run.failure.unlink(missing_ok=True)
+        gpus = _gpus(next(iter(self._arguments.values())))
+        jobs = self.options.jobs or len(gpus) or len(os.sched_getaffinity(0))
+        run_all(runs, self.shared, jobs=jobs, gpus=gpus)
+
+    def _check_runs(self, runs: Sequence[Any]) -> None:
+        """Raise ValueError if the folders hold other runs than these."""
+        from vpd_agent.comparison.record import check_runs
+
+        begun = [run for run in runs if run.begun or run.finished]
+        records = {}
+        for run in begun:
+            records[run] = _saved(
+                read_arguments(run.contestant.algorithm, run.arguments(self.shared))
+            )
+        check_runs(begun, records)
+
+    def _read(self, contestant: Any) -> TrainArguments:
+        """What vpd train makes of a contestant's flags."""
+        steps, out = str(self.options.steps), str(self.options.out / contestant.folder)
+        given = [*self.shared, *contestant.arguments(), "--steps", steps, "--out", out]
+        return read_arguments(contestant.algorithm, given)
+
+    def _tune_settings(self) -> dict[str, Any]:
+        options = self.options
+        if options.tune < 2:
+            return {"trials": 0}
+        seeds, steps = list(options.tune_seeds), options.tune_steps or options.steps
+        return {"trials": options.tune, "seeds": seeds, "steps": steps}
+
+    def _trials(self) -> list[Any]:
+        from vpd_agent.comparison.tuning import trials
+
+        if self.options.tune < 2:
+            return []
+        found = []
+        for contestant in self.contestants:
+            read = self._arguments[contestant.label]
+            field = getattr(read.algorithm, "tuned_field", "")
+            found += trials(
+                contestant,
+                self.options.tune,
+                read.config.learning_rate,
+                field,
+                getattr(read.algorithm, field) if field else None,
+                getattr(read.algorithm, "tuned_values", ()),
+            )
+        return found
+
+    def _trial_runs(self, trial: Any) -> list[Any]:
+        from vpd_agent.comparison.runs import Run
+        from vpd_agent.comparison.tuning import SET_ASIDE
+
+        options = self.options
+        values = (*trial.values, ("set_aside", str(SET_ASIDE)))
+        steps = options.tune_steps or options.steps
+        named = replace(trial.contestant, label=f"{trial.contestant.label} trial {trial.number}")
+        folder = options.out / "tuning"
+        return [
+            Run(named, seed, folder / f"{trial.folder}-seed{seed}", steps, values)
+            for seed in options.tune_seeds
         ]
-        known = {k: v for k, v in there.get("fingerprints", {}).items() if v is not None}
-        told += filter(None, [told_differences(known, {k: fingerprints[k] for k in known})])
-        if told:
-            raise ValueError(
-                f"{run.path} holds a finished run of another comparison: {'; '.join(told)}. Pass "
-                f"another --out, or remove that folder to train it again."
-            )
-        if others := other_software(there, here):
-            say(f"Warning: {run.path}, which is kept, was trained with other software: {others}.")
 
 
-def _fingerprints(options: TrainOptions) -> dict[str, Any]:
-    """Those that a run with these options writes into its config.json."""
+def _flags_of(algorithm: str, options: CompareOptions) -> Mapping[str, Any]:
+    """The flags of vpd train with this algorithm, by name."""
+    from vpd_agent.algorithms import algorithm_class
+    from vpd_agent.train.presets import PRESETS, preset_for
+
+    preset = PRESETS[preset_for(options.env, options.model)]
+    return flag_types(flag_groups(algorithm_class(algorithm), preset))
+
+
+def _saved(read: TrainArguments) -> dict[str, Any]:
+    from vpd_agent.runs.record import saved
+
+    return saved(read.algorithm, read.config, read.template, read.options)
+
+
+def _gpus(read: TrainArguments) -> list[str]:
+    """The GPUs that the runs share out, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if read.options.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _fingerprints(read: TrainArguments) -> dict[str, Any]:
+    """Of the problems and of the model that the runs start from."""
     from vpd_agent.runs.identity import fingerprint, model_hashes
 
-    splits = {"train": options.train_split, "eval": options.eval_split}
-    found: dict[str, Any] = {}
-    with phase("Comparing the finished runs with what would be trained"):
-        for name, split in splits.items():
+    options, found = read.options, {}
+    with phase("Reading what is compared: problems and model"):
+        for name, split in (("train", options.train_split), ("eval", options.eval_split)):
             environment = options.spec(options.feedback).make(1, split)
             found[name] = fingerprint(environment)
             environment.close()
-        return {**found, "model": model_hashes(options.load(quiet=True, device="cpu"))}
+        model = replace(options, lora_rank=None).load(quiet=True, device="cpu")
+        return {**found, "model": model_hashes(model)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +60,7 @@ class EvalOptions(ProblemOptions, ModelOptions):
 def evaluate(arguments: list[str]) -> int:
     from vpd_agent.engines.make import check_engine
     from vpd_agent.evaluation.answer_file import AnswerFile
+    from vpd_agent.evaluation.evaluate import problem_sample
 
     options: EvalOptions = parse(
         "vpd eval",
@@ -78,7 +78,7 @@ def evaluate(arguments: list[str]) -> int:
     with phase("Starting the sandbox"):
         open_sandbox(environment)
     batch: Any = environment.unwrapped  # has problem_ids, which Gymnasium's class does not declare
-    ids = sorted(batch.problem_ids, key=_hash)[: options.problems]
+    ids = problem_sample(batch.problem_ids, options.problems)
     policy = options.load(quiet=False)
     with phase("Reading what is evaluated"):
         measured = _measured(options, policy, environment)
@@ -160,7 +160,3 @@ def _measured(
         "judge": judge_hash(environment),
         **model_hashes(policy),
     }
-
-
-def _hash(problem_id: str) -> str:
-    return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -20,8 +20,10 @@ from vpd_agent.console import say, say_error
 COMMANDS = {  # the function that takes the arguments behind the word; imported when it is called
     "train": "vpd_agent.cli.train:train",
     "compare": "vpd_agent.cli.compare:compare",
+    "report": "vpd_agent.cli.report:report",
     "eval": "vpd_agent.cli.evaluate:evaluate",
     "inspect": "vpd_agent.cli.inspect:inspect",
+    "probe": "vpd_agent.cli.probe:probe",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
@@ -33,9 +35,11 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
 USAGE = """usage: vpd COMMAND …
 
   train ALGORITHM   train a model in an environment
-  compare           algorithms head to head: table, report and curves
+  compare           algorithms head to head: runs, statistics and a report
+  report RUN…       the same from runs that exist
   eval              how many held-out problems a model solves
   inspect RUN       a page of its rollouts: what each token was told
+  probe             before training: what a teacher with feedback has to teach
   warmup            make a warm-started tiny model
   envs              the environments of the suite
   judge             verdicts on the answers of a file

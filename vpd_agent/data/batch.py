@@ -39,7 +39,8 @@ class RolloutBatch:
     group_solve_rate: Float[Tensor, " B"]  # share of the row's group that is solved
     teacher_prompt: Int[Tensor, "B Q"]  # token ids
     teacher_prompt_mask: Bool[Tensor, "B Q"]
-    has_teacher: Bool[Tensor, " B"]  # there was feedback to build a teacher prompt from
+    has_teacher: Bool[Tensor, " B"]  # there was something to build a teacher prompt from
+    own_success: Bool[Tensor, " B"]  # solved, and its teacher is shown nothing but that
 
     max_response_tokens: int  # what a response could have had
     num_rollouts: float
@@ -51,6 +52,8 @@ class RolloutBatch:
     num_failed_with_teacher: float
     num_solved_teacher_tokens: float
     num_failed_teacher_tokens: float
+    num_own_success_with_teacher: float  # rollouts
+    num_own_success_teacher_tokens: float
 
     def __len__(self) -> int:
         return self.response.shape[0]
@@ -77,7 +80,8 @@ class RolloutBatch:
 
     def totals(self) -> dict[str, float]:
         """The numbers that describe the whole batch, counted in the rows of this one."""
-        return _totals(self.loss_mask, self.solved, self.has_teacher, self.group_std)
+        outcome = self.solved, self.has_teacher, self.own_success
+        return _totals(self.loss_mask, *outcome, self.group_std)
 
     def rows(self, index: slice | Tensor) -> RolloutBatch:
         """The same batch, these rows only; whole-batch numbers are kept."""
@@ -156,12 +160,15 @@ class RolloutBatch:
         success_reward: float = 1.0,
         pad_id: int = 0,
         max_response_tokens: int | None = None,
+        teacher_sees_outcome: bool = True,
     ) -> RolloutBatch:
         """Pad rollouts into a batch.
 
-        teacher_prompts: token ids per rollout, None where there was no feedback.
+        teacher_prompts: token ids per rollout, None where there was nothing to show.
         success_reward: a rollout counts as solved from this reward on.
         max_response_tokens: what a response could have had; None: as many as the longest has.
+        teacher_sees_outcome: whether those prompts show a rollout's own outcome; without it no row
+            is an own success.
         `old_logprobs` are those of the rollouts.
         """
         if not rollouts:
@@ -189,6 +196,9 @@ class RolloutBatch:
         has_teacher = torch.tensor([t is not None for t in teacher_prompts])
         rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
         solved = rewards >= success_reward
+        own_success = solved & torch.tensor(
+            [teacher_sees_outcome and not r.demonstration.strip() for r in rollouts]
+        )
         group = torch.tensor([r.group for r in rollouts])
         group_mean, group_std = group_statistics(rewards, group)
         group_solve_rate, _ = group_statistics(solved.float(), group)
@@ -209,8 +219,9 @@ class RolloutBatch:
             teacher_prompt=teacher_prompt,
             teacher_prompt_mask=teacher_prompt_mask,
             has_teacher=has_teacher,
+            own_success=own_success,
             max_response_tokens=max_response_tokens or response.shape[1],
-            **_totals(loss_mask, solved, has_teacher, group_std),
+            **_totals(loss_mask, solved, has_teacher, own_success, group_std),
         )
 
 
@@ -218,11 +229,13 @@ def _totals(
     loss_mask: Bool[Tensor, "B T"],
     solved: Bool[Tensor, " B"],
     has_teacher: Bool[Tensor, " B"],
+    own_success: Bool[Tensor, " B"],
     group_std: Float[Tensor, " B"],
 ) -> dict[str, float]:
     """The `num_` fields of a batch of these rows; one that no loss counts is not counted either."""
     tokens, counts = loss_mask.sum(1), loss_mask.any(1)
     taught_solved, taught_failed = solved & has_teacher & counts, ~solved & has_teacher & counts
+    own = own_success & has_teacher & counts
     signal = (group_std > 0) & counts
     return {
         "num_rollouts": float(counts.sum()),
@@ -234,6 +247,8 @@ def _totals(
         "num_failed_with_teacher": float(taught_failed.sum()),
         "num_solved_teacher_tokens": float(tokens[taught_solved].sum()),
         "num_failed_teacher_tokens": float(tokens[taught_failed].sum()),
+        "num_own_success_with_teacher": float(own.sum()),
+        "num_own_success_teacher_tokens": float(tokens[own].sum()),
     }
 
 

@@ -81,7 +81,7 @@ class HFEngine:
     ) -> Iterator[list[int]]:
         """At most `width` prompts each, of one length if padding would change what is sampled."""
         groups = [order]
-        if not self._decoder_kind().takes_padding:
+        if not self._decoder_kind(self.policy).takes_padding:
             groups = [list(same) for _, same in groupby(order, key=lambda i: len(prompts[i]))]
         for group in groups:
             for start in range(0, len(group), width):
@@ -97,7 +97,7 @@ class HFEngine:
         generator: torch.Generator | None,
     ) -> list[Generation]:
         device = self.policy.device
-        decoder = self._decoder_kind()(self.policy, max_tokens)
+        decoder = self._new_decoder(max_tokens)
         logits = decoder.prefill(*self.policy.padded(prompts), samples)  # [R, V]
 
         chat = self.policy.chat
@@ -150,11 +150,13 @@ class HFEngine:
         ends = [self.policy.chat.ends_with_stop_text(row) for row in tokens.tolist()]
         return torch.tensor(ends, device=tokens.device)
 
-    def _decoder_kind(self) -> type[Decoder]:
-        model = self.policy.model
-        if model not in self._decoders:
-            self._decoders[model] = fastest_decoder(self.policy)
-        return self._decoders[model]
+    def _new_decoder(self, max_tokens: int) -> Decoder:
+        return self._decoder_kind(self.policy)(self.policy, max_tokens)
+
+    def _decoder_kind(self, policy: Policy) -> type[Decoder]:
+        if policy.model not in self._decoders:
+            self._decoders[policy.model] = fastest_decoder(policy)
+        return self._decoders[policy.model]
 
 
 def _draw(logp: Tensor, generator: torch.Generator | None) -> Tensor:

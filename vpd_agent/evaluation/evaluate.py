@@ -48,6 +48,16 @@ class Evaluation:
         )
 
 
+def problem_sample(problem_ids: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the problems, which a hash of their ids decides: fewer are a fair sample
+    of more."""
+
+    def digest(problem_id: str) -> bytes:
+        return hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).digest()
+
+    return sorted(problem_ids, key=digest)[:count]
+
+
 def answer_each(
     actor: Actor, problem_ids: Sequence[str], generator: torch.Generator | None = None
 ) -> tuple[dict[int, Rollout], dict[int, str]]:

@@ -61,7 +61,7 @@ def write_report(
         "measured": dict(measured),
     }
     files = [out.with_suffix(".json"), out.with_suffix(".md")]
-    write_atomically(files[0], json.dumps(_finite(summary), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(files[0], json.dumps(finite(summary), indent=1, ensure_ascii=False) + "\n")
     title = f"{measured['model']} in {measured['env']}"
     sections = [
         f"# {title}",
@@ -80,10 +80,10 @@ def write_report(
     return files
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity, which JSON does not have, as null."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

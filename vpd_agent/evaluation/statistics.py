@@ -52,17 +52,38 @@ class Interval:
         solved, n* is n, and the interval does not shrink to a point as that of a bootstrap or of
         m ± 1.96 s does. NaN without values.
         """
-        n = len(values)
+        return cls.of_ratio(values, [1.0] * len(values))
+
+    @classmethod
+    def of_ratio(cls, parts: Sequence[float], counts: Sequence[float]) -> Interval:
+        """The interval for Σ parts / Σ counts, one of each per problem: parts are between 0 and the
+        counts, which are positive, such as how many of a problem's failed answers were repaired.
+
+        Wilson's with n* = m(1−m) / variance, where the variance of the ratio m is linearized,
+        Σ (part − m · count)² / (Σ counts)² (Cochran, Sampling Techniques, 1977, section 2.11);
+        counts of 1 make it that of `of`. NaN without problems.
+        """
+        n, total = len(parts), math.fsum(counts)
         if n == 0:
             return cls(math.nan, math.nan, math.nan, 0)
-        mean = math.fsum(values) / n
-        variance = math.fsum((v - mean) ** 2 for v in values) / n
-        binary = mean * (1 - mean)  # the variance if each value were 0 or 1
-        effective = n * binary / variance if variance > _ROUNDING else n
+        mean = math.fsum(parts) / total
+        pairs = zip(parts, counts, strict=True)
+        variance = math.fsum((part - mean * count) ** 2 for part, count in pairs) / total**2
+        binary = mean * (1 - mean)  # n · the variance if each count were 1 and each part 0 or 1
+        effective = binary / variance if n * variance > _ROUNDING else n
         z2 = _NORMAL_95**2 / effective
         center = (mean + z2 / 2) / (1 + z2)
         half = math.sqrt(z2 * binary + z2 * z2 / 4) / (1 + z2)
         return cls(mean, max(center - half, 0.0), min(center + half, 1.0), n)
+
+    def minus(self, other: Interval) -> Interval:
+        """The difference of two rates, with the interval that follows from theirs: Newcombe's
+        square-and-add (Statistics in Medicine 17, 1998, method 10), for independent rates; for ones
+        that go together it is wide."""
+        below = math.hypot(self.mean - self.low, other.high - other.mean)
+        above = math.hypot(self.high - self.mean, other.mean - other.low)
+        mean = self.mean - other.mean
+        return Interval(mean, mean - below, mean + above, self.count)
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} ({self.low:.4f} to {self.high:.4f})"

@@ -156,12 +156,12 @@ def clipped_importance_policy_gradient(
     *,
     weights: Float[Tensor, "B T"] | None = None,
     level: RatioLevel = "token",
-    clip_low: float = 0.2,
+    clip_low: float = 1.0,
     clip_high: float = 0.2,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """CISPO: L = −Σ w·sg[clip(ρ, 1−clip_low, 1+clip_high)]·A·log π_θ.
 
-    arXiv 2506.13585, equation 4; there it was run without a lower clip (clip_low=1), by verl with
+    arXiv 2506.13585, equation 4; there and in TRL without a lower clip (clip_low=1), in verl with
     one. Unlike in `clipped_policy_gradient`, a clipped token keeps its gradient. Arguments as
     there.
     """

@@ -30,12 +30,13 @@ class StepResult:
     """What the environment says of one answer; `error` if it could say nothing."""
 
     reward: float
-    feedback: str
+    feedback: str  # beside the demonstration
     status: str
     error: str | None
     done: bool  # the episode ends with this answer
     reply: str  # what the environment says next if it does not
     seconds: float = 0.0  # that judging took, where the environment tells
+    demonstration: str = ""  # a solved answer of another
 
 
 def all_problem_ids(environment: gym.vector.VectorEnv) -> list[str]:
@@ -64,18 +65,20 @@ def judge(environment: gym.vector.VectorEnv, answers: Sequence[str]) -> list[Ste
     replies, rewards, terminated, truncated, infos = environment.step(list(answers))
     n = len(answers)
     feedback, status = infos.get("feedback", [""] * n), infos.get("status", [""] * n)
+    comment, demonstration = infos.get("comment", feedback), infos.get("demonstration", [""] * n)
     judged = infos.get("judged", [True] * n)
     errors = infos.get("error", [None] * n)
     seconds = getattr(environment.unwrapped, "judge_seconds", [math.nan] * n)
     return [
         StepResult(
             reward=float(rewards[i]),
-            feedback=str(feedback[i] or ""),
+            feedback=str(comment[i] or ""),
             status=str(status[i] or ""),
             error=None if judged[i] else str(errors[i]),
             done=bool(terminated[i] or truncated[i]),
             reply=str(replies[i] or ""),
             seconds=0.0 if math.isnan(seconds[i]) else float(seconds[i]),
+            demonstration=str(demonstration[i] or ""),
         )
         for i in range(n)
     ]
@@ -95,6 +98,11 @@ class Actor:
     max_turn_tokens: int | None = None
     temperature: float = 1.0
 
+    @property
+    def max_answer_tokens(self) -> int:
+        """Of one answer."""
+        return min(self.max_turn_tokens or self.max_response_tokens, self.max_response_tokens)
+
     def collect(
         self,
         problem_ids: Sequence[str],
@@ -108,7 +116,7 @@ class Actor:
         sub-environments. Raises SandboxError if nothing at all could be judged.
         """
         policy, longest = self.policy, self.max_response_tokens
-        limit = min(self.max_turn_tokens or longest, longest)
+        limit = self.max_answer_tokens
         repeated = [p for p in problem_ids for _ in range(group_size)]
         messages = start_episodes(self.environment, repeated)
         prompts = [policy.encode(m) for m in messages[::group_size]]
@@ -217,6 +225,7 @@ class _Episode:
             reward=self.rollout.reward + result.reward,
             feedback=result.feedback,
             status=result.status,
+            demonstration=result.demonstration,
             judge_seconds=max(self.rollout.judge_seconds, result.seconds),
         )
         self.reply, self.error = result.reply, result.error

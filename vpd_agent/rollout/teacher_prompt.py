@@ -10,66 +10,89 @@ from typing import ClassVar
 from vpd_agent.data.types import Message
 from vpd_agent.model.policy import Policy
 
+_FIELDS = ("prompt", "attempt", "demonstration", "feedback")
 _THINKING = re.compile(r"<think>.*?(</think>\s*|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class TeacherTemplate:
-    """How the last user turn becomes the teacher's. Fields: {prompt}, {attempt}, {feedback}.
+    """How the last user turn becomes the teacher's: `turn`, with a section for what there is.
 
-    The default is the feedback section of SDPO's template (arXiv 2601.20802, table 2); `solved`
-    is its counterpart for attempts that solved the problem, which VPD's E-step needs as positives.
-    System turns stay as they are. `<think>…</think>` is stripped from the attempt.
+    Each text may use {prompt}, {attempt}, {demonstration} and {feedback}; in `turn` the last two
+    are the filled-in sections, or empty. The default is SDPO's template as its authors run it
+    (arXiv 2601.20802; lasgroup/SDPO, verl/trainer/config/actor/actor.yaml); `solved` is the
+    counterpart of `failed`, which VPD's E-step needs for its positives. System turns stay as they
+    are. `<think>…</think>` is stripped from attempt and demonstration.
 
-    needs_feedback: whether a rollout without feedback has no teacher prompt.
+    needs_feedback: whether a rollout with neither feedback nor demonstration has no teacher prompt.
     """
 
     needs_feedback: ClassVar[bool] = True
 
+    turn: str = "{prompt}{demonstration}{feedback}\n\nCorrectly solve the original question."
+    """The teacher's user turn."""
+    demonstration: str = "\nCorrect solution:\n\n{demonstration}"
+    """The section that shows the solved answer of another rollout."""
     failed: str = (
-        "{prompt}\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
-        "{feedback}\n\nCorrectly solve the original question.\n"
+        "\nThe following is feedback from your unsuccessful earlier attempt:\n\n{feedback}"
     )
-    """The teacher's user turn after an attempt that failed."""
-    solved: str = (
-        "{prompt}\n\nThe following is feedback from your successful earlier attempt:\n\n"
-        "{feedback}\n\nCorrectly solve the original question.\n"
-    )
-    """The teacher's user turn after an attempt that solved the problem."""
+    """The section of the feedback on an attempt that failed."""
+    solved: str = "\nThe following is feedback from your successful earlier attempt:\n\n{feedback}"
+    """The section of the feedback on an attempt that solved the problem."""
     max_feedback_chars: int = 4000
     """Longer feedback loses its middle."""
     max_attempt_chars: int = 4000
-    """Longer attempts lose their middle."""
+    """Longer attempts and demonstrations lose their middle."""
 
     def __post_init__(self) -> None:
-        for name in ("failed", "solved"):
+        for name in ("turn", "demonstration", "failed", "solved"):
             try:
-                getattr(self, name).format(prompt="", attempt="", feedback="")
-            except (KeyError, IndexError, ValueError) as error:
+                getattr(self, name).format(**dict.fromkeys(_FIELDS, ""))
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
                 raise ValueError(
-                    f"TeacherTemplate.{name} may use {{prompt}}, {{attempt}} and {{feedback}} "
-                    f"only (write {{{{ and }}}} for braces); formatting it failed with {error!r}."
+                    f"TeacherTemplate.{name} may use {{prompt}}, {{attempt}}, {{demonstration}} "
+                    f"and {{feedback}} only (write {{{{ and }}}} for braces); formatting it failed "
+                    f"with {error!r}."
                 ) from error
 
     def messages(
-        self, prompt: Sequence[Message], attempt: str, feedback: str, *, solved: bool
+        self,
+        prompt: Sequence[Message],
+        attempt: str,
+        feedback: str,
+        *,
+        solved: bool,
+        demonstration: str = "",
     ) -> list[Message]:
-        """The student's messages with the last user turn rewritten."""
+        """The student's messages with the last user turn rewritten.
+
+        Raises ValueError where no message is the user's."""
         last = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
         if last is None:
             raise ValueError("A prompt needs a user message to build a teacher prompt from.")
-        text = (self.solved if solved else self.failed).format(
-            prompt=prompt[last]["content"],
-            attempt=cut(_THINKING.sub("", attempt), self.max_attempt_chars),
-            feedback=cut(feedback, self.max_feedback_chars),
-        )
+        shown = {
+            "prompt": prompt[last]["content"],
+            "attempt": cut(_THINKING.sub("", attempt), self.max_attempt_chars),
+            "demonstration": cut(_THINKING.sub("", demonstration), self.max_attempt_chars),
+            "feedback": cut(feedback, self.max_feedback_chars),
+        }
+        sections = {"demonstration": self.demonstration, "feedback": self._of_feedback(solved)}
+        filled = {k: t.format(**shown) if shown[k].strip() else "" for k, t in sections.items()}
+        text = self.turn.format(**(shown | filled))
         return [{**m, "content": text} if i == last else m for i, m in enumerate(prompt)]
+
+    def _of_feedback(self, solved: bool) -> str:
+        return self.solved if solved else self.failed
 
 
 COMPACT = TeacherTemplate(
-    failed="{prompt}|{attempt}:{feedback}", solved="{prompt}|{attempt}:{feedback}"
+    turn="{prompt}|{demonstration}{feedback}",
+    demonstration="{demonstration}:=",
+    failed="{attempt}:{feedback}",
+    solved="{attempt}:{feedback}",
 )
-"""The teacher's turn for the tiny models, whose prompts are a few characters."""
+"""The teacher's turn for the tiny models, whose prompts are a few characters. A demonstration reads
+as an attempt with the verdict of a right one, as the models learn it (`tiny/warmup.py`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,13 @@ class PlainPrompt(TeacherTemplate):
     needs_feedback: ClassVar[bool] = False
 
     def messages(
-        self, prompt: Sequence[Message], attempt: str, feedback: str, *, solved: bool
+        self,
+        prompt: Sequence[Message],
+        attempt: str,
+        feedback: str,
+        *,
+        solved: bool,
+        demonstration: str = "",
     ) -> list[Message]:
         return list(prompt)
 
@@ -106,25 +135,38 @@ def teacher_prompt(
     *,
     solved: bool,
     max_tokens: int,
+    demonstration: str = "",
 ) -> list[int] | None:
-    """Token ids of the teacher's prompt; None if there is no feedback or no room for any.
+    """Token ids of the teacher's prompt; None if there is neither feedback nor a demonstration, or
+    no room for any.
 
-    A prompt that is too long is shortened by cutting feedback and attempt *before* templating,
-    never the problem and never the generation header. A `PlainPrompt` is never shortened.
+    A prompt that is too long is shortened by cutting feedback, attempt and demonstration *before*
+    templating, never the problem and never the generation header. A `PlainPrompt` is never
+    shortened.
     """
-    if not template.needs_feedback:
-        return policy.encode(template.messages(prompt, attempt, feedback, solved=solved))
-    if not feedback.strip():
-        return None
-    limit = max(len(feedback), len(attempt))
-    while limit >= 1:
+
+    def encoded(limit: int) -> list[int]:
         messages = template.messages(
-            prompt, cut(attempt, limit), cut(feedback, limit), solved=solved
+            prompt,
+            cut(attempt, limit),
+            cut(feedback, limit),
+            solved=solved,
+            demonstration=cut(demonstration, limit),
         )
-        ids = policy.encode(messages)
+        return policy.encode(messages)
+
+    limit = max(len(feedback), len(attempt), len(demonstration))
+    if not template.needs_feedback:
+        return encoded(limit)
+    demonstration = _THINKING.sub("", demonstration)
+    if not feedback.strip() and not demonstration.strip():
+        return None
+    while limit >= 1:
+        ids = encoded(limit)
         if len(ids) <= max_tokens:
             return ids
         excess = len(ids) - max_tokens
-        # A token is at least a byte of text: cutting fewer characters than that cannot suffice.
-        limit = min(limit // 2, limit - excess // 8 - 1)
+        # A token is at least a byte of text, and a character of the limit at most four bytes in
+        # each of three texts: cutting fewer characters than that cannot suffice.
+        limit = min(limit // 2, limit - excess // 12 - 1)
     return None

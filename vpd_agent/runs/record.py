@@ -8,6 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vpd_agent.runs.machine import machine
 from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.catalog import parsed_options
 from vpd_envs.data.provenance import NOT_JUDGING, commit, leaves, versions
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from vpd_agent.train.options import TrainOptions
 
 FORMAT = 2  # of a run's folder; 1 had other names of flags, and said no number
-NOT_FLAGS = ("format", "versions", "commit", "fingerprints")  # entries of it that are to be read
+# Entries of it that are to be read:
+NOT_FLAGS = ("format", "versions", "commit", "machine", "fingerprints")
 UNSAVED = ("config", "resume")  # flags that say how a run is begun, not what it is
 PACKAGES = (  # whose versions may change what a run does
     *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
     *("math-verify", "reasoning-gym", "datasets"),
 )
 INSPECTION = ("inspect_every", "inspect_groups", "inspect_max_mb")
-HARMLESS = ("out", "quiet", "trackers", "save_every", "samples_every", *INSPECTION)
+HARMLESS = ("out", "quiet", "trackers", "run_group", "save_every", "samples_every", *INSPECTION)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def saved(
     algorithm: Algorithm, config: TrainConfig, template: TeacherTemplate, options: TrainOptions
 ) -> dict[str, Any]:
     """What a run writes into its config.json: all that repeats it when read as a file of flags,
-    and the format, the versions and the commit that it was begun with."""
+    and the format, the versions, the commit and the machine that it was begun with."""
     chosen = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(options).items()
@@ -92,4 +94,5 @@ def saved(
         "options": chosen,
         "versions": versions(*PACKAGES),
         "commit": commit(),
+        "machine": machine(),
     }

@@ -38,7 +38,7 @@ FAILURES = "failures.jsonl"
 BAD_BATCHES = "bad_batches.jsonl"
 CHECKPOINTS, MODEL, BEST = "checkpoints", "model", "best"
 MODEL_METRICS = "metrics.json"  # in BEST and MODEL: the metrics of their step
-_LOCK = ".lock"
+LOCK = ".lock"
 
 Write = Callable[[Path | None], None]  # writes into a folder; in all processes but the first: None
 Args = TypeVarTuple("Args")
@@ -81,7 +81,7 @@ class RunFolder:
             self.check_begun(self.path)
         # A run that was killed at once may have left only a half-written config.json.
         elif self.path.is_dir() and not all(
-            path.name == _LOCK or _is_temporary(path) for path in self.path.iterdir()
+            path.name == LOCK or _is_temporary(path) for path in self.path.iterdir()
         ):
             raise ValueError(
                 f"The output folder {self.path} is in use: it is not empty. Pass another --out, "
@@ -95,7 +95,7 @@ class RunFolder:
                 f"{self.path / MODEL}."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / _LOCK).open("w")
+        lock = (self.path / LOCK).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -117,8 +117,8 @@ class RunFolder:
         """Unlock the folder. An empty one is removed, so that bad input leaves nothing behind."""
         if self._lock is None or self._lock.closed:
             return
-        if {p.name for p in self.path.iterdir()} == {_LOCK}:
-            (self.path / _LOCK).unlink()
+        if {p.name for p in self.path.iterdir()} == {LOCK}:
+            (self.path / LOCK).unlink()
             self.path.rmdir()
         self._lock.close()
 

@@ -33,6 +33,7 @@ def sample_rows(
             "reward": r.reward,
             "status": r.status,
             "feedback": r.feedback,
+            "demonstration": r.demonstration,
             "teacher_prompt": decode(ids) if ids is not None else None,
         }
         for r, ids in zip(rollouts, teacher_prompts, strict=True)

@@ -41,12 +41,17 @@ class Trackers:
 
 
 def open_trackers(
-    names: Sequence[str], out: Path, run_name: str, config: Mapping[str, Any]
+    names: Sequence[str],
+    out: Path,
+    run_name: str,
+    config: Mapping[str, Any],
+    group: str = "",
 ) -> Trackers:
     """Open trackers by accelerate's names. Their files are in the folder `trackers` of a run.
 
     config: the run's configuration, nested or flat; it is stored with the run, and what is not a
     number, a bool or text in it as text.
+    group: of runs that belong together, for W&B and trackio; "": none.
     W&B and trackio keep all runs under a project, which is `vpd` unless WANDB_PROJECT or
     TRACKIO_PROJECT names another. Without a network W&B works with WANDB_MODE=offline.
 
@@ -63,7 +68,7 @@ def open_trackers(
     folder.mkdir(parents=True, exist_ok=True)
     plain = (bool, int, float, str)
     flat = {name: v if isinstance(v, plain) else str(v) for name, v in leaves(config)}
-    opened = [_start(name, folder.absolute(), run_name) for name in dict.fromkeys(names)]
+    opened = [_start(name, folder.absolute(), run_name, group) for name in dict.fromkeys(names)]
     for tracker in opened:
         tracker.store_init_configuration(flat)
     return Trackers(opened)
@@ -88,15 +93,16 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(f"The tracker {name!r} needs a package that is not installed: {how}")
 
 
-def _start(name: str, folder: Path, run_name: str) -> GeneralTracker:
+def _start(name: str, folder: Path, run_name: str, group: str) -> GeneralTracker:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]
+    grouped = {"name": run_name} | ({"group": group} if group else {})
     if name == "wandb":
-        tracker = kind(os.environ.get("WANDB_PROJECT", "vpd"), name=run_name, dir=folder)
+        tracker = kind(os.environ.get("WANDB_PROJECT", "vpd"), dir=folder, **grouped)
     elif name == "trackio":
         os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))  # read when it is imported
-        tracker = kind(os.environ.get("TRACKIO_PROJECT", "vpd"), name=run_name)
+        tracker = kind(os.environ.get("TRACKIO_PROJECT", "vpd"), **grouped)
     elif kind.requires_logging_directory:
         tracker = kind(run_name, folder / name)
     else:

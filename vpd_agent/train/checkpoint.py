@@ -21,7 +21,7 @@ from vpd_agent.model.policy import Policy
 from vpd_agent.runs.identity import tokenizer_hash
 
 STATE = "trainer.pt"
-FORMAT = 2  # of the state; 1: before the loss `distil` was called `distill`
+FORMAT = 3  # of the state; 2: before it held solved attempts of the first evaluation
 
 
 def write(folder: Path, state: dict[str, Any]) -> None:
@@ -42,9 +42,8 @@ def read(folder: Path) -> dict[str, Any]:
         ) from error
     if state.get("format") != FORMAT:
         raise ValueError(
-            f"The checkpoint {folder} was written by another version of this program, whose losses "
-            f"and metrics have other names. Resume with that version, or start a run from the "
-            f"checkpoint's model/."
+            f"The checkpoint {folder} was written by another version of this program, which keeps "
+            f"other things. Resume with that version, or start a run from the checkpoint's model/."
         )
     return state
 

@@ -16,7 +16,7 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = (
     *("steps", "warmup_steps", "weight_decay", "eval_every", "eval_problems", "eval_failures"),
-    *("save_every", "samples_every", "inspect_every", "max_skipped_steps"),
+    *("eval_successes", "save_every", "samples_every", "inspect_every", "max_skipped_steps"),
 )
 
 
@@ -89,8 +89,16 @@ class TrainConfig:
     """Held-out problems to evaluate on, at most."""
     eval_samples: int = 1
     """Answers to each of them."""
+    eval_seed: int | None = None
+    """Of the choice of held-out problems and the sampling of evaluations; None: that of --seed."""
+    set_aside: float = 0.0
+    """Share of the training problems that is not trained on but evaluated on, in place of the
+    --eval-split: to choose settings on other problems than those of the final evaluation."""
     eval_failures: int = 128
     """Failed attempts, fixed at the first evaluation, whose repair rate measures the teacher."""
+    eval_successes: int = 64
+    """Solved attempts, fixed at the first evaluation: how often the teacher, told that they were
+    right, answers in another form, and how far the policy has gone from its first probabilities."""
     save_every: int = 50
     """Steps between checkpoints, of which there is one of the end too; 0: none but the final model,
     and where a run is interrupted."""
@@ -127,14 +135,10 @@ class TrainConfig:
             for name in names:
                 value = getattr(self, name)
                 check(value is None or value >= least, name, f"at least {least}", value)
-        for name in (
-            "learning_rate",
-            "max_grad_norm",
-            "temperature",
-            "sampler_clip",
-            "inspect_max_mb",
-        ):
+        positive = ("learning_rate", "max_grad_norm", "temperature", "sampler_clip")
+        for name in (*positive, "inspect_max_mb"):
             check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        check(0 <= self.set_aside < 1, "set_aside", "at least 0 and below 1", self.set_aside)
         decay, ratio = self.learning_rate_decay, self.collapse_ratio
         check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)
         check(0 <= ratio < 1, "collapse_ratio", "at least 0 and below 1", ratio)

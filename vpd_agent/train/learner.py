@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -17,11 +17,13 @@ import torch
 
 from sandbox import SandboxError
 from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, State, Step
+from vpd_agent.algorithms.distillation import WithTeacher, num_taught_rollouts
 from vpd_agent.console import say
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine, sampling_from
+from vpd_agent.engines.blended import BlendedEngine
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher, make_teacher
@@ -129,6 +131,9 @@ class Learner:
         prompts = self._teacher_prompts(rollouts)
         batch = self._batch(rollouts, prompts)
         metrics = describe(batch, rollouts, self.processes)
+        if isinstance(self.algorithm, WithTeacher):
+            taught = num_taught_rollouts(batch, self.algorithm)
+            metrics["taught_fraction"] = taught / batch.num_rollouts
         if not self.engine.logprobs_match_trainer or self.config.overlap:
             batch, gap = self._corrected(batch)
             metrics |= gap
@@ -176,6 +181,8 @@ class Learner:
             with self.timed(loss.name):
                 self.state, more = self.updater.update(loss, micro_batches, self.state, self.step)
             metrics |= more
+            if loss.moves_teacher and self.teacher is not None:
+                self.teacher.update()
         return metrics
 
     def make_batch(self, rollouts: Sequence[Rollout]) -> RolloutBatch:
@@ -220,7 +227,13 @@ class Learner:
         """The teacher's prompt of each rollout; None where `teacher_prompt` gives none."""
         success = self.config.success_reward
         return [
-            self.teacher_prompt(r.messages, r.text, r.feedback, solved=r.reward >= success)
+            self.teacher_prompt(
+                r.messages,
+                r.text,
+                r.feedback,
+                solved=r.reward >= success,
+                demonstration=r.demonstration,
+            )
             for r in rollouts
         ]
 
@@ -229,6 +242,24 @@ class Learner:
         c = self.config
         limits = c.max_response_tokens, c.max_turn_tokens
         return Actor(self.policy, engine or self.engine, environment, *limits, c.temperature)
+
+    @contextmanager
+    def sampling_teacher(self) -> Iterator[Engine]:
+        """Within, an engine that samples from the weights that teach: the run's engine, with the
+        teacher's weights for as long; that of another model; or, for the interpolated logits of a
+        trust-region teacher, one in this process. Without a teacher, from the policy. All processes
+        must enter and leave it together, and take no gradient within."""
+        teacher = self.teacher
+        with self.policy.gathered(), (teacher.policy if teacher else self.policy).gathered():
+            if teacher is None:
+                yield self.engine
+            elif teacher.student_share:
+                yield BlendedEngine(teacher.policy, self.policy, teacher.student_share)
+            elif self.teacher_engine is not None:
+                yield self.teacher_engine
+            else:
+                with sampling_from(self.engine, teacher.policy, self.policy) as engine:
+                    yield engine
 
     @property
     def max_tokens_before_response(self) -> int:
@@ -243,6 +274,7 @@ class Learner:
             success_reward=self.config.success_reward,
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
+            teacher_sees_outcome=self.template.needs_feedback,
         )
         return self._counted(batch).to(self.policy.device)
 
@@ -276,14 +308,7 @@ class Learner:
         """Where it is due, ask the teacher for answers to failed rollouts; the gate's metrics."""
         metrics: dict[str, float] = {}
         if gate.due(self.step) and self.teacher is not None:
-            teacher = self.teacher.policy
-            with (
-                self.timed("gate"),
-                teacher.gathered(),
-                nullcontext(self.teacher_engine)
-                if self.teacher_engine
-                else sampling_from(self.engine, teacher, self.policy) as engine,
-            ):
+            with self.timed("gate"), self.sampling_teacher() as engine:
                 asked = self.fail_together(
                     lambda: ask_teacher(
                         # Without wrappers: its reward is all that is wanted.
@@ -304,12 +329,14 @@ class Learner:
             }
         return metrics | {"gate/weight": gate.weight(self.state)}
 
-    def generator(self, *purpose: object) -> torch.Generator:
-        return torch.Generator(self.policy.device).manual_seed(self._seed(*purpose))
+    def generator(self, *purpose: object, seed: int | None = None) -> torch.Generator:
+        """seed: in place of the run's own."""
+        return torch.Generator(self.policy.device).manual_seed(self._seed(*purpose, seed=seed))
 
-    def _seed(self, *purpose: object) -> int:
+    def _seed(self, *purpose: object, seed: int | None = None) -> int:
         """A seed of its own for each purpose, process and step."""
-        text = repr((self.config.seed, self.processes.rank, *purpose))
+        seed = self.config.seed if seed is None else seed
+        text = repr((seed, self.processes.rank, *purpose))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
     def fail_together(self, work: Callable[[], Result]) -> Result:
@@ -392,6 +419,11 @@ def _check_setup(
         raise ValueError(
             "A reference that is given stays as it is, and reference_rate would move it. Leave out "
             "one of the two."
+        )
+    if algorithm.gate is not None and config.group_size < 2:
+        raise ValueError(
+            f"gate_width compares the teacher with the other rollouts of a group, so group_size "
+            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
         )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(

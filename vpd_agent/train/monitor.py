@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vpd_agent.algorithms.base import Algorithm
+from vpd_agent.algorithms.distillation import Distillation
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.distributed.world import Processes
-from vpd_agent.evaluation.in_training import PASS_1
+from vpd_agent.evaluation.in_training import PASS_1, REPAIR
+from vpd_agent.evaluation.probe import INACTIVE
 from vpd_agent.train.config import TrainConfig
 from vpd_envs.types import Status
 
 STEPS_PER_LOOK = 10  # steps whose numbers are averaged before they are judged
 LEAST_FALL = 0.1  # scores are shares of 1; a smaller fall may be noise
 NO_GRADIENT = 1e-9
+TRUNCATED_RISE = 3.0  # times what it was at first
+MOSTLY_SOLVED = 0.9  # from there on a teacher may well have nothing left to say
 SLOWEST_CALLS = 3  # of a step that are named
 SLOW_CALL_SECONDS, SLOW_CALL_SHARE = 10.0, 0.3  # of a step: from there on one is worth a line
 
@@ -30,6 +35,8 @@ def describe(
     """What a batch says, whatever the algorithm; of all processes together.
 
     response_tokens and response_tokens_max: mean and maximum of the policy's tokens per rollout.
+    prompt_tokens: mean of the first prompt's; teacher_prompt_tokens: mean over the rollouts with a
+    teacher prompt, which is there if one has.
     truncated: share of rollouts that were cut. format_errors: share whose answer was not understood
     (`Status.is_format`). status/NAME: share of each of the environment's words for an outcome.
     groups_with_signal: share of rollouts whose group's rewards differ.
@@ -42,17 +49,24 @@ def describe(
         {
             "reward": float(batch.rewards.sum()),
             "truncated": float(sum(r.finish == "length" for r in rollouts)),
+            "prompt": float(batch.prompt_mask.sum()),
+            "teacher_prompt": float(batch.teacher_prompt_mask[batch.has_teacher].sum()),
         }
     )
+    with_teacher = batch.num_solved_with_teacher + batch.num_failed_with_teacher
+    prompts = {"prompt_tokens": sums["prompt"] / count}
+    if with_teacher:
+        prompts["teacher_prompt_tokens"] = sums["teacher_prompt"] / with_teacher
     return {
         "rollouts": count,
         "reward": sums["reward"] / count,
         "solved": batch.num_solved / count,
         "response_tokens": batch.num_tokens / count,
         "response_tokens_max": float(processes.max(int(batch.lengths.max()))),
+        **prompts,
         "truncated": sums["truncated"] / count,
         "format_errors": sum(n for s, n in statuses.items() if s in _FORMAT_ERRORS) / count,
-        "teacher_fraction": (batch.num_solved_with_teacher + batch.num_failed_with_teacher) / count,
+        "teacher_fraction": with_teacher / count,
         "groups_with_signal": batch.num_signal_rollouts / count,
         **{f"status/{name}": n / count for name, n in sorted(statuses.items())},
     }
@@ -86,15 +100,27 @@ class CollapseMonitor:
     score is held-out pass@1, each evaluation being a look; of runs that are never evaluated it is
     the mean reward of ten steps. Nothing is read but the rows, so a resumed run reads those of its
     folder and is as wise as one that was never stopped.
+
+    Two more signs are warned of, without being a collapse. More answers are cut off: their share
+    over ten steps is three times that of the first ten, or half way from there to 1. Answers that
+    never end are the first sign of a drifting style. And a teacher that is nearly inactive: over
+    ten steps the mean divergence is below `quiet`, fewer than nine in ten rollouts are solved, and
+    at the last evaluation, if there was one, the teacher repaired no larger a share of the failed
+    attempts than the student solves of all held-out problems, which are no harder than these.
+
+    quiet: nats a token, see `quiet_divergence`.
     """
 
     config: TrainConfig
     has_teacher: bool = True  # whether the algorithm has one
+    quiet: float = INACTIVE
 
     collapsed: str | None = field(default=None, init=False)  # why, once it has
     best: float = field(default=-math.inf, init=False)  # score
     best_step: int | None = field(default=None, init=False)  # of the best evaluation
     _evaluated: bool = field(default=False, init=False)
+    _repair: float = field(default=math.nan, init=False)  # less pass@1, at the last evaluation
+    _truncated: float | None = field(default=None, init=False)  # share in the first ten steps
     _steps: list[Row] = field(default_factory=list, init=False)  # since the last look at them
     _streaks: Counter[str] = field(default_factory=Counter, init=False)
     _said: set[str] = field(default_factory=set, init=False)
@@ -109,6 +135,7 @@ class CollapseMonitor:
             if score > self.best:
                 self.best_step = row["step"]
             found += self._judge_score(score, "held-out pass@1", row["step"])
+            self._repair = row.get(REPAIR, math.nan) - score
         if "reward" in row:
             self._steps.append(row)
         if len(self._steps) == STEPS_PER_LOOK:
@@ -144,7 +171,35 @@ class CollapseMonitor:
         norms = _values(self._steps, "/grad_norm")
         if norms and max(norms) < NO_GRADIENT:
             found += self._once("gradient", _why_no_gradient(self._steps, self.has_teacher))
-        return found
+        return found + self._judge_truncated(step) + self._judge_teacher(step)
+
+    def _judge_truncated(self, step: int) -> list[str]:
+        share = _mean([row["truncated"] for row in self._steps])
+        if self._truncated is None:
+            self._truncated = share
+        first = self._truncated
+        if share < first + LEAST_FALL or share < min(TRUNCATED_RISE * first, (1 + first) / 2):
+            return []
+        return self._once(
+            "truncated",
+            f"step {step}: {100 * share:.0f} % of the last answers were cut off, of the first ones "
+            f"{100 * first:.0f} %. Answers that do not end are an early sign of a collapse; where "
+            f"they are really that long, raise --max-response-tokens.",
+        )
+
+    def _judge_teacher(self, step: int) -> list[str]:
+        divergence = _mean(_values(self._steps, "/divergence"))
+        solved = _mean([row["solved"] for row in self._steps])
+        if not (divergence < self.quiet and solved < MOSTLY_SOLVED) or self._repair > 0:
+            return []
+        repair = "" if math.isnan(self._repair) else " It repairs no more than the student solves."
+        return self._once(
+            "teacher",
+            f"step {step}: distillation is nearly inactive: where the teacher is heard, it differs "
+            f"from the student by {divergence:.2g} nats a token over ten steps (below "
+            f"{self.quiet:.2g}).{repair} Richer --feedback, a larger model or a reward (vpd-pg, "
+            f"grpo) may help; vpd probe measures it before a run.",
+        )
 
     def _collapse_if(self, bad: bool, sign: str, text: str) -> list[str]:
         self._streaks[sign] = self._streaks[sign] + 1 if bad else 0
@@ -159,6 +214,14 @@ class CollapseMonitor:
         found = [] if what in self._said else [text]
         self._said.add(what)
         return found
+
+
+def quiet_divergence(algorithm: Algorithm) -> float:
+    """The mean divergence, in nats a token, below which a teacher is nearly inactive: INACTIVE for
+    a KL (evaluation/probe.py). The generalized JSD of distributions that are near each other is
+    about α(1−α) times their KL, so its bound is as much lower."""
+    alpha = algorithm.alpha if isinstance(algorithm, Distillation) else 1.0
+    return INACTIVE * (alpha * (1 - alpha) if 0 < alpha < 1 else 1.0)
 
 
 _FORMAT_ERRORS = frozenset(status.value for status in Status if status.is_format)

@@ -204,5 +204,7 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     trackers: tuple[str, ...] = ()
     """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
     trackers. Their files are in --out."""
+    run_group: str = ""
+    """What W&B and trackio group this run under, such as the comparison that it belongs to."""
     quiet: bool = False
     """No progress bars."""

@@ -245,7 +245,9 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
         engine.sync(policy)
     out.write_config(record)
     names = options.trackers if processes.is_first else ()
-    trackers = open_trackers(names, options.out, options.out.absolute().name, record)
+    trackers = open_trackers(
+        names, options.out, options.out.absolute().name, record, options.run_group
+    )
     stack.callback(trackers.close)
     trainer.on_step = trackers.log
     return trainer
@@ -263,9 +265,8 @@ def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> t
     if not (config.eval_every and config.eval_problems):
         return environment, None
     with phase("Loading the problems of the evaluation", quiet=options.quiet):
-        evaluation = plan.spec.make_for(
-            config.eval_samples, config.eval_problems, options.eval_split
-        )
+        split = options.train_split if config.set_aside else options.eval_split
+        evaluation = plan.spec.make_for(config.eval_samples, config.eval_problems, split)
     stack.callback(evaluation.close)
     return environment, evaluation
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -20,14 +21,19 @@ from vpd_agent.data.types import Rollout
 from vpd_agent.evaluation.evaluate import OnProgress
 from vpd_agent.evaluation.in_training import (
     Failure,
+    StudentEvaluation,
+    distance,
     eval_metrics,
     evaluate_student,
     evaluate_teacher,
+    forms_changed,
     held_out_problems,
     merged,
+    problems_set_aside,
+    with_logprobs,
 )
 from vpd_agent.model.policy import Policy
-from vpd_agent.rollout.collect import Collected
+from vpd_agent.rollout.collect import Collected, all_problem_ids
 from vpd_agent.runs.identity import problem_fingerprints
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
@@ -45,7 +51,7 @@ from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.graceful_shutdown import graceful_shutdown
 from vpd_agent.train.inspection import Inspection
 from vpd_agent.train.learner import Learner, Parts, Result
-from vpd_agent.train.monitor import CollapseMonitor, slowest_judged, why_slow
+from vpd_agent.train.monitor import CollapseMonitor, quiet_divergence, slowest_judged, why_slow
 from vpd_agent.train.prefetch import Prefetched
 from vpd_agent.train.problems import problems_of_step, usable_problems
 from vpd_envs import TextVectorEnv
@@ -92,9 +98,11 @@ class Trainer(Learner):
         self.out = out
         self.on_step = on_step
         self.progress = progress
-        self.monitor = CollapseMonitor(config, has_teacher=self.teacher is not None)
+        has_teacher, quiet = self.teacher is not None, quiet_divergence(algorithm)
+        self.monitor = CollapseMonitor(config, has_teacher=has_teacher, quiet=quiet)
         self.skipped = 0  # steps
         self.failures: list[Failure] | None = None  # of the first evaluation
+        self.successes: list[Rollout] = []  # of it, with the log-probabilities of the policy then
         # Metrics of the last step while its evaluation is still to come: of step 0 at the start,
         # and in the checkpoint that a run makes whose evaluation fails.
         self.unlogged: dict[str, Any] | None = {"step": 0}
@@ -105,6 +113,9 @@ class Trainer(Learner):
         with phase("Reading the problems", quiet=not progress):
             longest = min(config.max_prompt_tokens, self.max_tokens_before_response)
             self.problem_ids = usable_problems(policy, environment, longest, self.warn)
+        if config.set_aside:
+            apart = set(problems_set_aside(all_problem_ids(environment), config.set_aside))
+            self.problem_ids = [p for p in self.problem_ids if p not in apart]
 
     # --- a run -----------------------------------------------------------------------------------
 
@@ -259,9 +270,8 @@ class Trainer(Learner):
         learned."""
         if self.evaluation is None:
             raise ValueError("This trainer was given no environment for evaluation.")
-        config, generator = self.config, self.generator("evaluation")
+        config, generator = self.config, self.generator("evaluation", seed=self.config.eval_seed)
         student = self.actor(self.evaluation)
-        teacher = self.actor(self.evaluation, self.teacher_engine)
         own = slice(self.processes.rank, None, self.processes.size)
         ids = held_out_problems(self.evaluation, config)
         with self.policy.gathered():
@@ -271,19 +281,32 @@ class Trainer(Learner):
                 )
             result = merged(self.processes.gather(part))
             if self.failures is None:
-                self.failures = result.failures[: config.eval_failures]
-                if self.out is not None:
-                    self.out.append(FAILURES, map(asdict, self.failures))
-            failures = self.failures[own]  # of the first evaluation, so that all others compare
-            other = self.teacher.policy if self.teacher and self.teacher_engine else self.policy
-            with self._phase("evaluating the teacher"), other.gathered():
-                part = self.fail_together(
-                    lambda: evaluate_teacher(
-                        teacher, failures, self.teacher_prompt, config, generator
+                self.failures = self._keep_attempts(result)
+            # Of the first evaluation, so that all others compare.
+            failures, successes = self.failures[own], self.successes[own]
+            moved = self.fail_together(lambda: distance(self.policy, successes, config))
+            with self._phase("evaluating the teacher"), self.sampling_teacher() as engine:
+                teacher = self.actor(self.evaluation, engine)
+                parts = self.fail_together(
+                    lambda: (
+                        evaluate_teacher(teacher, failures, self.teacher_prompt, config, generator),
+                        forms_changed(
+                            teacher, successes, self.prompts_with_feedback(successes), generator
+                        ),
                     )
                 )
-            repaired = [one for some in self.processes.gather(part) for one in some]
-        return eval_metrics(result, repaired)
+        repaired, changed = zip(*self.processes.gather(parts), strict=True)
+        outcomes = [*chain.from_iterable(repaired)], [*chain.from_iterable(changed)]
+        return eval_metrics(result, *outcomes, self.processes.sum(moved))
+
+    def _keep_attempts(self, first: StudentEvaluation) -> list[Failure]:
+        """Keep attempts of the first evaluation, for all others; returns those that failed."""
+        kept = first.successes[: self.config.eval_successes]
+        self.successes = self.fail_together(lambda: with_logprobs(self.policy, kept, self.config))
+        failures = first.failures[: self.config.eval_failures]
+        if self.out is not None:
+            self.out.append(FAILURES, map(asdict, failures))
+        return failures
 
     # --- what is shown and written ---------------------------------------------------------------
 
@@ -379,6 +402,7 @@ class Trainer(Learner):
             "unlogged": self.unlogged,
             "skipped": self.skipped,
             "failures": None if self.failures is None else list(map(asdict, self.failures)),
+            "successes": list(map(asdict, self.successes)),
             "processes": self.processes.gather(own),
         }
 
@@ -388,6 +412,7 @@ class Trainer(Learner):
         self.skipped = saved["skipped"]
         failures = saved["failures"]
         self.failures = None if failures is None else [Failure(**row) for row in failures]
+        self.successes = [Rollout(**row) for row in saved["successes"]]
         before = len(saved["processes"])
         if before != self.processes.size:
             self.warn(

@@ -6,7 +6,7 @@ text it is given, and so what an order means:
 
     EnvironmentFeedback   "full" passes it on, "first" and the coarser ones replace it
     SiblingFeedback       failed attempts with a solved sibling: replaced, or followed by it;
-                          all others: passed on
+                          all others: passed on (among the parts, solved ones too are shown another)
     SelfCritique          criticized attempts: replaced, or followed by the critique; the critic is
                           shown it as the outcome; all others: passed on
     JudgeFeedback         as SelfCritique; passed on where no answer came in time
@@ -17,6 +17,7 @@ text it is given, and so what an order means:
 from vpd_envs.feedback.base import Attempt as Attempt
 from vpd_envs.feedback.base import FeedbackSource as FeedbackSource
 from vpd_envs.feedback.base import FeedbackWrapper as FeedbackWrapper
+from vpd_envs.feedback.base import Parts as Parts
 from vpd_envs.feedback.base import VectorFeedbackWrapper as VectorFeedbackWrapper
 from vpd_envs.feedback.base import compose as compose
 from vpd_envs.feedback.budget import FeedbackBudget as FeedbackBudget

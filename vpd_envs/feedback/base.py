@@ -1,8 +1,10 @@
 """Sources of feedback: what they are given, and how they are put around an environment.
 
-A source replaces `info["feedback"]` and nothing else; the observation that follows an answer is its
-feedback, so it follows suit. Sources stack: the text that a source is given is that of the source,
-or environment, inside it. A new source is a class with one method:
+A source replaces `info["feedback"]`, the complete text for anybody; the observation that follows an
+answer is its feedback, so it follows suit. `info["demonstration"]` (a solved answer of another
+attempt) and `info["comment"]` (what is said of this attempt besides) are its parts, for a learner
+that words them itself (see `FeedbackSource.parts`). Sources stack: the text that a source is given
+is that of the source, or environment, inside it. A new source is a class with one method:
 
     class Polite(FeedbackSource):
         def feedback(self, attempts):
@@ -31,6 +33,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from vpd_envs.answers.sanitize import sanitize
 
 _READS = ("problem_id", "status", "feedback", "details")  # of the infos of a step
+_PARTS = ("feedback", "comment", "demonstration")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,21 @@ class Attempt:
     status: str  # a `Status`
     feedback: str
     details: Mapping[str, Any]
+    comment: str  # the feedback without the demonstration
+    demonstration: str = ""  # a solved answer of another attempt at the problem
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The complete text that is said of an attempt, and what a learner makes its own text from."""
+
+    feedback: str
+    comment: str
+    demonstration: str = ""
 
 
 class FeedbackSource:
-    """Subclass and write `feedback`.
+    """Subclass and write `feedback`; and `parts`, if the text shows a solved answer of another.
 
     Called with an environment first, a source class gives that environment (single or batched) with
     the source around it, a `FeedbackWrapper` or `VectorFeedbackWrapper`. Without one it gives the
@@ -68,6 +82,18 @@ class FeedbackSource:
     def feedback(self, attempts: Sequence[Attempt]) -> Sequence[str]:
         """The new text for each attempt. One attempt, or all judged ones of a batch."""
         raise NotImplementedError(f"{type(self).__name__} must implement feedback(attempts).")
+
+    def parts(self, attempts: Sequence[Attempt]) -> Sequence[Parts]:
+        """The new text for each attempt with its parts.
+
+        Here a text that is the same as before keeps its parts. Any other is all there is: it is the
+        comment, and a demonstration from inside is gone, as the text may quote or replace it.
+        """
+        texts = _checked_texts(self, attempts)
+        return [
+            parts_of(attempt) if text == attempt.feedback else Parts(text, text)
+            for attempt, text in zip(attempts, texts, strict=True)
+        ]
 
     def around(self, env: gym.Env | VectorEnv) -> FeedbackWrapper | VectorFeedbackWrapper:
         """The environment with this source around it. Raises ValueError for a single environment
@@ -111,10 +137,10 @@ class FeedbackWrapper(gym.Wrapper[str, str, str, str]):
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        (text,) = _texts(self.source, [_attempt(self._prompt, action, float(reward), info)])
-        before = info["feedback"]
+        (parts,) = _parts(self.source, [_attempt(self._prompt, action, float(reward), info)])
+        before, text = info["feedback"], parts.feedback
         observation = text if observation == before else observation
-        changed: dict[str, Any] = {"feedback": text}
+        changed: dict[str, Any] = vars(parts).copy()
         if "messages" in info:
             changed["messages"] = _replaced(info["messages"], before, text)
         return observation, reward, terminated, truncated, info | changed
@@ -157,18 +183,27 @@ class VectorFeedbackWrapper(VectorWrapper):
         judged = [i for i, done in enumerate(infos["judged"]) if done]
         attempts = []
         for i in judged:
-            info = {key: infos[key][i] for key in (*_READS, "solved")}
+            info = {key: infos[key][i] for key in (*_READS, *_PARTS, "solved") if key in infos}
             attempts.append(_attempt(self._prompts[i], actions[i] or "", rewards[i], info))
         shown = list(observations)
         changed = {key: infos[key].copy() for key in ("feedback", "messages") if key in infos}
-        for i, text in zip(judged, _texts(self.source, attempts), strict=True):
-            before = infos["feedback"][i]
-            changed["feedback"][i] = text
+        for key in ("comment", "demonstration"):
+            changed[key] = np.full(self.num_envs, None, dtype=object)
+            changed[f"_{key}"] = infos["judged"].copy()
+        for i, parts in zip(judged, _parts(self.source, attempts), strict=True):
+            before, text = infos["feedback"][i], parts.feedback
+            for key in _PARTS:
+                changed[key][i] = getattr(parts, key)
             shown[i] = text if shown[i] == before else shown[i]
             if "messages" in infos and infos["_messages"][i]:
                 changed["messages"][i] = _replaced(infos["messages"][i], before, text)
         self._shown = tuple(shown)
         return self._shown, rewards, terminations, truncations, infos | changed
+
+
+def parts_of(attempt: Attempt) -> Parts:
+    """What has been said of an attempt so far."""
+    return Parts(attempt.feedback, attempt.comment, attempt.demonstration)
 
 
 def rng_for(seed: int, attempts: Sequence[Attempt]) -> random.Random:
@@ -194,19 +229,37 @@ def is_text_each(texts: Any, count: int) -> bool:
 
 def _attempt(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -> Attempt:
     said = {key: info[key] for key in _READS}
+    said["comment"] = info.get("comment", info["feedback"])
+    said["demonstration"] = info.get("demonstration", "")
     solved = bool(info["solved"])
     return Attempt(prompt=prompt, answer=answer, reward=float(reward), solved=solved, **said)
 
 
-def _texts(source: FeedbackSource, attempts: Sequence[Attempt]) -> list[str]:
-    """What the source says, sanitized. Raises TypeError for anything but a text each."""
+def _parts(source: FeedbackSource, attempts: Sequence[Attempt]) -> list[Parts]:
+    """What the source says, sanitized. Raises TypeError for anything but parts of texts for each
+    attempt."""
+    found = source.parts(attempts)
+    if not (
+        isinstance(found, Sequence)
+        and len(found) == len(attempts)
+        and all(isinstance(p, Parts) and is_text_each([*vars(p).values()], 3) for p in found)
+    ):
+        raise TypeError(
+            f"{type(source).__name__}.parts must return a list of {len(attempts)} Parts of texts, "
+            f"one for each attempt; got {found!r:.120}."
+        )
+    return [Parts(*map(sanitize, vars(p).values())) for p in found]
+
+
+def _checked_texts(source: FeedbackSource, attempts: Sequence[Attempt]) -> Sequence[str]:
+    """What the source's `feedback` says. Raises TypeError for anything but a text each."""
     texts = source.feedback(attempts)
     if not is_text_each(texts, len(attempts)):
         raise TypeError(
             f"{type(source).__name__}.feedback must return a list of {len(attempts)} texts, one "
             f"for each attempt; got {texts!r:.120}."
         )
-    return [sanitize(text) for text in texts]
+    return texts
 
 
 def _replaced(messages: Sequence[dict[str, str]], before: str, after: str) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.checks import check_choice, check_integer
-from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.base import Attempt, FeedbackSource, Parts
 
 WHERE = ("end", "middle")
 
@@ -18,6 +18,8 @@ class FeedbackBudget(FeedbackSource):
     where: what is left out of a longer text, its "end" or its "middle". A note in its place says
         how long the text was. The note counts as part of the budget; where it would take more than
         half of it, the end is left out without a note.
+
+    Of the parts, a demonstration comes first; the comment has what it leaves.
     """
 
     def __init__(self, characters: int = 2000, where: str = "end") -> None:
@@ -27,10 +29,18 @@ class FeedbackBudget(FeedbackSource):
         self.where = where
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [
-            shortened(sanitize(attempt.feedback), self.characters, self.where)
-            for attempt in attempts
-        ]
+        return [self._within(attempt.feedback) for attempt in attempts]
+
+    def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
+        found = []
+        for a in attempts:
+            demonstration = self._within(a.demonstration)
+            comment = self._within(a.comment, used=len(demonstration))
+            found.append(Parts(self._within(a.feedback), comment, demonstration))
+        return found
+
+    def _within(self, text: str, used: int = 0) -> str:
+        return shortened(sanitize(text), self.characters - used, self.where)
 
 
 def shortened(text: str, characters: int, where: str) -> str:

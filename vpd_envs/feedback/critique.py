@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.checks import check_choice, check_integer
-from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.base import Attempt, FeedbackSource, Parts, parts_of
 from vpd_envs.feedback.budget import shortened
 from vpd_envs.feedback.environment import status_in_words
 from vpd_envs.feedback.wording import checked_template, without_thoughts
@@ -40,7 +40,8 @@ class CritiqueSource(FeedbackSource):
     outcome: whether the critic is told the outcome. Our own wording does not betray it then.
     attempt_characters: the middle of a longer attempt is left out.
     critique: "failed" attempts only, or "all"; the others keep the inner feedback.
-    keep: whether the critique follows the inner feedback instead of replacing it.
+    keep: whether the critique follows the inner feedback (and, among the parts, the inner comment)
+        instead of replacing it with its demonstration.
 
     Thinking is left out of the attempt and of the critique, and control tokens in the attempt are
     made plain text. An empty critique is no feedback.
@@ -73,16 +74,23 @@ class CritiqueSource(FeedbackSource):
         raise NotImplementedError(f"{type(self).__name__} must implement critiques(prompts).")
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        texts = [attempt.feedback for attempt in attempts]
+        return [parts.feedback for parts in self.parts(attempts)]
+
+    def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
+        found = [parts_of(attempt) for attempt in attempts]
         rows = [i for i, a in enumerate(attempts) if self.critique == "all" or not a.solved]
         if not rows:
-            return texts
+            return found
         critiques = self.critiques([self._prompt(attempts[i]) for i in rows])
         for i, critique in zip(rows, critiques, strict=True):
             if critique is not None:
-                parts = (texts[i] if self.keep else "", without_thoughts(critique))
-                texts[i] = "\n\n".join(part for part in parts if part.strip())
-        return texts
+                inner = found[i] if self.keep else Parts("", "")
+                text, comment = (
+                    "\n\n".join(t for t in (before, without_thoughts(critique)) if t.strip())
+                    for before in (inner.feedback, inner.comment)
+                )
+                found[i] = Parts(text, comment, inner.demonstration)
+        return found
 
     def _prompt(self, attempt: Attempt) -> str:
         answer = sanitize(without_thoughts(attempt.answer))

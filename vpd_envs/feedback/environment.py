@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vpd_envs.checks import check_choice
-from vpd_envs.feedback.base import Attempt, FeedbackSource
+from vpd_envs.feedback.base import Attempt, FeedbackSource, Parts, parts_of
 from vpd_envs.types import Status
 
 VERBOSITIES = ("outcome", "status", "first", "full")
@@ -30,7 +30,8 @@ class EnvironmentFeedback(FeedbackSource):
                    `details["first_failure"]`; else the feedback so far
         "full"     the feedback so far
 
-    "outcome" and "status" depend on the verdict alone: they replace the text of any source inside.
+    "outcome" and "status" depend on the verdict alone: they replace the text of any source inside,
+    its demonstration too, and so does a first failing part.
     """
 
     def __init__(self, verbosity: str = "full") -> None:
@@ -39,6 +40,18 @@ class EnvironmentFeedback(FeedbackSource):
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
         return [self._text(attempt) for attempt in attempts]
+
+    def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
+        texts = self.feedback(attempts)
+        return [
+            parts_of(a) if self._keeps(a) else Parts(text, text)
+            for a, text in zip(attempts, texts, strict=True)
+        ]
+
+    def _keeps(self, attempt: Attempt) -> bool:
+        """Whether the feedback so far stays."""
+        first = self.verbosity == "first" and attempt.details.get("first_failure")
+        return self.verbosity in ("first", "full") and not first
 
     def _text(self, attempt: Attempt) -> str:
         if self.verbosity == "outcome":

@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from vpd_envs.checks import check_integer, is_number
-from vpd_envs.feedback.base import Attempt, FeedbackSource, rng_for
+from vpd_envs.feedback.base import Attempt, FeedbackSource, Parts, parts_of, rng_for
 
 
 class NoisyFeedback(FeedbackSource):
-    """Exchanges, cuts and drops feedback, in this order.
+    """Exchanges, cuts and drops feedback with its parts, in this order.
 
     shuffle: probability for each attempt that its feedback is exchanged with those of other such
         attempts, always of a different problem. Where one problem has more than half of them,
         those too many keep their own.
-    truncate: the characters that are kept of every text (an integer), or the fraction of it (a
-        float from 0 to 1).
+    truncate: the characters that are kept of every text and part (an integer), or the fraction of
+        it (a float from 0 to 1).
     drop: probability for each attempt that its feedback is replaced by "".
     seed: the random numbers depend on it and on the batch's problems and answers (see `rng_for`).
         Two of these sources around one environment need two seeds, or they get the same numbers.
@@ -51,14 +51,17 @@ class NoisyFeedback(FeedbackSource):
         return self.shuffle > 0
 
     def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
+        return [parts.feedback for parts in self.parts(attempts)]
+
+    def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
         rng = rng_for(self.seed, attempts)
         # A number for every row, needed or not: so no option changes what the others do.
         shuffled = [i for i, a in enumerate(attempts) if rng.random() < self.shuffle]
         dropped = [rng.random() < self.drop for _ in attempts]
         taken_from = _exchanges(shuffled, [attempt.problem_id for attempt in attempts], rng)
-        texts = [attempts[taken_from.get(i, i)].feedback for i in range(len(attempts))]
-        texts = [self._truncated(text) for text in texts]
-        return ["" if gone else text for gone, text in zip(dropped, texts, strict=True)]
+        taken = [vars(parts_of(attempts[taken_from.get(i, i)])) for i in range(len(attempts))]
+        kept = [Parts(*map(self._truncated, texts.values())) for texts in taken]
+        return [Parts("", "") if gone else p for gone, p in zip(dropped, kept, strict=True)]
 
     def _truncated(self, text: str) -> str:
         if isinstance(self.truncate, float):

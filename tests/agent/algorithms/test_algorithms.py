@@ -58,8 +58,8 @@ VARIANTS: dict[str, Algorithm] = {
     "dapo": GRPO(clip_high=0.08, drop_flat_groups=True),
     "dr. grpo": GRPO(scale_advantages=False, normalizer="constant", drop_flat_groups=True),
     "gspo": GRPO(clip_low=0.02, clip_high=0.02, ratio="sequence", normalizer="sequence"),
-    "cispo": GRPO(clip_high=0.05, objective="cispo", clip_low=1.0),
-    "cispo of verl": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo"),
+    "cispo": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo"),
+    "cispo of verl": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo-both"),
     "sdpo": SDPO(importance_clip=1.01),
     "sdpo jsd on the top": SDPO(alpha=0.5, top_k=7, teacher="frozen"),
     "sdpo forward, renormalized": SDPO(alpha=0.0, top_k=7, tail="renormalize"),
@@ -79,7 +79,7 @@ VARIANTS: dict[str, Algorithm] = {
     "vpd with reward": VPD(e_step_every=1, alpha=0.5, teacher="frozen", reward_weight=0.4),
     "vpd-pg": VPDPG(e_step_every=3),
     "vpd-pg without a gate": VPDPG(e_step_every=3, gate_width=None, teacher="frozen"),
-    "opsd": OPSD(distill_on="solved"),
+    "opsd": OPSD(distill_on="solved", on_own_success=True),
     "opsd on the teacher's top": OPSD(top_k=7, support="teacher", tail="renormalize"),
     "sdar": SDAR(distill_weight=0.4),
     "sdar by entropy": SDAR(token_gate="entropy", sharpness=0.2, teacher="frozen"),
@@ -218,7 +218,8 @@ def rows_of(trainer, rollouts, batch) -> list[Row]:
         if batch.has_teacher[i]:
             prompt = batch.teacher_prompt[i][batch.teacher_prompt_mask[i]].tolist()
             trained = score(trainer.policy, prompt)
-            if trainer.teacher is not None:
+            speaks = not batch.own_success[i] or trainer.algorithm.on_own_success
+            if trainer.teacher is not None and speaks:
                 teacher = score(trainer.teacher.policy, prompt)
                 share = trainer.teacher.student_share
                 teacher = ((1 - share) * teacher + share * trained).log_softmax(-1)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from vpd_agent.algorithms.trust_gate import TRUST, TrustGate
+from agent.helpers import SecretLetter, small_policy
+from vpd_agent.algorithms import SDPO
+from vpd_agent.algorithms.trust_gate import TRUST, TrustGate, solve_rates_of_others
+from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.trainer import Trainer
 
 
 def sums(teacher: float, student: float, rows: int) -> dict[str, float]:
@@ -58,3 +64,47 @@ def test_measurements_are_due_every_few_steps_from_the_first_on():
 def test_a_senseless_gate_is_refused_by_the_field_of_the_algorithm(field):
     with pytest.raises(ValueError, match=f"gate_{next(iter(field))}"):
         TrustGate(**field)
+
+
+def test_a_rollout_is_compared_with_the_others_of_its_group():
+    groups = [0, 0, 0, 0, 1, 1, 2]
+    solved = [True, False, True, False, False, False, False]
+    others = [1 / 3, 2 / 3, 1 / 3, 2 / 3, 0.0, 0.0, None]
+    assert solve_rates_of_others(groups, solved) == others
+
+
+def expected_differences(rate: float, groups: list[int]) -> tuple[float, float]:
+    """Of a teacher exactly as good as the student: its success on the failed rollouts of a batch
+    less what the others of their groups solved. Their expected sum, over all outcomes, and the
+    expectation of their mean, over those with a failure."""
+    total = mean = failed = 0.0
+    for solved in itertools.product((True, False), repeat=len(groups)):
+        chance = rate ** sum(solved) * (1 - rate) ** (len(groups) - sum(solved))
+        others = solve_rates_of_others(groups, solved)
+        differences = [
+            rate - other
+            for other, success in zip(others, solved, strict=True)
+            if not success and other is not None
+        ]
+        total += chance * sum(differences)
+        if differences:
+            failed += chance
+            mean += chance * sum(differences) / len(differences)
+    return total, mean / failed
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("groups", [[0] * 4, [0, 0, 1, 1, 1]])
+def test_a_teacher_exactly_as_good_as_the_student_has_no_advantage(rate, groups):
+    assert expected_differences(rate, groups)[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_batch_whose_failures_are_averaged_is_off_by_the_share_of_one_rollout():
+    mean = expected_differences(0.5, [0] * 10)[1]
+    assert mean == pytest.approx(-0.5 / 9, rel=0.01)
+
+
+def test_a_gate_without_other_rollouts_to_compare_with_is_refused():
+    config = TrainConfig(prompts_per_step=2, group_size=1)
+    with pytest.raises(ValueError, match="group_size must be at least 2, got 1"):
+        Trainer(small_policy(), SDPO(gate_width=0.1), SecretLetter.vector(2), config)

@@ -222,52 +222,6 @@ def test_an_error_of_any_process_is_told_with_its_rank(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("[rank 3] vpd train: Unknown algorithm 'vpq'")
 
 
-@pytest.mark.slow
-def test_compare_trains_every_run_and_reports(tmp_path, model, capsys, monkeypatch):
-    arguments = ("compare", "--env", "vpd/MiniCode-v0", "--model", model, "--sandbox", "local",
-                 "--algorithms", "vpd", "grpo", "--seeds", 0, 1, "--steps", 2,
-                 "--out", tmp_path / "c", "--", "--eval-every", 1, "--eval-problems", 6,
-                 "--prompts-per-step", 2, "--group-size", 2)  # fmt: skip
-    assert run(*arguments) == 0
-    report = (tmp_path / "c/report.md").read_text()
-    assert "| vpd |" in report
-    assert "| grpo |" in report
-    assert (tmp_path / "c/curves.png").read_bytes().startswith(b"\x89PNG")
-    results = json.loads((tmp_path / "c/results.json").read_text())
-    assert len(results["runs"]) == 4
-    assert all(list(r["eval/student_pass@1"]) == ["0", "1", "2"] for r in results["runs"])
-    assert "vpd" in capsys.readouterr().out
-    # Finished runs are kept: the same command reports again without training.
-    before = (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns
-    assert run(*arguments) == 0
-    assert (tmp_path / "c/vpd-seed0/metrics.jsonl").stat().st_mtime_ns == before
-    # They are not, if they are no longer what the command would train.
-    for changed, message in (
-        ((*arguments, "--learning-rate", 0.5), "there, 0.5 here"),
-        ((*arguments[:3], "--set", "table_seed=7", *arguments[3:]), "set is [] there"),
-    ):
-        capsys.readouterr()
-        assert run(*changed) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert "holds a finished run of another comparison" in said
-        assert message in said
-    small_policy(seed=3).save(model)  # another model under the same name
-    try:
-        assert run(*arguments) == 2
-        assert "model.weights is" in " ".join(capsys.readouterr().err.split())
-    finally:
-        small_policy().save(model)
-    # Without matplotlib there is no picture, and nothing else is lost.
-    (tmp_path / "c/report.md").unlink()
-    (tmp_path / "c/curves.png").unlink()
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run(*arguments) == 0
-    output = capsys.readouterr()
-    assert "Without the picture curves.png: it needs matplotlib" in " ".join(output.err.split())
-    assert "curves.png" not in output.out
-    assert (tmp_path / "c/report.md").read_text() == report
-
-
 CHOICE = ("--env", "vpd/MiniChoice-v0")
 MINI = ("--env", "vpd/MiniCode-v0", "--model", "tiny", "--sandbox", "local")
 LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")

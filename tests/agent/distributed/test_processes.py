@@ -21,6 +21,7 @@ from vpd_agent.algorithms import ALGORITHMS, GRPO, SDAR, SDPO, VPD, Step
 from vpd_agent.distributed.fsdp import shard
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines.hf import HFEngine
+from vpd_agent.evaluation.in_training import with_logprobs
 from vpd_agent.model.lora import add_lora
 from vpd_agent.model.policy import Policy
 from vpd_agent.train.config import TrainConfig
@@ -199,6 +200,30 @@ def test_processes_that_sample_for_themselves_agree_on_gate_weights_and_metrics(
     assert metrics[0]["gate/rows"] > 0
     assert (others_metrics, others_state) == (metrics, state)
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_processes_evaluate_together_what_one_would_alone(tmp_path, sharded):
+    """Solved attempts of the first evaluation are shared out; each process samples its own teacher.
+    The distance from the initial policy is that of all of them."""
+
+    def evaluate(processes: Processes) -> dict[str, float]:
+        trainer = make_trainer(SDPO(teacher="ema"), processes, eval_every=1)
+        trainer.evaluation = SecretLetter.vector(4, split="test")
+        attempts = all_rollouts(trainer.policy)[:5]
+        trainer.failures = []
+        trainer.successes = with_logprobs(trainer.policy, attempts, trainer.config)
+        if sharded and processes.size > 1:
+            shard_all(trainer)
+        trainer.train_step(processes.local_shard(all_rollouts(trainer.policy)))
+        return trainer.evaluate()
+
+    metrics, others = in_processes(2, tmp_path, evaluate)
+    alone = evaluate(Processes())
+    assert others == pytest.approx(metrics, nan_ok=True)
+    assert metrics["eval/distance_solved"] == pytest.approx(alone["eval/distance_solved"])
+    assert metrics["eval/distance_solved"] != 0
+    assert 0 <= metrics["eval/form_changed"] <= 1
 
 
 @pytest.mark.slow

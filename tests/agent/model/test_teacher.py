@@ -46,13 +46,13 @@ def test_solved_attempts_have_words_of_their_own():
 
 
 def test_braces_in_feedback_and_attempt_are_text():
-    template = TeacherTemplate(failed="{prompt}|{attempt}|{feedback}")
+    template = TeacherTemplate(turn="{feedback}", failed="{prompt}|{attempt}|{feedback}")
     text = template.messages(PROMPT, "{x}", "{feedback} {0}", solved=False)[1]["content"]
     assert text == "What is 2+2?|{x}|{feedback} {0}"
 
 
 def test_thinking_is_stripped_from_the_attempt():
-    template = TeacherTemplate(failed="{attempt}")
+    template = TeacherTemplate(turn="{feedback}", failed="{attempt}")
     for attempt in ("<think>long\nthought</think>\nfour", "four<think>cut off"):
         assert template.messages(PROMPT, attempt, "f", solved=False)[1]["content"] == "four"
 
@@ -72,7 +72,7 @@ def test_cut_keeps_both_ends_within_the_limit():
 
 
 def test_too_long_feedback_is_cut_but_never_the_problem_or_the_header(policy):
-    template = TeacherTemplate(failed="{prompt}|{attempt}|{feedback}")
+    template = TeacherTemplate(turn="{feedback}", failed="{prompt}|{attempt}|{feedback}")
     whole = policy.encode(PROMPT)
     ids = teacher_prompt(
         policy, template, PROMPT, "try", "é" * 5000, solved=False, max_tokens=len(whole) + 40
@@ -155,7 +155,7 @@ def mean_kl(trainer: Trainer, rollouts) -> float:
     return total / count
 
 
-@pytest.mark.parametrize("template", [PlainPrompt(), TeacherTemplate(failed="{prompt}{feedback}")])
+@pytest.mark.parametrize("template", [PlainPrompt(), TeacherTemplate(turn="{prompt}{feedback}")])
 def test_a_student_comes_closer_to_a_teacher_that_is_another_model(template):
     student, other = small_policy(seed=0), small_policy(seed=1)
     before = [w.clone() for w in other.model.parameters()]

@@ -6,12 +6,21 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from agent.helpers import mixed_rollouts, rollout, small_policy
+from vpd_agent.algorithms import SDAR, SDPO
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.distributed.world import Processes
+from vpd_agent.ops.losses import divergence
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.monitor import CollapseMonitor, describe, slowest_judged, why_slow
+from vpd_agent.train.monitor import (
+    CollapseMonitor,
+    describe,
+    quiet_divergence,
+    slowest_judged,
+    why_slow,
+)
 
 
 def observe(monitor: CollapseMonitor, rows: list[dict]) -> list[tuple[int, str]]:
@@ -28,7 +37,12 @@ def steps(count: int, start: int = 1, **values: float) -> list[dict]:
     row = {
         "reward": values.get("reward", 0.5),
         "groups_with_signal": 1.0,
+        "solved": values.get("solved", 0.5),
+        "truncated": values.get("truncated", 0.0),
+        "sampler/truncated": 1.0,
+        "status/solved": 1.0,
         "teacher_fraction": values.get("teacher_fraction", 1.0),
+        "distill/divergence": values.get("divergence", 0.1),
         "distill/entropy": values.get("entropy", 1.0),
         "distill/teacher_entropy": 99.0,
         "distill/grad_norm": values.get("grad_norm", 1.0),
@@ -51,6 +65,8 @@ def test_a_batch_is_described_as_one_would_count_it_by_hand():
         "solved": 3 / 6,
         "response_tokens": sum(lengths) / 6,
         "response_tokens_max": 4,
+        "prompt_tokens": sum(len(r.prompt_ids) for r in rows) / 6,
+        "teacher_prompt_tokens": sum(len(p) for p in prompts if p) / 5,
         "truncated": 5 / 6,
         "format_errors": 2 / 6,
         "teacher_fraction": 5 / 6,
@@ -161,6 +177,64 @@ def test_missing_feedback_is_no_reason_where_the_algorithm_has_no_teacher():
     ((_, text),) = observe(CollapseMonitor(TrainConfig(), has_teacher=False), rows)
     assert "The gradient of the last 10 steps was zero" in text
     assert "feedback" not in text
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "warned"),
+    [
+        (0.0, 0.2, True),
+        (0.0, 0.09, False),  # a few
+        (0.05, 0.16, True),  # more than three times as many
+        (0.05, 0.14, False),
+        (0.6, 0.85, True),  # half of those that ended end no more
+        (0.6, 0.75, False),
+    ],
+)
+def test_a_rising_share_of_answers_that_are_cut_off_is_warned_of_once(first, later, warned):
+    monitor = CollapseMonitor(TrainConfig())
+    rows = steps(20, truncated=first) + steps(30, start=21, truncated=later)
+    found = observe(monitor, rows)
+    assert [row for row, _ in found] == [29] * warned
+    assert monitor.collapsed is None
+    if warned:
+        shares = f"{100 * later:.0f} % of the last answers were cut off, of the first ones"
+        assert f"step 30: {shares} {100 * first:.0f} %" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "repair", "warned"),
+    [
+        ({"divergence": 0.005}, None, True),
+        ({"divergence": 0.005}, 0.1, True),  # it repairs no more than the student solves
+        ({"divergence": 0.005}, math.nan, True),
+        ({"divergence": 0.005}, 0.3, False),  # little a token, but of use
+        ({"divergence": 0.005, "solved": 0.95}, None, False),  # nothing is left to teach
+        ({"divergence": 0.02}, 0.1, False),
+        ({"divergence": math.nan}, None, False),
+    ],
+)
+def test_a_teacher_with_next_to_nothing_to_say_is_warned_of_once(changes, repair, warned):
+    monitor = CollapseMonitor(TrainConfig())
+    start = [] if repair is None else evaluations(0.2)
+    for row in start:
+        row["eval/teacher_repair"] = repair
+    found = observe(monitor, start + steps(30, **changes))
+    assert [row for row, _ in found] == [9 + len(start)] * warned
+    if warned:
+        assert "nearly inactive" in found[0][1]
+        assert "0.005 nats a token over ten steps (below 0.01)" in found[0][1]
+        assert ("repairs no more" in found[0][1]) is (repair == 0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5])
+def test_what_counts_as_inactive_is_as_much_lower_for_a_jsd_as_the_jsd_itself(alpha):
+    """Of two distributions that are near each other: its quotient with their KL."""
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+    q = torch.tensor([0.502, 0.299, 0.199], dtype=torch.float64).log()
+    quotient = float(divergence(p, q, alpha) / divergence(p, q, 1.0))
+    assert quiet_divergence(SDPO(alpha=alpha)) == pytest.approx(0.01 * quotient, rel=0.01)
+    assert quiet_divergence(SDPO(alpha=1.0)) == quiet_divergence(SDPO(alpha=0.0)) == 0.01
+    assert quiet_divergence(SDAR()) == 0.01
 
 
 def test_steps_that_were_skipped_say_nothing():

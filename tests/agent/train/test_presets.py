@@ -72,6 +72,7 @@ TINY = TINY_MODEL | {
     "micro_batch_size": 4,
     "eval_every": 0,
     "samples_every": 1,
+    "inspect_every": 1,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "laptop": LAPTOP,
@@ -98,9 +99,14 @@ OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "sdpg": {"mini_batches": 8, "weight_decay": 0.1},
     },
 }
-SHORT = "{prompt}|{attempt}:{feedback}"
+SHORT = "{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
-    "laptop": TeacherTemplate(failed=SHORT, solved=SHORT)
+    "laptop": TeacherTemplate(
+        turn="{prompt}|{demonstration}{feedback}",
+        demonstration="{demonstration}:=",
+        failed=SHORT,
+        solved=SHORT,
+    )
 }
 # What the published runs take from the defaults of the classes, which must not change unseen.
 DEFAULTS = {

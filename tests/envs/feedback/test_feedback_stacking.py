@@ -82,10 +82,12 @@ def sources(names):
 
 
 def same_but_feedback(step, base):
-    """That two steps of a batch agree in all but feedback, observations and messages."""
+    """That two steps of a batch agree in all but feedback with its parts, observations and
+    messages."""
     assert all(map(np.array_equal, step[1:4], base[1:4]))
-    assert list(step[4]) == list(base[4])
-    for key in step[4].keys() - {"feedback", "messages"}:
+    parts = {"comment", "_comment", "demonstration", "_demonstration"}
+    assert step[4].keys() - parts == base[4].keys()
+    for key in base[4].keys() - {"feedback", "messages"}:
         assert data_equivalence(step[4][key], base[4][key], exact=True), key
 
 

@@ -46,7 +46,8 @@ def test_a_wrapper_for_one_answer_changes_the_feedback_and_nothing_else():
     _, *base_same, base_info = base.step("y")
     assert info["feedback"] == observation == f"{FIRST} y 0.0 {FIRST.upper()} Y 0.0 !NAMEERROR"
     assert same == base_same
-    assert info | {"feedback": 0} == base_info | {"feedback": 0}
+    parts = {"comment": info["feedback"], "demonstration": ""}
+    assert info == base_info | {"feedback": info["feedback"]} | parts
 
 
 def test_a_vector_wrapper_changes_the_feedback_and_nothing_else():
@@ -56,8 +57,11 @@ def test_a_vector_wrapper_changes_the_feedback_and_nothing_else():
     assert list(infos["feedback"]) == ["0:0:!NameError", "1:1:="]
     assert observations == ("0:0:!NameError", "1:1:=")
     assert all(map(np.array_equal, same, base[1:-1]))
-    assert infos.keys() == base[-1].keys()
-    for key in infos.keys() - {"feedback"}:
+    parts = {"comment", "_comment", "demonstration", "_demonstration"}
+    assert infos.keys() == base[-1].keys() | parts
+    assert list(infos["comment"]) == list(infos["feedback"])
+    assert list(infos["demonstration"]) == ["", ""]
+    for key in base[-1].keys() - {"feedback"}:
         assert data_equivalence(infos[key], base[-1][key], exact=True)
     assert list(base[-1]["feedback"]) == ["!NameError", "="]  # the inner array is not touched
 

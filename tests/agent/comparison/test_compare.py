@@ -1,0 +1,178 @@
+"""vpd compare as a person types it: what it refuses, and that it goes on wherever it was ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vpd_agent.cli.main import main
+from vpd_agent.comparison.runs import is_held
+from vpd_agent.runs.files import read_jsonl
+from vpd_agent.runs.run_folder import LOCK
+
+TASK = ("--env", "vpd/MiniChoice-v0", "--model", "tiny")
+BATCH = ("--prompts-per-step", 2, "--group-size", 2, "--max-response-tokens", 4)
+EVALUATED = ("--eval-every", 4, "--eval-problems", 4)
+STEPS = 12
+
+
+def run(*arguments: object) -> int:
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def said(capsys) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--steps", 0], "--steps must be at least 1, got 0."),
+        (["--jobs", 0], "--jobs must be at least 1, got 0."),
+        (["--tune", -1], "--tune must be at least 0, got -1."),
+        (["--threshold", "nan"], "--threshold must be between 0 and 1, got nan."),
+        (["--tune", 2, "--seeds", 1000], "--tune-seeds has 1000 of --seeds"),
+        (["--baseline", "grppo"], "Did you mean 'grpo'"),
+        (["--set-algorithm", "grpo.betta=1"], "grpo has no option 'betta'."),
+        (["--", "--e-step-every", 2], "--set-algorithm vpd.e_step_every=…"),
+        (["--", "--eval-every", 0], "These runs would not be evaluated"),
+        (["--set-algorithm", "vpd.group_size=4", "--", *EVALUATED], "rollouts per step"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_work(given, sentence, tmp_path, capsys):
+    out = tmp_path / "c"
+    arguments = ("compare", *TASK, "--algorithms", "vpd", "grpo", "--out", out, *given)
+    assert run(*arguments) == 2
+    assert sentence in said(capsys)
+    assert not out.exists()
+
+
+def command(out: Path, *more: object) -> list[str]:
+    given = (*TASK, "--algorithms", "grpo", "rft", "--seeds", 3, "--steps", STEPS, "--jobs", 2,
+             "--out", out, *more, "--", *BATCH, *EVALUATED)  # fmt: skip
+    return ["compare", *map(str, given)]
+
+
+def learned(out: Path) -> dict[str, list[dict]]:
+    """The metrics of every run, without what depends on the clock."""
+    return {
+        path.parent.name: [
+            {k: v for k, v in row.items() if "second" not in k} for row in read_jsonl(path)
+        ]
+        for path in sorted(out.glob("*/metrics.jsonl"))
+    }
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """A comparison that nothing interrupted."""
+    out = tmp_path_factory.mktemp("compared") / "c"
+    assert run(*command(out)) == 0
+    return out
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGINT to the group", "SIGTERM", "SIGKILL"])
+def test_an_interrupted_comparison_goes_on_to_the_same_results(how, straight, tmp_path):
+    out = tmp_path / "c"
+    number = getattr(signal, how.split()[0])
+    with subprocess.Popen(
+        [sys.executable, "-m", "vpd_agent.cli", *command(out)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        wait_for(lambda: any(learned(out).values()))
+        if "group" in how:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.stderr is not None
+        words = process.stderr.read()
+    assert process.returncode == (-9 if how == "SIGKILL" else 130)
+    if how != "SIGKILL":
+        assert "To go on: the same command." in words
+    wait_for(lambda: not any(is_held(path / LOCK) for path in out.glob("*-seed3")))
+    assert min(len(rows) for rows in learned(out).values()) < STEPS + 1
+    assert not list(out.glob("*.failed"))
+    assert run(*command(out)) == 0
+    assert learned(out) == learned(straight)
+    assert {len(rows) for rows in learned(out).values()} == {STEPS + 1}  # from step 0 on
+
+
+@pytest.mark.slow
+def test_nothing_is_trained_twice_and_nothing_else_is_taken_for_it(straight, capsys):
+    metrics = straight / "grpo-seed3/metrics.jsonl"
+    before = metrics.stat().st_mtime_ns
+    assert run(*command(straight)) == 0
+    assert metrics.stat().st_mtime_ns == before
+    experiment = json.loads((straight / "experiment.json").read_text())
+    assert list(experiment["contestants"]) == ["grpo", "rft"]
+    assert experiment["seeds"] == [3]
+    for changed, sentence in (
+        ([*command(straight), "--learning-rate", "0.5"], "there, 0.5 here"),
+        ([*command(straight), "--eval-problems", "3"], "eval_problems is 4 there, 3 here"),
+        (command(straight, "--steps", 5), "steps is 12 there, 5 here"),
+        (
+            command(straight, "--env", "vpd/MiniArithmetic-v0"),
+            "there, 'vpd/MiniArithmetic-v0' here",
+        ),
+    ):
+        capsys.readouterr()
+        assert run(*changed) == 2
+        assert sentence in said(capsys)
+    assert metrics.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_reported_and_run_again_on_request(tmp_path, capsys):
+    """A folder that is in use ends a run at once; the other is finished."""
+    out = tmp_path / "c"
+    given = ["compare", *TASK, "--algorithms", "rft", "grpo", "--steps", 2, "--out", out]
+    options = ["--", *BATCH, "--eval-every", 1, "--eval-problems", 2]
+    (out / "rft-seed0").mkdir(parents=True)
+    (out / "rft-seed0/not-ours").write_text("a run cannot be begun here")
+    assert run(*given, *options) == 1
+    output = capsys.readouterr()
+    assert "rft seed 0 failed: exit code 2" in " ".join(output.err.split())
+    assert "rft" in output.out
+    results = json.loads((out / "results.json").read_text())
+    assert [(r["contestant"], r["outcome"]) for r in results["runs"]] == [
+        ("rft", "failed"), ("grpo", "finished")]  # fmt: skip
+    (out / "rft-seed0/not-ours").unlink()
+    assert run(*given, *options) == 1  # it stays failed until it is asked for
+    assert run(*given, "--retry-failed", *options) == 0
+
+
+@pytest.mark.slow
+def test_tuned_runs_have_what_the_trials_chose(tmp_path, capsys):
+    out = tmp_path / "c"
+    assert run("compare", *TASK, "--algorithms", "grpo", "--steps", 2, "--tune", 2,
+               "--tune-seeds", 7, "--tune-steps", 1, "--out", out, "--", *BATCH,
+               "--eval-every", 1, "--eval-problems", 2) == 0  # fmt: skip
+    tuning = json.loads((out / "experiment.json").read_text())["tuning"]
+    assert [trial["chosen"] for trial in tuning].count(True) == 1
+    (chosen,) = (trial["values"] for trial in tuning if trial["chosen"])
+    config = json.loads((out / "grpo-seed0/config.json").read_text())
+    assert config["config"]["learning_rate"] == float(chosen["learning_rate"])
+    assert config["config"]["set_aside"] == 0.0
+    trial = json.loads((out / "tuning/grpo-trial1-seed7/config.json").read_text())
+    assert trial["config"]["set_aside"] == 0.2
+    assert trial["fingerprints"]["eval"] == trial["fingerprints"]["train"]
