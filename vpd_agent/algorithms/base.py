@@ -110,6 +110,11 @@ class Algorithm:
     def losses(self, step: Step) -> Sequence[Loss]:
         raise NotImplementedError
 
+    def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """What the algorithm makes of each token, [B, T], by name: for `vpd inspect`. It shows
+        divergence, implicit_reward and taught (where the teacher's term applies)."""
+        return {}
+
 
 class LossInputs:
     """A micro-batch and, computed on first use, what each model predicts for its responses."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from vpd_agent.algorithms.base import Algorithm, LossInputs, Step, check
 from vpd_agent.algorithms.trust_gate import TrustGate
 from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.model.response_logits import Divergence
 from vpd_agent.model.teacher import TeacherWeights
 from vpd_agent.ops.losses import (
     Metrics,
@@ -62,6 +63,10 @@ class WithTeacher(Algorithm):
             return None
         return TrustGate(self.gate_width, self.gate_every, self.gate_rows, self.gate_momentum)
 
+    def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
+        taught, _ = distillation_mask(inputs.batch, self)
+        return super().token_values(inputs) | {"taught": taught}
+
 
 @dataclass(frozen=True)
 class Distillation(WithTeacher):
@@ -101,6 +106,11 @@ class Distillation(WithTeacher):
             check(self.alpha == 1, "alpha", "1 with sampled_token", self.alpha)
             check(self.top_k is None, "top_k", "None with sampled_token", self.top_k)
 
+    def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
+        everywhere = inputs.batch.teacher_mask.float()
+        divergence = divergence_from_teacher(inputs, self, everywhere).per_token
+        return super().token_values(inputs) | {"divergence": divergence}
+
 
 def distillation(
     inputs: LossInputs,
@@ -139,8 +149,22 @@ def distillation(
     if a.sampled_token:
         per_token = sampled_token_divergence(student.logprobs, teacher.logprobs)
         return (weight * per_token).sum(), teacher_metrics(inputs, mask, count)
-    result = student.divergence(
-        teacher,
+    result = divergence_from_teacher(inputs, a, weight)
+    # After it: what the metrics need is a by-product of its pass over the vocabulary.
+    metrics = teacher_metrics(inputs, mask, count)
+    if scale and count:  # it is not computed where it does not count
+        metrics["divergence"] = masked_mean(result.per_token, mask, count)
+    return result.total, metrics
+
+
+def divergence_from_teacher(
+    inputs: LossInputs, algorithm: Distillation, weight: Tensor
+) -> Divergence:
+    """Σ weight · D and each token's D(student_t, sg[teacher_t]); with sampled_token, the exact KL
+    that the sampled token estimates. weight: [B, T], see `ResponseLogits.divergence`."""
+    a = algorithm
+    return inputs.student.divergence(
+        inputs.teacher,
         weight,
         alpha=a.alpha,
         top_k=a.top_k,
@@ -149,11 +173,6 @@ def distillation(
         entry_clip=a.entry_clip,
         clip=a.divergence_clip,
     )
-    # After it: what the metrics need is a by-product of its pass over the vocabulary.
-    metrics = teacher_metrics(inputs, mask, count)
-    if scale and count:  # it is not computed where it does not count
-        metrics["divergence"] = masked_mean(result.per_token, mask, count)
-    return result.total, metrics
 
 
 def distillation_mask(batch: RolloutBatch, algorithm: WithTeacher) -> tuple[Tensor, float]:

@@ -68,6 +68,12 @@ class SDPG(Distillation, PolicyGradient):
             step, warmup_fraction=self.warmup_fraction, decay_fraction=self.decay_fraction
         )
 
+    def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
+        values = super().token_values(inputs)
+        if self.positive_only:
+            values["taught"] &= (advantages_of(inputs.batch, self) > 0)[:, None]
+        return values
+
     def losses(self, step: Step) -> list[Loss]:
         return [Loss("policy", partial(self.joint_loss, weight=self.weight(step)))]
 

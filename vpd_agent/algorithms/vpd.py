@@ -110,11 +110,19 @@ class VPD(Distillation, PolicyGradient):
     def implicit_reward(self, inputs: LossInputs) -> Tensor:
         """r̃ [B], 0 in rows without a teacher. The E-step comes first in a step, so the student
         frozen at its start is the policy of `old_logprobs`."""
-        batch = inputs.batch
-        fixed = self.prior == "fixed"
-        prior = inputs.reference.logprobs if fixed else batch.old_logprobs
         teacher = inputs.policy_on_teacher_prompt.logprobs
-        return implicit_rewards(teacher, prior, batch.teacher_mask, self.beta)
+        return implicit_rewards(teacher, self._prior(inputs), inputs.batch.teacher_mask, self.beta)
+
+    def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Each token's part of the implicit reward beside what distillation says of it."""
+        teacher = inputs.policy_on_teacher_prompt.logprobs
+        parts = self.beta * (teacher - self._prior(inputs)) * inputs.batch.teacher_mask
+        return super().token_values(inputs) | {"implicit_reward": parts}
+
+    def _prior(self, inputs: LossInputs) -> Tensor:
+        """Log-probabilities of the policy that the teacher is compared with, [B, T]."""
+        fixed = self.prior == "fixed"
+        return inputs.reference.logprobs if fixed else inputs.batch.old_logprobs
 
     def measure(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Sums and counts of r̃ by outcome."""

@@ -28,7 +28,8 @@ PACKAGES = (  # whose versions may change what a run does
     *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
     *("math-verify", "reasoning-gym", "datasets"),
 )
-HARMLESS = ("out", "quiet", "trackers", "run_group", "save_every", "samples_every")
+INSPECTION = ("inspect_every", "inspect_groups", "inspect_max_mb")
+HARMLESS = ("out", "quiet", "trackers", "run_group", "save_every", "samples_every", *INSPECTION)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+INSPECT = "inspect.jsonl"
 FAILURES = "failures.jsonl"
 BAD_BATCHES = "bad_batches.jsonl"
 CHECKPOINTS, MODEL, BEST = "checkpoints", "model", "best"
@@ -52,10 +53,10 @@ class RunFolder:
     """An output folder that one run holds at a time.
 
     Layout: config.json, metrics.jsonl (a line per step), samples.jsonl (prompts, answers, feedback
-    and teacher prompts), failures.jsonl (what the teacher is evaluated on), bad_batches.jsonl
-    (batches whose loss was not a finite number), checkpoints/NNNNNN/, best/ (the student with the
-    best evaluation), model/ (the final student; it is there if and only if the run has finished,
-    and its metrics.json says at which step).
+    and teacher prompts), inspect.jsonl (what `vpd inspect` shows), failures.jsonl (what the teacher
+    is evaluated on), bad_batches.jsonl (batches whose loss was not a finite number),
+    checkpoints/NNNNNN/, best/ (the student with the best evaluation), model/ (the final student; it
+    is there if and only if the run has finished, and its metrics.json says at which step).
 
     resume: continue the run in the folder. A run without a checkpoint starts again from the
         beginning.
@@ -109,7 +110,7 @@ class RunFolder:
         for left in filter(_is_temporary, self.path.iterdir()):
             left.unlink()
         if not self.latest_checkpoint(self.path):
-            for name in (METRICS, SAMPLES, FAILURES, BAD_BATCHES):
+            for name in (METRICS, SAMPLES, INSPECT, FAILURES, BAD_BATCHES):
                 (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -128,6 +129,11 @@ class RunFolder:
     def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         self._first_alone(append_jsonl, self.path / name, rows)
 
+    def first_alone(self, work: Callable[[], Result]) -> Result | None:
+        """What `work` returns, called in the first process only. It may write here; if it fails, it
+        raises in all."""
+        return self._first_alone(work)
+
     def read(self, name: str) -> list[dict[str, Any]]:
         return read_jsonl(self.path / name)
 
@@ -143,7 +149,7 @@ class RunFolder:
         None. Raises SaveError; then the checkpoints are as before.
         """
         with self._fail_together():
-            for name in (METRICS, SAMPLES):  # a checkpoint needs the rows up to its step
+            for name in (METRICS, SAMPLES, INSPECT):  # a checkpoint needs the rows up to its step
                 if self._is_first and (self.path / name).exists():
                     sync(self.path / name)
         final = self.path / CHECKPOINTS / f"{step:06d}"
@@ -242,7 +248,7 @@ class RunFolder:
 
 
 def _is_temporary(path: Path) -> bool:
-    return is_temporary(path, (CONFIG, METRICS, SAMPLES, BAD_BATCHES))
+    return is_temporary(path, (CONFIG, METRICS, SAMPLES, INSPECT, BAD_BATCHES))
 
 
 def _by_step(checkpoints: Path) -> list[Path]:

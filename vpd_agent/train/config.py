@@ -12,11 +12,11 @@ AT_LEAST_ONE = (
     *("prompts_per_step", "group_size", "updates_per_batch", "mini_batches"),
     *("micro_batch_size", "micro_batch_tokens"),
     *("max_prompt_tokens", "max_teacher_prompt_tokens", "max_response_tokens", "max_turn_tokens"),
-    *("eval_samples", "keep_checkpoints", "collapse_patience"),
+    *("eval_samples", "inspect_groups", "keep_checkpoints", "collapse_patience"),
 )
 AT_LEAST_ZERO = (
     *("steps", "warmup_steps", "weight_decay", "eval_every", "eval_problems", "eval_failures"),
-    *("eval_successes", "save_every", "samples_every", "max_skipped_steps"),
+    *("eval_successes", "save_every", "samples_every", "inspect_every", "max_skipped_steps"),
 )
 
 
@@ -106,6 +106,14 @@ class TrainConfig:
     """The newest ones, that many; besides them the best model by held-out pass@1."""
     samples_every: int = 10
     """Steps between samples of prompts, answers, feedback and teacher prompts; 0: none."""
+    inspect_every: int = 10
+    """Steps between those of which `vpd inspect` shows what each token was told: their rollouts are
+    kept with the numbers of student and teacher; 0: none."""
+    inspect_groups: int = 1
+    """Problems of such a step, with all their rollouts: those whose rewards differ most. One more
+    pass over these rollouts, without gradient."""
+    inspect_max_mb: float = 20.0
+    """Size of all of it, in megabytes; where it would be larger, every second step is dropped."""
     max_skipped_steps: int = 3
     """Batches of a run that may be skipped because their loss or its gradient is not finite."""
     collapse_ratio: float = 0.5
@@ -127,7 +135,8 @@ class TrainConfig:
             for name in names:
                 value = getattr(self, name)
                 check(value is None or value >= least, name, f"at least {least}", value)
-        for name in ("learning_rate", "max_grad_norm", "temperature", "sampler_clip"):
+        positive = ("learning_rate", "max_grad_norm", "temperature", "sampler_clip")
+        for name in (*positive, "inspect_max_mb"):
             check(getattr(self, name) > 0, name, "positive", getattr(self, name))
         check(0 <= self.set_aside < 1, "set_aside", "at least 0 and below 1", self.set_aside)
         decay, ratio = self.learning_rate_decay, self.collapse_ratio

@@ -100,6 +100,7 @@ TINY = Preset(
         eval_every=0,
         save_every=50,
         samples_every=1,
+        inspect_every=1,
         micro_batch_size=4,
     ),
     template=TeacherTemplate(),

@@ -38,6 +38,7 @@ from vpd_agent.runs.identity import problem_fingerprints
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
     FAILURES,
+    INSPECT,
     METRICS,
     MODEL,
     MODEL_METRICS,
@@ -48,6 +49,7 @@ from vpd_agent.runs.samples import sample_rows, worst_and_best
 from vpd_agent.train import checkpoint
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.graceful_shutdown import graceful_shutdown
+from vpd_agent.train.inspection import Inspection
 from vpd_agent.train.learner import Learner, Parts, Result
 from vpd_agent.train.monitor import CollapseMonitor, quiet_divergence, slowest_judged, why_slow
 from vpd_agent.train.prefetch import Prefetched
@@ -105,6 +107,7 @@ class Trainer(Learner):
         # and in the checkpoint that a run makes whose evaluation fails.
         self.unlogged: dict[str, Any] | None = {"step": 0}
         self._prefetched = Prefetched()
+        self._inspection = Inspection(self, out) if out and config.inspect_every else None
         self._saved_step: int | None = None
         self._bars: Bars | None = None  # while it trains
         with phase("Reading the problems", quiet=not progress):
@@ -139,6 +142,9 @@ class Trainer(Learner):
                 with self.timed("step"):
                     with self.policy.gathered():
                         collected = self.fail_together(self._next_rollouts)
+                    if self._inspection is not None:
+                        with self.timed("inspect"):
+                            self._inspection.keep(collected.rollouts)
                     metrics = self._train_or_skip(collected)
                 metrics = self._with_costs(metrics, collected)
                 self._write_samples(collected)
@@ -377,7 +383,7 @@ class Trainer(Learner):
         checkpoint.check_that_it_fits(saved, self._identity(), path)
         self.load_state_dict(saved)
         if self.out is not None:
-            for name in (METRICS, SAMPLES, BAD_BATCHES):
+            for name in (METRICS, SAMPLES, INSPECT, BAD_BATCHES):
                 self.out.truncate(name, lambda row: row["step"] <= self.step)
             for row in self.out.read(METRICS):
                 self.monitor.observe(row)

@@ -25,6 +25,7 @@ from vpd_agent.evaluation.in_training import with_logprobs
 from vpd_agent.model.lora import add_lora
 from vpd_agent.model.policy import Policy
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.inspection import kept_rollouts
 from vpd_agent.train.trainer import Trainer
 from vpd_agent.train.updater import NonFiniteGradient
 
@@ -230,6 +231,26 @@ def test_processes_evaluate_together_what_one_would_alone(tmp_path, sharded):
 def test_a_sharded_model_learns_what_a_whole_one_does(name, alone, sharded):
     for mine in sharded:
         assert_same(mine[name], alone[name])
+
+
+def test_sharded_processes_keep_for_vpd_inspect_what_one_keeps(tmp_path):
+    """One of them has another number of micro-batches, and all must make the same passes."""
+
+    def kept(processes: Processes) -> list[dict]:
+        trainer = make_trainer(VPD(prior="fixed", teacher="ema"), processes)
+        rollouts = processes.local_shard(all_rollouts(trainer.policy))
+        if processes.size > 1:
+            shard_all(trainer)
+        return kept_rollouts(trainer, rollouts)
+
+    together = [row for rows in in_processes(2, tmp_path, kept) for row in rows]
+    for mine, expected in zip(together, kept(Processes()), strict=True):
+        assert mine.keys() == expected.keys()
+        for name in mine:
+            numbers = isinstance(mine[name], list) and name != "tokens"
+            assert mine[name] == (
+                pytest.approx(expected[name], abs=2e-3) if numbers else expected[name]
+            )
 
 
 def test_processes_with_fewer_parts_stand_in_for_those_with_more(tmp_path):

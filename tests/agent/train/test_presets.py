@@ -72,6 +72,7 @@ TINY = TINY_MODEL | {
     "micro_batch_size": 4,
     "eval_every": 0,
     "samples_every": 1,
+    "inspect_every": 1,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "laptop": LAPTOP,

@@ -116,7 +116,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     rows = [lasting(read_jsonl(path / "metrics.jsonl")) for path in (one, other)]
     # As text, since a NaN (nothing was left to repair) is not equal to itself.
     assert list(map(json.dumps, rows[0])) == list(map(json.dumps, rows[1]))
-    for name in ("samples.jsonl", "failures.jsonl"):
+    for name in ("samples.jsonl", "inspect.jsonl", "failures.jsonl"):
         assert (one / name).read_text() == (other / name).read_text()
 
 
