@@ -39,6 +39,7 @@ def rows(end: float, seed: int = 0, *, steps: int = 40, teacher: bool = True) ->
             row |= {
                 "rollouts": 64,
                 "reward": 0.2 + 0.01 * step,
+                "solved": 0.2 + 0.01 * step,
                 "response_tokens": 6 + noise.random(),
                 "truncated": 0.01,
                 "format_errors": 0.02,

@@ -297,7 +297,7 @@ def test_feedback_is_cut_before_templating_so_problem_and_header_stay(qwen):
     text = qwen.tokenizer.decode(ids)
     assert len(ids) <= 300
     assert text.startswith(f"{OPEN}system\nBe brief.{CLOSE}\n{OPEN}user\nWhat is 2+2?")
-    assert text.endswith(f"Correctly solve the original question.\n{CLOSE}\n{ANSWER_HEADER}")
+    assert text.endswith(f"Correctly solve the original question.{CLOSE}\n{ANSWER_HEADER}")
     assert "start x" in text
 
 
