@@ -186,20 +186,27 @@ def make(
 
 
 def parsed_options(settings: Iterable[str], **flags: Any) -> dict[str, Any]:
-    """Options of an environment as a person types them, `KEY=VALUE` each. A value is JSON, or else
-    the text that it is: `max_turns=3`, `dataset=gsm8k`, `parameters={"min_terms": 2}`.
+    """Options of an environment as a person types them; see `parsed_values`.
 
     flags: those that have a flag of their own, such as data; None where it was not given.
-
-    Raises ValueError for anything without a `=`.
     """
-    options: dict[str, Any] = {}
+    given = {key: value for key, value in flags.items() if value is not None}
+    return parsed_values(settings, "max_turns=3") | given
+
+
+def parsed_values(settings: Iterable[str], example: str) -> dict[str, Any]:
+    """Values as a person types them, `KEY=VALUE` each. A value is JSON, or else the text that it
+    is: `max_turns=3`, `dataset=gsm8k`, `parameters={"min_terms": 2}`.
+
+    Raises ValueError, with the example, for anything without a `=`.
+    """
+    values: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.isidentifier():
-            raise ValueError(f"An option is KEY=VALUE, such as max_turns=3; got {setting!r}.")
+            raise ValueError(f"An option is KEY=VALUE, such as {example}; got {setting!r}.")
         try:
-            options[key] = json.loads(value)
+            values[key] = json.loads(value)
         except ValueError:
-            options[key] = value
-    return options | {key: value for key, value in flags.items() if value is not None}
+            values[key] = value
+    return values

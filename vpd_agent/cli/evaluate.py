@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 UNMEASURED = (  # options that change no answer
     *("problems", "samples", "max_prompt_tokens", "success_reward", "out"),
     *("sandbox", "device", "threads"),
+    "template_arguments",  # told below where there are some
 )
 
 
@@ -156,6 +157,7 @@ def _measured(
     return {
         **{k: v for k, v in vars(options).items() if k not in UNMEASURED},
         "set": list(options.set),
+        **({"template_arguments": given} if (given := options.template_arguments) else {}),
         "problems": fingerprint(environment),
         "judge": judge_hash(environment),
         **model_hashes(policy),

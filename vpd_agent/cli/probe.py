@@ -140,7 +140,7 @@ def _check(options: ProbeOptions) -> None:
         raise ValueError(f"The folder of --out {options.out} does not exist: make it first.")
     options.check()
     if options.teacher_model is not None:
-        replace(options, model=options.teacher_model).check()
+        options.for_teacher(options.teacher_model).check()
 
 
 def _probed(options: ProbeOptions, template: TeacherTemplate, stack: ExitStack) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _models(options: ProbeOptions, environment: gym.vector.VectorEnv, stack: Exi
         source.critic = PolicyCritic(policy, engine, options.max_response_tokens)
     if options.teacher_model is None:
         return _Models(policy, engine, Teacher(policy, "live", rate=1.0), engine)
-    other = replace(options, model=options.teacher_model, lora_rank=None).load(quiet=False)
+    other = options.for_teacher(options.teacher_model).load(quiet=False)
     teacher = Teacher(policy, "frozen", rate=1.0, model=other)
     name = "hf" if is_address(options.engine) else options.engine
     return _Models(policy, engine, teacher, open_engine(name, other))
@@ -233,6 +233,7 @@ def _teacher_prompts(
             template,
             *(r.messages, r.text, r.feedback),
             solved=r.reward >= options.success_reward,
+            demonstration=r.demonstration,
             max_tokens=longest,
         )
         for r in rollouts

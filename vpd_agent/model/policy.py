@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from vpd_agent.data.padding import join, pad_left, pad_right_again, take_positions
 from vpd_agent.model import prefix_sharing, probe
+from vpd_agent.model.chat_template import tokenizer_with_template
 from vpd_agent.model.inputs import ModelInputs, without_adapter
 from vpd_agent.model.layers import checkpoint_layers, decoder_layers, is_checkpointed
 from vpd_agent.model.response_logits import Head, ResponseLogits
-from vpd_agent.model.source import find_model, load_model, load_tokenizer
+from vpd_agent.model.source import find_model, load_model
 from vpd_agent.model.tokenization import Tokenization
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 Precision = Literal["weights", "bfloat16"]
 """What a model computes in: its weights' own type, or bfloat16 whatever the weights are (autocast;
 log-probabilities and losses are float32 even then)."""
-
-PLAIN = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
-"""The chat template for models without one: the messages' texts, one after the other."""
 
 
 class Policy(Tokenization):
@@ -59,6 +57,7 @@ class Policy(Tokenization):
         dtype: str = "auto",
         device: str = "cpu",
         chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
         precision: Precision = "weights",
     ) -> Policy:
         """Load from a folder or from the Hugging Face hub; see source.py.
@@ -69,19 +68,14 @@ class Policy(Tokenization):
             dtype="float32" with precision="bfloat16": weights that are bfloat16 themselves have 8
             bits, too few to hold most updates of a learning rate like 1e-6.
         chat_template: a Jinja file, or "plain" for plain text; None: the model's own.
-        Raises ValueError if there is no such model, if it cannot be loaded, or if it has no
-        tokenizer or chat template.
+        template_arguments: values for what the template reads, such as {"enable_thinking": False}
+            for Qwen3; they become part of the template (see `set_arguments`).
+        Raises ValueError if there is no such model, if it cannot be loaded, if it has no tokenizer
+        or chat template, or for an argument that the template does not read.
         """
         _silence_progress_bars()
         source = find_model(name_or_path)
-        tokenizer = load_tokenizer(source)
-        if chat_template is not None:
-            tokenizer.chat_template = _read_template(chat_template)
-        if tokenizer.chat_template is None:
-            raise ValueError(
-                f"Model {name_or_path!r} has no chat template, so its prompts have no form. Pass "
-                f"--chat-template FILE.jinja, or --chat-template plain for plain text."
-            )
+        tokenizer = tokenizer_with_template(source, chat_template, template_arguments)
         policy = cls(load_model(source, dtype, device), tokenizer, precision)
         probe.check_model(policy, name_or_path)
         return policy
@@ -322,18 +316,6 @@ class Policy(Tokenization):
         if self.sharding is None:
             return tensor.to(place.device)
         return self.sharding.shard_like(tensor, place)
-
-
-def _read_template(name: str) -> str:
-    if name == "plain":
-        return PLAIN
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"The chat template {name!r} could not be read ({error}); expected a Jinja file or "
-            f"'plain'."
-        ) from error
 
 
 def _silence_progress_bars() -> None:

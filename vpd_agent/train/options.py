@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import tyro
 
@@ -82,6 +82,10 @@ class ModelOptions:
     chat_template: str | None = None
     """How messages become a prompt: a Jinja file, or 'plain' for nothing but their texts; default:
     the model's own template."""
+    template_arguments: tuple[str, ...] = ()
+    """Values for what the chat template reads, KEY=VALUE each, a value in JSON: Qwen3 answers
+    without thinking with enable_thinking=false. They become part of the template of a model that is
+    trained and saved."""
     threads: int | None = None
     """Torch's threads; default: torch's."""
 
@@ -90,7 +94,33 @@ class ModelOptions:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {self.threads}.")
         check_model(self.model)
+        self._check_template_arguments()
         check_device(self.device)
+
+    def _check_template_arguments(self) -> None:
+        from vpd_agent.model.chat_template import set_arguments, tokenizer_with_template
+        from vpd_agent.model.source import PRESETS, find_model
+        from vpd_agent.tiny.model import byte_tokenizer
+
+        arguments = self._arguments()
+        if arguments and self.model in PRESETS:
+            set_arguments(byte_tokenizer(), arguments)  # whose template reads none
+        elif arguments:
+            tokenizer_with_template(find_model(self.model), self.chat_template, arguments)
+
+    def _arguments(self) -> dict[str, Any]:
+        """--template-arguments. Raises ValueError for True, False and None, which are texts in JSON
+        and would mean something else to a template."""
+        from vpd_envs.catalog import parsed_values
+
+        arguments = parsed_values(self.template_arguments, "enable_thinking=false")
+        for name, value in arguments.items():
+            if value in ("True", "False", "None"):
+                meant = {"True": "true", "False": "false", "None": "null"}[value]
+                raise ValueError(
+                    f"--template-arguments {name}={value}: values are JSON, write {name}={meant}."
+                )
+        return arguments
 
     def load(self, quiet: bool, device: str | None = None) -> Policy:
         """device: None for --device."""
@@ -102,6 +132,7 @@ class ModelOptions:
 
         if self.lora_rank is not None and find_spec("peft") is None:
             raise ValueError(f"--lora-rank needs peft: {install_hint('lora')}")
+        self._check_template_arguments()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.model == "tiny":
@@ -110,7 +141,12 @@ class ModelOptions:
             policy = warm_policy(self.model, quiet)
         else:
             with phase(f"Loading the model {self.model}", quiet=quiet):
-                policy = Policy.load(self.model, dtype=self.dtype, chat_template=self.chat_template)
+                policy = Policy.load(
+                    self.model,
+                    dtype=self.dtype,
+                    chat_template=self.chat_template,
+                    template_arguments=self._arguments(),
+                )
         policy.precision = self.precision
         # Transformers' annotation of `to` has lost `self`.
         cast(torch.nn.Module, policy.model).to(device or self.chosen_device)
@@ -120,6 +156,11 @@ class ModelOptions:
             target = self.lora_target or "all-linear"
             policy = add_lora(policy, self.lora_rank, self.lora_alpha, target=target)
         return policy
+
+    def for_teacher(self, name: str) -> Self:
+        """The options of another model that is the teacher. It reads prompts that the student's
+        template has made, and none of its weights are trained."""
+        return replace(self, model=name, lora_rank=None, template_arguments=())
 
     @property
     def chosen_device(self) -> str:

@@ -113,9 +113,10 @@ class _Plan:
         is resumed; RunFinished if that has no steps left.
         """
         options = self.options
-        for name, given in ((options.model, self.policy), (options.teacher_model, self.teacher)):
-            if name is not None and given is None:
-                replace(options, model=name).check()
+        if self.policy is None:
+            options.check()
+        if options.teacher_model is not None and self.teacher is None:
+            options.for_teacher(options.teacher_model).check()
         check_engine(options.engine)
         check_trackers(options.trackers)
         if options.teacher_model is not None and self.algorithm.teacher is None:
@@ -145,13 +146,11 @@ class _Plan:
         """What the run's config.json says."""
         return saved(self.algorithm, self.config, self.template, self.options)
 
-    def load(self, name: str, given: Policy | None, **changes: Any) -> Policy:
-        """A policy that was given, or the model of a name."""
-        if given is not None:
-            return given
+    def load(self, options: TrainOptions) -> Policy:
+        """The model that the options name."""
         # A model that is to be sharded goes to the GPUs in shards.
         device = "cpu" if self.config.sharding == "fsdp" else None
-        return replace(self.options, model=name, **changes).load(self.options.quiet, device)
+        return options.load(options.quiet, device)
 
 
 def _options(
@@ -204,10 +203,10 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
     if options.resume and checkpoint is None:
         say(f"The run in {options.out} had come to no checkpoint yet: it begins anew.")
     with processes.main_process_first():  # it downloads, or makes, what the others then find
-        policy = plan.load(options.model, plan.policy)
+        policy = plan.policy or plan.load(options)
         teacher = None  # the trainer makes one from the student, unless it is another model
         if options.teacher_model is not None:
-            other = plan.load(options.teacher_model, plan.teacher, lora_rank=None)
+            other = plan.teacher or plan.load(options.for_teacher(options.teacher_model))
             teacher = make_teacher(policy, plan.algorithm, other)
     record = plan.record()
     if processes.is_first:
