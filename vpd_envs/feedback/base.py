@@ -62,7 +62,10 @@ class Parts:
 
 
 class FeedbackSource:
-    """Subclass and write `feedback`; and `parts`, if the text shows a solved answer of another.
+    """Subclass and write `feedback`; or `parts`, if the text shows a solved answer of another.
+
+    The one that counts is that of the class nearest to the source's own: a subclass of our sources
+    that writes only `feedback` is heard, and what it says is all there is (see `parts`).
 
     Called with an environment first, a source class gives that environment (single or batched) with
     the source around it, a `FeedbackWrapper` or `VectorFeedbackWrapper`. Without one it gives the
@@ -81,7 +84,9 @@ class FeedbackSource:
 
     def feedback(self, attempts: Sequence[Attempt]) -> Sequence[str]:
         """The new text for each attempt. One attempt, or all judged ones of a batch."""
-        raise NotImplementedError(f"{type(self).__name__} must implement feedback(attempts).")
+        if type(self).parts is FeedbackSource.parts:
+            raise NotImplementedError(f"{type(self).__name__} must implement feedback(attempts).")
+        return [parts.feedback for parts in self.parts(attempts)]
 
     def parts(self, attempts: Sequence[Attempt]) -> Sequence[Parts]:
         """The new text for each attempt with its parts.
@@ -238,7 +243,9 @@ def _attempt(prompt: str, answer: str, reward: float, info: Mapping[str, Any]) -
 def _parts(source: FeedbackSource, attempts: Sequence[Attempt]) -> list[Parts]:
     """What the source says, sanitized. Raises TypeError for anything but parts of texts for each
     attempt."""
-    found = source.parts(attempts)
+    nearest = next(c for c in type(source).__mro__ if {"feedback", "parts"} & vars(c).keys())
+    says_parts = "parts" in vars(nearest)
+    found = source.parts(attempts) if says_parts else FeedbackSource.parts(source, attempts)
     if not (
         isinstance(found, Sequence)
         and len(found) == len(attempts)

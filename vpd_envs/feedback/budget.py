@@ -28,9 +28,6 @@ class FeedbackBudget(FeedbackSource):
         self.characters = characters
         self.where = where
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [self._within(attempt.feedback) for attempt in attempts]
-
     def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
         found = []
         for a in attempts:

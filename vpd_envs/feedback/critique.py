@@ -73,9 +73,6 @@ class CritiqueSource(FeedbackSource):
         stays."""
         raise NotImplementedError(f"{type(self).__name__} must implement critiques(prompts).")
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [parts.feedback for parts in self.parts(attempts)]
-
     def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
         found = [parts_of(attempt) for attempt in attempts]
         rows = [i for i, a in enumerate(attempts) if self.critique == "all" or not a.solved]

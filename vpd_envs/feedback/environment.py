@@ -38,11 +38,8 @@ class EnvironmentFeedback(FeedbackSource):
         check_choice("verbosity", verbosity, VERBOSITIES)
         self.verbosity = verbosity
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [self._text(attempt) for attempt in attempts]
-
     def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
-        texts = self.feedback(attempts)
+        texts = [self._text(attempt) for attempt in attempts]
         return [
             parts_of(a) if self._keeps(a) else Parts(text, text)
             for a, text in zip(attempts, texts, strict=True)

@@ -50,9 +50,6 @@ class NoisyFeedback(FeedbackSource):
     def needs_batch(self) -> bool:
         return self.shuffle > 0
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [parts.feedback for parts in self.parts(attempts)]
-
     def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
         rng = rng_for(self.seed, attempts)
         # A number for every row, needed or not: so no option changes what the others do.

@@ -59,9 +59,6 @@ class SiblingFeedback(FeedbackSource):
         self.which = which
         self.seed = seed
 
-    def feedback(self, attempts: Sequence[Attempt]) -> list[str]:
-        return [parts.feedback for parts in self.parts(attempts)]
-
     def parts(self, attempts: Sequence[Attempt]) -> list[Parts]:
         solved: dict[str, list[tuple[int, str]]] = defaultdict(list)  # row and what can be shown
         for i, attempt in enumerate(attempts):

@@ -9,12 +9,13 @@ from guessing import Guess, attempt, guesses, said
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vpd_envs import FeedbackSource, Status
+from vpd_envs import FeedbackSource, Status, compose
 from vpd_envs.answers.sanitize import sanitize
 from vpd_envs.feedback import (
     EnvironmentFeedback,
     FeedbackBudget,
     NoisyFeedback,
+    Parts,
     SelfCritique,
     SiblingFeedback,
 )
@@ -416,3 +417,50 @@ def test_a_source_that_does_not_give_a_text_each_is_explained(texts):
 
     with pytest.raises(TypeError, match=r"Broken.feedback must return a list of 2 texts"):
         said([("mid", "3"), ("mid", "4")], Broken)
+
+
+# --- subclasses of ours -------------------------------------------------------------------------
+
+
+class Shouting:
+    """Put before a source of ours, it changes the text alone."""
+
+    def feedback(self, attempts):
+        return [text.upper() for text in super().feedback(attempts)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (EnvironmentFeedback, {"verbosity": "status"}),
+        (SiblingFeedback, {}),
+        (SelfCritique, {"critic": lambda prompts: ["Think."] * len(prompts)}),
+        (NoisyFeedback, {"truncate": 5}),
+        (FeedbackBudget, {"characters": 5}),
+    ],
+)
+def test_a_subclass_that_writes_only_its_text_is_heard(kind, options):
+    pairs = [("mid", "3"), ("mid", "5"), ("mid", "5")]
+    loud = type("Loud", (Shouting, kind), {})
+    texts = said(pairs, lambda envs: compose(envs, kind(**options)))
+    infos = guesses(pairs, lambda envs: compose(envs, type("Heir", (loud,), {})(**options)))[1][-1]
+    assert list(infos["feedback"]) == list(infos["comment"]) == [text.upper() for text in texts]
+    assert list(infos["demonstration"]) == ["", "", ""]
+
+
+def test_parts_that_are_written_below_a_text_count():
+    class Silent(type("Loud", (Shouting, SiblingFeedback), {})):
+        def parts(self, attempts):
+            return [Parts("all", "comment", "shown")] * len(attempts)
+
+    infos = guesses([("mid", "3")], lambda envs: compose(envs, Silent()))[1][-1]
+    assert [infos[key][0] for key in ("feedback", "comment", "demonstration")] == [
+        "all",
+        "comment",
+        "shown",
+    ]
+
+
+def test_a_source_without_a_method_says_what_is_missing():
+    with pytest.raises(NotImplementedError, match=r"Empty must implement feedback\(attempts\)"):
+        said([("mid", "3")], type("Empty", (FeedbackSource,), {}))
