@@ -16,12 +16,13 @@ from vpd_envs import (
     EnvironmentFeedback,
     FeedbackBudget,
     FeedbackSource,
+    JudgeFeedback,
     NoisyFeedback,
     SelfCritique,
     SiblingFeedback,
     compose,
 )
-from vpd_envs.feedback.critique import CritiqueSource
+from vpd_envs.feedback.endpoint import Failure
 
 QUESTION = "Q?"
 END = "\n\nCorrectly solve the original question."
@@ -31,9 +32,12 @@ SOLVED = "\nThe following is feedback from your successful earlier attempt:\n\n"
 
 
 class Group(gym.vector.VectorEnv):
-    """Eight answers to one problem; those that begin with "r" are right."""
+    """Eight answers to one problem, or to several; those that begin with "r" are right."""
 
     num_envs = 8
+
+    def __init__(self, problems="pppppppp"):
+        self.problems = problems
 
     def reset(self, *, seed=None, options=None):
         return (QUESTION,) * 8, {}
@@ -48,7 +52,7 @@ class Group(gym.vector.VectorEnv):
         infos = {
             "judged": np.ones(8, bool),
             "solved": solved,
-            "problem_id": objects(["p"] * 8),
+            "problem_id": objects([*self.problems]),
             "status": objects(["solved" if ok else "wrong_answer" for ok in solved]),
             "feedback": objects(said),
             "details": objects([{} if ok else {"first_failure": "first"} for ok in solved]),
@@ -64,25 +68,34 @@ class Polite(FeedbackSource):
         return [f"Sorry. {a.feedback}" for a in attempts]
 
 
-class Judge(CritiqueSource):
-    """As JudgeFeedback; the endpoint answers only the first two attempts in time."""
+def judging(**options):
+    """The real JudgeFeedback; its endpoint fails with the attempt w2 and answers all others."""
+    source = JudgeFeedback("http://127.0.0.1:9/v1", "m", template="{attempt}", **options)
+    source.endpoint.ask = lambda questions: [
+        Failure("HTTP 500") if question == "w2" else "J." for question in questions
+    ]
+    return source
 
-    def critiques(self, prompts):
-        return ["J." if i < 2 else None for i in range(len(prompts))]
+
+class Quoting(SiblingFeedback):
+    """A user's subclass of one of our sources that writes only its text."""
+
+    def feedback(self, attempts):
+        return [f"<{text}>" for text in super().feedback(attempts)]
 
 
 def critic(prompts):
     return ["C."] * len(prompts)
 
 
-def rows(sources, num_solved, template=None):
+def rows(sources, num_solved, template=None, problems="pppppppp"):
     """The teacher's user turns of the group, None where there is none, and the batch.
 
-    The right answers are r0, r1, ..., the wrong ones w1, ..., w7.
+    The right answers are r0, r1, ..., the wrong ones ..., w6, w7.
     """
     template = template or TeacherTemplate()
     answers = [f"{'r' if i < num_solved else 'w'}{i}" for i in range(8)]
-    env = compose(Group(), *sources)
+    env = compose(Group(problems), *sources)
     env.reset()
     rollouts = []
     for answer, result in zip(answers, judge(env, answers), strict=True):
@@ -117,8 +130,9 @@ def taught(batch, algorithm):
     return found
 
 
-# Of each stack: the text of row 1 with 0 solved; of rows 0 (solved) and 1 (failed) with 1 solved;
-# of rows 0 and 1 with 8 solved, all between the question and the last sentence. "": no teacher.
+# Of each stack, between the question and the last sentence: with 0 solved the text of row 1, and of
+# every other with its own answer for w1; with 1 solved that of row 0 (solved), and of row 1 and so
+# of 2 to 7 (failed); with 8 solved that of row 0, and of each of rows 1 to 7. "": no teacher.
 WRONG, GOOD = f"{FAILED}w1 is wrong.", f"{SOLVED}Good."
 R0, R1 = f"{SOLUTION}r0", f"{SOLUTION}r1"
 PAIR = f"{FAILED}An incorrect attempt:\n\nw1\n\nw1 is wrong."
@@ -159,7 +173,14 @@ TABLE = {
         [SelfCritique(critic, critique="all")],
         f"{FAILED}C.", f"{SOLVED}C.", f"{FAILED}C.", f"{SOLVED}C.", f"{SOLVED}C.",
     ),
-    "judge": ([Judge()], f"{FAILED}J.", GOOD, f"{FAILED}J.", GOOD, GOOD),
+    "judge": ([judging()], f"{FAILED}J.", GOOD, f"{FAILED}J.", GOOD, GOOD),
+    "judge, keep": (
+        [judging(keep=True)], f"{WRONG}\n\nJ.", GOOD, f"{WRONG}\n\nJ.", GOOD, GOOD,
+    ),
+    "judge of all": (
+        [judging(critique="all")],
+        f"{FAILED}J.", f"{SOLVED}J.", f"{FAILED}J.", f"{SOLVED}J.", f"{SOLVED}J.",
+    ),
     "noisy: cut": (
         [NoisyFeedback(truncate=2)],
         f"{FAILED}w1", f"{SOLVED}Go", f"{FAILED}w1", f"{SOLVED}Go", f"{SOLVED}Go",
@@ -212,33 +233,51 @@ TABLE = {
         f"{FAILED}Sorry. A correct attempt at the same problem:\n\nr0",
         f"{SOLVED}Sorry. Good.", f"{SOLVED}Sorry. Good.",
     ),
+    "own subclass of siblings": (  # what it writes is all there is
+        [Quoting()],
+        f"{FAILED}<w1 is wrong.>", f"{SOLVED}<Good.>",
+        f"{FAILED}<A correct attempt at the same problem:\n\nr0>",
+        f"{SOLVED}<Good.>", f"{SOLVED}<Good.>",
+    ),
 }  # fmt: skip
+FAILED_AT_W2 = ("judge", "judge, keep", "judge of all")  # the row keeps what the environment said
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_text_of_every_teacher_row_and_who_is_taught(name):
     sources, none, one_solved, one_failed, all_first, all_second = TABLE[name]
 
-    def turn(section):
-        return QUESTION + section + END if section else None
+    def failed(text, numbers):
+        said = {i: text.replace("w1", f"w{i}") for i in numbers}
+        return said | ({2: f"{FAILED}w2 is wrong."} if name in FAILED_AT_W2 else {})
 
     for num_solved, expected in (
-        (0, {1: none}),
-        (1, {0: one_solved, 1: one_failed}),
-        (8, {0: all_first, 1: all_second}),
+        (0, failed(none, range(8))),
+        (1, {0: one_solved} | failed(one_failed, range(1, 8))),
+        (8, {0: all_first} | dict.fromkeys(range(1, 8), all_second)),
     ):
         texts, batch = rows(sources, num_solved)
-        assert {i: texts[i] for i in expected} == {i: turn(t) for i, t in expected.items()}
-        # No two rows of the same outcome differ but in their own answer (w2 for w1), except where
-        # the source treats rows differently: the first solved row is shown the second.
-        conditioned = [i for i, text in enumerate(texts) if text is not None]
-        assert batch.has_teacher.nonzero().flatten().tolist() == conditioned  # the E-step
-        assert conditioned == ([] if not none else list(range(8)))
-        shown_another = num_solved == 8 and "Correct solution" in all_first
-        failed = range(num_solved, 8)
-        wanted = list(range(8)) if shown_another else [i for i in failed if none]
+        turns = {i: QUESTION + text + END if text else None for i, text in expected.items()}
+        assert dict(enumerate(texts)) == turns
+        conditioned = batch.has_teacher.nonzero().flatten().tolist()  # by the E-step
+        assert conditioned == [i for i in range(8) if turns[i]]
+        # Every failed row with a teacher, and a solved one only where it is shown another's answer.
+        another = num_solved == 8 and "Correct solution" in all_first
+        wanted = [i for i in conditioned if i >= num_solved or another]
         for algorithm in (SDPO(), VPD()):
             assert taught(batch, algorithm) == wanted
+
+
+@pytest.mark.parametrize("inner", [[], [SiblingFeedback()]])
+def test_feedback_exchanged_between_problems_goes_under_the_heading_of_the_own_outcome(inner):
+    """Rows 0 to 3 solve the problem p, rows 4 to 7 fail at q: each is told what is another's."""
+    texts, batch = rows([*inner, NoisyFeedback(shuffle=1.0)], 4, problems="ppppqqqq")
+    of_p = [SOLUTION + "r1"] + [SOLUTION + "r0"] * 3 if inner else [FAILED + "Good."] * 4
+    of_q = [f"{SOLVED}w{i} is wrong." for i in range(4, 8)]
+    assert sorted(texts[4:]) == sorted(QUESTION + text + END for text in of_p)
+    assert sorted(texts[:4]) == sorted(QUESTION + text + END for text in of_q)
+    assert batch.has_teacher.all()
+    assert taught(batch, SDPO()) == [4, 5, 6, 7]  # rows 0 to 3 are shown no solution
 
 
 def test_a_solved_row_is_never_called_unsuccessful():
