@@ -24,7 +24,18 @@ import pytest
 from sandboxes import BrokenSandbox
 
 from sandbox import SandboxError, shared
-from vpd_envs import EnvironmentFeedback, FeedbackSource, Problem, Status, TextEnv, Verdict
+from vpd_envs import (
+    EnvironmentFeedback,
+    FeedbackBudget,
+    FeedbackSource,
+    Problem,
+    SelfCritique,
+    SiblingFeedback,
+    Status,
+    TextEnv,
+    Verdict,
+    compose,
+)
 from vpd_envs.adapters import text_env
 from vpd_envs.adapters import trl as adapter
 from vpd_envs.code.mini_code import MiniCode
@@ -261,6 +272,18 @@ def test_sources_of_feedback_decide_what_the_model_is_told():
     assert tool.submit("7") == "7 IS NOT IT."
     with pytest.raises(ValueError, match="Comparing compares the attempts of a batch"):
         adapter.environment_factory(Doubling(), Comparing())
+
+
+@pytest.mark.usefixtures("_trl")
+def test_sources_with_parts_tell_the_model_the_complete_text():
+    critique = SelfCritique(lambda prompts: ["Think."] * len(prompts), keep=True)
+    tool = adapter.environment_factory(Doubling(max_turns=2), critique, FeedbackBudget(18))()
+    tool.reset(problem_id="3")
+    assert tool.submit("7") == "7 is not it.\n\nThink."[:18]
+    with pytest.raises(ValueError, match="SiblingFeedback compares the attempts of a batch"):
+        adapter.environment_factory(Doubling(), SiblingFeedback())
+    with pytest.raises(ValueError, match="without wrappers"):
+        text_env(compose(Doubling.vector(2), SiblingFeedback()))
 
 
 @pytest.mark.usefixtures("_trl")

@@ -19,8 +19,9 @@ class AnswerFile:
 
     The first line says what was measured, {"evaluation": {...}}. Every other line is an answer,
     {"problem_id", "sample", "reward", "status", …}, or {"problem_id", "sample", "error"} if it
-    could not be judged. If a sample has several lines, the last one counts. A last line that a
-    crash cut short is removed.
+    could not be judged. Where another's solved answer was shown, it is the "demonstration", and
+    "feedback" what is said beside it. If a sample has several lines, the last one counts. A last
+    line that a crash cut short is removed.
 
     judged: (problem id, sample) → line, for the answers that were judged.
 

@@ -134,6 +134,7 @@ def _row(rollout: Rollout | None, error: str | None) -> dict:
         "tokens": len(rollout.response_ids),
         "answer": rollout.text,
         "feedback": rollout.feedback,
+        **({"demonstration": shown} if (shown := rollout.demonstration) else {}),
     }
 
 

@@ -24,6 +24,8 @@ from vpd_agent.evaluation.evaluate import complete_answers, summarize
 from vpd_agent.evaluation.in_training import evaluate_student
 from vpd_agent.rollout.collect import Actor
 from vpd_agent.train.config import TrainConfig
+from vpd_envs import FeedbackSource, compose
+from vpd_envs.feedback import Parts
 
 IDS = [f"test-{letter}" for letter in "abcdefgh"]
 MEASURED = {"env": "e", "model": "m", "temperature": 1.0}
@@ -85,6 +87,26 @@ def test_every_sample_of_every_problem_has_a_line(tmp_path, policy):
     for line in lines.values():
         assert line["reward"] == float(line["answer"][:1] == line["problem_id"][-1])
         assert line["feedback"] == "=" or line["feedback"].startswith("want")
+
+
+def test_a_demonstration_has_a_place_of_its_own(tmp_path, policy):
+    class Demonstrating(SecretLetter):
+        """Its infos have parts, as where a source of feedback shows a solved answer."""
+
+        @classmethod
+        def vector(cls, num_envs, **options):
+            return compose(super().vector(num_envs, **options), Showing())
+
+    class Showing(FeedbackSource):
+        def parts(self, attempts):
+            shown = ["b" if a.problem_id == IDS[0] else "" for a in attempts]
+            return [Parts(f"all{x}", f"said{x}", x) for x in shown]
+
+    lines = filled(tmp_path / "a.jsonl", policy, samples=1, env=Demonstrating)
+    for (problem_id, _), line in lines.items():
+        has_one = problem_id == IDS[0]
+        assert line.get("demonstration") == ("b" if has_one else None)
+        assert line["feedback"] == ("saidb" if has_one else "said")
 
 
 def test_wherever_it_is_cut_a_file_is_completed_to_what_it_would_have_been(tmp_path, policy):

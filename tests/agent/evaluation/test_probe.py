@@ -12,6 +12,7 @@ import torch
 
 from agent.helpers import SecretLetter, mixed_rollouts, rollout, small_policy
 from vpd_agent.cli.main import main
+from vpd_agent.cli.probe import ProbeOptions, _teacher_prompts
 from vpd_agent.engines import Generation
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.probe import (
@@ -27,6 +28,7 @@ from vpd_agent.evaluation.probe import (
 from vpd_agent.evaluation.statistics import Interval
 from vpd_agent.model.teacher import Teacher
 from vpd_agent.rollout.collect import Actor, StepResult
+from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 
 POLICY = small_policy()
 
@@ -274,6 +276,14 @@ def test_sources_that_need_a_group_or_the_policy_have_them(feedback, capsys):
     asked = ["probe", "--env", "vpd/MiniChoice-v0", "--model", "tiny", *SHORT]
     assert main([*asked, "--feedback", feedback]) == 0
     assert "answers with feedback" in capsys.readouterr().out
+
+
+def test_the_teacher_is_shown_the_demonstration():
+    options = ProbeOptions(env="e", model="m", max_response_tokens=3, max_teacher_prompt_tokens=200)
+    shown = replace(rollout("ab", policy=POLICY, feedback=""), demonstration="xyz")
+    (ids,) = _teacher_prompts(options, TeacherTemplate(), POLICY, [shown])
+    assert ids is not None
+    assert "ab\nCorrect solution:\n\nxyz\n\nCorrectly solve" in POLICY.chat.text(ids)
 
 
 def test_another_model_is_probed_as_the_teacher_it_is(tmp_path):

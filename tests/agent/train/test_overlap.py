@@ -17,7 +17,7 @@ from vpd_agent.model.policy import Policy
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
-from vpd_envs import SelfCritique, TextVectorEnv, compose
+from vpd_envs import SelfCritique, SiblingFeedback, Status, TextVectorEnv, Verdict, compose
 
 CONFIG = TrainConfig(
     steps=5,
@@ -136,6 +136,27 @@ def test_a_collection_ahead_that_fails_stops_the_run_behind_the_step_it_ran_besi
     # The third batch was collected beside the second step, which is whole, reported and saved.
     assert [row["step"] for row in rows] == [1, 2]
     assert RunFolder.latest_checkpoint(folder.path).name == "000002"
+
+
+def test_demonstrations_that_were_collected_ahead_are_in_the_checkpoint(tmp_path):
+    class Generous(SecretLetter):
+        def judge(self, problem, answer):
+            return Verdict(1.0, Status.SOLVED, "=")
+
+    def make(out):
+        saved = {"save_every": 2, "keep_checkpoints": 9}
+        trainer = make_trainer(SDPO(), kind=Recording, environment=Generous, out=out, **saved)
+        trainer.environment = compose(trainer.environment, SiblingFeedback())
+        return trainer
+
+    whole = make(RunFolder(tmp_path / "run"))
+    whole.train()
+    resumed = make(None)
+    resumed.load(tmp_path / "run/checkpoints/000002")
+    resumed.train()
+    # The third step's rollouts were collected beside the second step, before the checkpoint.
+    assert resumed.seen[0][1] == whole.seen[2][1]
+    assert any(r.demonstration for r in resumed.seen[0][1])
 
 
 def test_nobody_uses_the_environment_beside_the_thread(tmp_path):

@@ -10,10 +10,11 @@ from functools import partial
 import pytest
 import torch
 
-from agent.helpers import SecretLetter, small_policy
+from agent.helpers import SecretLetter, rollout, small_policy
 from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.algorithms.base import Loss
+from vpd_agent.data.types import Rollout
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.in_training import evaluate_student, evaluate_teacher
 from vpd_agent.model.policy import Policy
@@ -23,7 +24,7 @@ from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.problems import problems_of_step
 from vpd_agent.train.trainer import Trainer
-from vpd_envs import Status, Verdict
+from vpd_envs import SiblingFeedback, Status, Verdict, compose
 
 CONFIG = TrainConfig(
     steps=6,
@@ -292,6 +293,47 @@ def test_a_batch_whose_loss_is_not_finite_is_written_down_and_skipped(tmp_path, 
     assert len(said) == 1
     assert "Step 2 is skipped" in said[0]
     assert "bad_batches.jsonl" in said[0]
+
+
+class Generous(SecretLetter):
+    """Every answer is right, so that siblings show each rollout another's."""
+
+    def judge(self, problem, answer):
+        return Verdict(1.0, Status.SOLVED, "=")
+
+
+def test_a_batch_that_is_written_down_has_its_demonstrations(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    trainer = make_trainer(Derailed(), folder, steps=2, eval_every=0)
+    trainer.environment = compose(Generous.vector(6), SiblingFeedback())
+    seen = []
+    collect = trainer.collect
+    trainer.collect = lambda: seen.append(collect()) or seen[-1]
+    trainer.warn = lambda text: None
+    trainer.train()
+    (bad,) = folder.read("bad_batches.jsonl")
+    assert [Rollout(**row) for row in bad["rollouts"]] == seen[1].rollouts
+    assert any(row["demonstration"] for row in bad["rollouts"])
+    assert all(row["feedback"] == "" for row in bad["rollouts"] if row["demonstration"])
+
+
+@pytest.mark.parametrize("num_solved", [0, 1, 8])
+@pytest.mark.parametrize("siblings", [False, True])
+def test_the_share_that_is_taught(num_solved, siblings):
+    """Of a group of 8: the failed ones, and those that are shown another's solved answer."""
+    policy = small_policy()
+    rows = [
+        replace(
+            rollout("ab", f"x{i}", policy=policy, reward=float(i < num_solved)),
+            demonstration="y" if siblings and num_solved > (i < num_solved) else "",
+        )
+        for i in range(8)
+    ]
+    trainer = make_trainer(SDPO(), prompts_per_step=1, group_size=8, eval_every=0, policy=policy)
+    metrics = trainer.train_step(rows)
+    expected = {0: 1.0, 1: 7 / 8, 8: 1.0 if siblings else 0.0}
+    assert metrics["taught_fraction"] == expected[num_solved]
+    assert metrics["teacher_fraction"] == 1.0
 
 
 def test_a_run_gives_up_when_too_many_steps_are_skipped(tmp_path):
