@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml
 
 quickstart: $(INSTALLED)
 	$(BIN)/vpd compare --env vpd/MiniCode-v0 --model tiny-warm --algorithms vpd sdpo grpo \
-		--seeds 0 --steps 200 --out runs/quickstart
+		--seeds 0 1 2 --steps 200 --out runs/quickstart
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
