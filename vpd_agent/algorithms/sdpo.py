@@ -24,9 +24,11 @@ from vpd_agent.ops.losses import Metrics, hybrid_advantages
 class SDPO(Distillation, PolicyGradient):
     """L = Σ_t D(π_θ(·|x, y_<t), sg[q(·|x, c, y_<t)]) on the student's own rollouts.
 
-    It has no reward term unless reward_weight is given; rollouts without feedback are left out.
+    It has no reward term unless reward_weight is given. The teacher speaks where it reads feedback
+    or another rollout's solved answer, and not on a rollout's own success alone (`on_own_success`).
 
-    Its authors' runs take many optimizer steps per batch in code (`TrainConfig.mini_batches`).
+    As published its runs are `--feedback environment+siblings`, with many optimizer steps per batch
+    in code (`TrainConfig.mini_batches`).
     """
 
     name: ClassVar[str] = "sdpo"
