@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,6 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Side by side, processes of one thread are faster than processes that each want every core.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says what else the machine does. (In CI, Hypothesis has no deadline.)
+if "CI" not in os.environ:
+    hypothesis.settings.register_profile("without deadline", deadline=None)
+    hypothesis.settings.load_profile("without deadline")
 
 # Shells start what runs in the background with SIGINT ignored, which children inherit: then the
 # programs and commands of the tests would not be stopped by it.
@@ -29,6 +35,7 @@ if all(map(find_spec, ("torch", "jaxtyping", "beartype"))):
 # Whose tests share what takes long to make.
 TOGETHER = (
     "tests/agent/algorithms/test_learning.py",
+    "tests/agent/comparison/test_compare.py",
     "tests/agent/distributed/test_processes.py",
     "tests/test_benchmarks.py",
 )

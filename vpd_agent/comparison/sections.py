@@ -153,7 +153,7 @@ def _how_costs_are_told(standings: Standings) -> str:
     return (
         f"{text} The threshold {score(standings.threshold)} is the {which}. A run has reached it "
         f"at its first evaluation at or above it; told is the median over runs, those that never "
-        f"do counting as the dearest."
+        f"do counting as the slowest."
     )
 
 

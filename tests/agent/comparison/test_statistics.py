@@ -133,7 +133,7 @@ def test_a_threshold_is_reached_at_an_evaluation_or_never():
     assert first_reached([0, 10], [0.1, 0.2], math.nan) == math.inf
 
 
-def test_runs_that_never_reach_a_threshold_count_as_the_dearest():
+def test_runs_that_never_reach_a_threshold_count_as_the_slowest():
     assert median_reached([10.0, 30.0, math.inf]) == 30
     assert median_reached([10.0, math.inf]) == math.inf
     assert math.isnan(median_reached([]))
