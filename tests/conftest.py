@@ -7,7 +7,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,7 +16,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says what else the machine does. (In CI, Hypothesis has no deadline.)
-if "CI" not in os.environ:
+if "CI" not in os.environ and find_spec("hypothesis"):
+    import hypothesis
+
     hypothesis.settings.register_profile("without deadline", deadline=None)
     hypothesis.settings.load_profile("without deadline")
 
