@@ -69,7 +69,8 @@ class ProbeOptions(EnvironmentOptions, ModelOptions):
     seed: int = 0
     """Of sampling: the same seed gives the same numbers."""
     out: Path | None = None
-    """File NAME.json for every number, with the outcome of every answer."""
+    """File NAME.json for every number, with the outcome of every answer. Beside it, NAME.html has
+    what is printed as a page."""
 
 
 def probe(arguments: list[str]) -> int:
@@ -253,11 +254,27 @@ def _report(options: ProbeOptions, found: dict[str, Any]) -> int:
         measured = {k: v for k, v in vars(options).items() if k != "out"}
         text = json.dumps(finite({**found, "measured": measured}), indent=1, ensure_ascii=False)
         write_atomically(options.out, text + "\n")
-        print(options.out)
+        page = options.out.with_suffix(".html")
+        write_atomically(page, _page(found, measured))
+        print(f"{options.out}\n{page}")
     lost = found["not_judged"] + found["teacher_not_judged"]
     if lost:
         say(f"{lost} answers could not be judged, and are left out.")
     return 1 if lost else 0
+
+
+def _page(found: dict[str, Any], measured: dict[str, Any]) -> str:
+    from vpd_agent.comparison.page import page
+    from vpd_agent.comparison.sections import Section, Table
+
+    options = [[name, str(value)] for name, value in measured.items() if value is not None]
+    sections = [
+        Section("What it says", [[found["sentence"]]]),
+        *(Section(title, [Table(header, rows)]) for title, header, rows in _tables(found)),
+        Section("Measured with", [Table(["option", "value"], options, words=2)]),
+    ]
+    title = f"{measured['model']} in {measured['env']}, before any training"
+    return page(title, DESCRIPTION, sections, Path())
 
 
 def _tables(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -212,7 +212,6 @@ def bootstrapped(parts: Sequence[float], counts: Sequence[float]) -> Interval:
 
     if not counts:
         return Interval(math.nan, math.nan, math.nan, 0)
-    seed: dict[str, Any] = {"random_state": np.random.default_rng(0)}  # `rng` from scipy 1.15 on
     mean = math.fsum(parts) / math.fsum(counts)
     if len(counts) < 2:
         return Interval(mean, math.nan, math.nan, len(counts))
@@ -222,7 +221,7 @@ def bootstrapped(parts: Sequence[float], counts: Sequence[float]) -> Interval:
         paired=True,
         vectorized=True,
         method="percentile",
-        **seed,
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high), len(counts))
 

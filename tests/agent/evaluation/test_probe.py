@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -269,6 +270,11 @@ def test_the_command_prints_and_writes_what_it_found_and_finds_it_again(tmp_path
     assert len(found["problems"]) == 12
     assert found["measured"]["preset"] == "laptop"
     assert found["student"]["pass@1"]["count"] == 12
+    page = (tmp_path / "one.html").read_text()
+    assert escape(found["sentence"]) in page
+    for name, tokens in found["tokens"].items():
+        assert f'<td class="word">{name.replace("_", " ")}</td><td class="">' in page
+        assert f'<td class="">{tokens["mean"]:.1f}</td>' in page
 
 
 @pytest.mark.parametrize("feedback", ["siblings", "environment+self-critique+noisy:drop=0.5"])
