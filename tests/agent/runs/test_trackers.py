@@ -88,6 +88,31 @@ def test_trackio_keeps_its_database_in_the_run(tmp_path, monkeypatch):
     assert rewards == [(0, None), (1, 0.5), (2, 0.75)]
 
 
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+@pytest.mark.parametrize("group", ["", "three methods"])
+def test_runs_of_a_comparison_are_a_group(name, group, tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    made = []
+
+    class Stub:
+        def __init__(self, project, **options):
+            made.append((project, options.get("name"), options.get("group")))
+
+        def start(self):
+            pass
+
+        def store_init_configuration(self, values):
+            made.append(values["algorithm.name"])
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, Stub)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: [name])
+    monkeypatch.delenv(f"{name.upper()}_PROJECT", raising=False)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    open_trackers([name], tmp_path, "vpd-seed0", CONFIG, group)
+    assert made == [("vpd", "vpd-seed0", group or None), "vpd"]
+
+
 def test_no_tracker_is_a_tracker_too(tmp_path):
     log([], tmp_path)
     assert not list(tmp_path.iterdir())
