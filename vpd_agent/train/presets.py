@@ -65,7 +65,7 @@ LAPTOP = Preset(
             "e_step_learning_rate": 1e-4,  # stronger E-steps break the teacher late in the run
             "e_step_optimizer": "own",
             # The JSD is bounded: the reverse KL's gradient explodes here once the teacher is sure
-            # of what the student must not say, and the ends of runs scatter (README).
+            # of what the student must not say, and the ends of runs scatter.
             "alpha": 0.5,
             "teacher": "ema",  # live teachers collapse here through malformed attempts
         },
