@@ -305,6 +305,7 @@ class _Plan:
         write_experiment(self.options.out, self._experiment)
 
     def _train(self, runs: Sequence[Any]) -> None:
+        from vpd_agent.cli.main import main
         from vpd_agent.comparison.runs import run_all
 
         self._check_runs(runs)
@@ -313,7 +314,7 @@ class _Plan:
                 run.failure.unlink(missing_ok=True)
         gpus = _gpus(next(iter(self._arguments.values())))
         jobs = self.options.jobs or len(gpus) or len(os.sched_getaffinity(0))
-        run_all(runs, self.shared, jobs=jobs, gpus=gpus)
+        run_all(runs, self.shared, main, jobs=jobs, gpus=gpus)
 
     def _check_runs(self, runs: Sequence[Any]) -> None:
         """Raise ValueError if the folders hold other runs than these."""

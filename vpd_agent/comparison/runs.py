@@ -7,17 +7,16 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from vpd_agent.comparison.child import Command, context_for, run_command
 from vpd_agent.comparison.experiment import Contestant, Options
-from vpd_agent.comparison.parent import PARENT
 from vpd_agent.comparison.results import Outcome, RunResult, read_run
 from vpd_agent.console import Bars, bars, phase, say
 from vpd_agent.runs.files import write_atomically
@@ -83,8 +82,17 @@ class Interrupted(Exception):
     """The comparison was asked to end. Its runs have saved what they had."""
 
 
-def run_all(runs: Sequence[Run], shared: Sequence[str], *, jobs: int, gpus: Sequence[str]) -> None:
+def run_all(
+    runs: Sequence[Run],
+    shared: Sequence[str],
+    command: Command,
+    *,
+    jobs: int,
+    gpus: Sequence[str],
+) -> None:
     """Train the runs that are neither finished nor failed, `jobs` at a time.
+
+    command: what `vpd` does with its arguments.
 
     Each process has one torch thread: on two cores, two processes of one thread beat one of two.
     gpus: as CUDA_VISIBLE_DEVICES names them; each run sees one of them. Empty: no choice is made.
@@ -95,7 +103,7 @@ def run_all(runs: Sequence[Run], shared: Sequence[str], *, jobs: int, gpus: Sequ
     waiting = [run for run in runs if run.outcome == "missing"]
     if not waiting:
         return
-    pool = _Pool(shared, jobs, gpus)
+    pool = _Pool(shared, command, jobs, gpus)
     with bars() as progress, _signals_interrupt():
         progress.add(_TOTAL, sum(run.steps for run in runs))
         try:
@@ -118,10 +126,13 @@ def run_all(runs: Sequence[Run], shared: Sequence[str], *, jobs: int, gpus: Sequ
 class _Pool:
     """The processes that run."""
 
-    def __init__(self, shared: Sequence[str], jobs: int, gpus: Sequence[str]) -> None:
-        self._shared, self._gpus = shared, gpus
+    def __init__(
+        self, shared: Sequence[str], command: Command, jobs: int, gpus: Sequence[str]
+    ) -> None:
+        self._shared, self._command, self._gpus = shared, command, gpus
+        self._context = context_for(with_gpus=bool(gpus))
         self._free = list(range(jobs))
-        self._running: dict[Run, tuple[subprocess.Popen[bytes], int]] = {}
+        self._running: dict[Run, tuple[BaseProcess, int]] = {}
 
     @property
     def running(self) -> list[Run]:
@@ -135,31 +146,25 @@ class _Pool:
         run.path.parent.mkdir(parents=True, exist_ok=True)
         _wait_for_lock(run)
         slot = self._free.pop(0)
-        variables = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        variables[PARENT] = str(os.getpid())
+        variables = {"TOKENIZERS_PARALLELISM": "false"}
         if self._gpus:
             variables["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
-        command = [sys.executable, "-m", "vpd_agent.cli", "train", run.contestant.algorithm]
-        command += run.arguments(self._shared) + (["--resume"] if run.begun else [])
-        with run.log.open("a") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | variables,
-                start_new_session=True,  # a terminal's Ctrl-C reaches the comparison only
-            )
+        arguments = ["train", run.contestant.algorithm, *run.arguments(self._shared)]
+        arguments += ["--resume"] if run.begun else []
+        given = self._command, arguments, run.log, variables
+        process = self._context.Process(target=run_command, args=given)
+        with _environment(OMP_NUM_THREADS="1"):  # read when torch is imported
+            process.start()
         self._running[run] = process, slot
 
     def take_ended(self) -> list[Run]:
         """The runs that have ended since. Why one failed is written down."""
-        ended = [run for run, (process, _) in self._running.items() if process.poll() is not None]
+        ended = [run for run, (process, _) in self._running.items() if process.exitcode is not None]
         for run in ended:
             process, slot = self._running.pop(run)
             self._free.append(slot)
             if not run.finished:
-                write_atomically(run.failure, _reason(process.returncode, run.log) + "\n")
+                write_atomically(run.failure, _reason(process.exitcode or 0, run.log) + "\n")
         return ended
 
     def stop(self) -> None:
@@ -172,16 +177,32 @@ class _Pool:
             process.terminate()
         try:
             for process, _ in self._running.values():
-                process.wait()
+                process.join()
         except KeyboardInterrupt:
             say("Stopping the runs at once.")
 
     def kill(self) -> None:
         """End what still runs, with the processes that it started."""
         for process, _ in self._running.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            if process.exitcode is None and process.pid is not None:
+                with suppress(ProcessLookupError):  # it has no group of its own yet
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                process.join()
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Variables that a process started within inherits."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
