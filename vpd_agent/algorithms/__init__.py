@@ -2,17 +2,21 @@
 
 from sandbox.plugins import load
 from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, Step
+from vpd_agent.algorithms.distil import DistIL
 from vpd_agent.algorithms.grpo import GRPO
 from vpd_agent.algorithms.opsd import OPSD
 from vpd_agent.algorithms.rft import RFT
+from vpd_agent.algorithms.rlsd import RLSD
+from vpd_agent.algorithms.sc_sdpo import SCSDPO
 from vpd_agent.algorithms.sdar import SDAR
 from vpd_agent.algorithms.sdpg import SDPG
 from vpd_agent.algorithms.sdpo import SDPO
+from vpd_agent.algorithms.srpo import SRPO
 from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.algorithms.vpd_pg import VPDPG
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    a.name: a for a in (VPD, VPDPG, SDPO, SDPG, OPSD, SDAR, GRPO, RFT)
+    a.name: a for a in (VPD, VPDPG, SDPO, SCSDPO, SDPG, SRPO, OPSD, DistIL, SDAR, RLSD, GRPO, RFT)
 }
 
 __all__ = [
@@ -20,12 +24,16 @@ __all__ = [
     "GRPO",
     "OPSD",
     "RFT",
+    "RLSD",
+    "SCSDPO",
     "SDAR",
     "SDPG",
     "SDPO",
+    "SRPO",
     "VPD",
     "VPDPG",
     "Algorithm",
+    "DistIL",
     "Loss",
     "LossInputs",
     "Step",

@@ -76,7 +76,7 @@ class Algorithm:
 
     name: what the command line calls it; by default the name of the class.
     teacher: whose weights answer the teacher's prompt; None if the algorithm has no teacher.
-    ema_rate: of teacher="ema".
+    ema_rate: of teacher="ema", and ema_every: it moves after every so many steps.
     trust_region: of teacher="trust_region".
     temper_teacher: whether the run's temperature divides the teacher's logits as it does the
         student's.
@@ -91,6 +91,7 @@ class Algorithm:
     name: ClassVar[str]
     teacher: TeacherWeights | None = None
     ema_rate: float = 0.05
+    ema_every: int = 1
     trust_region: float = 0.1
     temper_teacher: bool = True
     needs_reference: bool = False
@@ -112,7 +113,8 @@ class Algorithm:
 
     def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
         """What the algorithm makes of each token, [B, T], by name: for `vpd inspect`. It shows
-        divergence, implicit_reward and taught (where the teacher's term applies)."""
+        divergence, implicit_reward, token_advantage, and taught (where the teacher's term applies).
+        """
         return {}
 
 

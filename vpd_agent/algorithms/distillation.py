@@ -34,6 +34,9 @@ class WithTeacher(Algorithm):
     ema_rate: float = 0.05
     """θ_T ← (1−rate)·θ_T + rate·θ after each batch, for teacher="ema". Once per batch, however many
     optimizer steps it had, as in the code of SDPO (arXiv 2601.20802)."""
+    ema_every: int = 1
+    """Batches between two moves of the moving average. With ema_rate=1 the teacher is a copy of the
+    student, renewed every so many steps (20 in the script of RLSD, arXiv 2604.03128)."""
     trust_region: float = 0.1
     """The student's share in the interpolated logits, for teacher="trust_region"."""
     temper_teacher: bool = True
@@ -54,6 +57,7 @@ class WithTeacher(Algorithm):
 
     def __post_init__(self) -> None:
         check(0 < self.ema_rate <= 1, "ema_rate", "above 0 and at most 1", self.ema_rate)
+        check(self.ema_every >= 1, "ema_every", "at least 1", self.ema_every)
         check(0 <= self.trust_region <= 1, "trust_region", "between 0 and 1", self.trust_region)
         self.gate  # checks its fields  # noqa: B018
 
@@ -117,35 +121,20 @@ def distillation(
     algorithm: Distillation,
     *,
     scale: float = 1.0,
-    rows: Tensor | None = None,
+    factor: Tensor | float = 1.0,
 ) -> tuple[Tensor, Metrics]:
-    """scale · the mean over tokens with a teacher of w_t · D(student_t, sg[teacher_t]).
+    """scale · the mean over tokens with a teacher of f_t · w_t · D(student_t, sg[teacher_t]).
 
     Which mean is the algorithm's `distill_normalizer`, D its divergence, w_t its importance weight
     and the sampler's. Where the algorithm has a gate, it weighs the mean too. Where a loss has a
     policy gradient as well, this comes first: the pass over the vocabulary leaves what that needs.
-    rows: [B], True where the loss applies; the mean is over all rows all the same. The metrics are
-    means over tokens whatever the normalizer.
+    factor: f_t, constants, [B, T] or [B, 1]; where it is 0 a token counts in the mean all the same.
+    The metrics are means over tokens whatever normalizer and factor.
     """
-    a, batch, student, teacher = algorithm, inputs.batch, inputs.student, inputs.teacher
-    mask, count = distillation_mask(batch, a)
+    a, student, teacher = algorithm, inputs.student, inputs.teacher
+    mask, count = distillation_mask(inputs.batch, a)
     scale *= trust(inputs, a)
-    weight = (
-        scale
-        * batch.sampler_weight
-        * token_weights(  # [B, T]
-            mask,
-            a.distill_normalizer,
-            num_tokens=count,
-            num_rollouts=batch.num_rollouts,
-            max_response_tokens=batch.max_response_tokens,
-        )
-    )
-    if rows is not None:
-        weight = weight * rows[:, None]
-    if a.importance_clip is not None:
-        ratio = importance_weights(student.logprobs, batch.old_logprobs, a.importance_clip)
-        weight = weight * ratio
+    weight = scale * factor * distillation_weights(inputs, a)
     if a.sampled_token:
         per_token = sampled_token_divergence(student.logprobs, teacher.logprobs)
         return (weight * per_token).sum(), teacher_metrics(inputs, mask, count)
@@ -155,6 +144,24 @@ def distillation(
     if scale and count:  # it is not computed where it does not count
         metrics["divergence"] = masked_mean(result.per_token, mask, count)
     return result.total, metrics
+
+
+def distillation_weights(inputs: LossInputs, algorithm: Distillation) -> Tensor:
+    """What each token counts in the mean of `distillation`, [B, T]: by `distill_normalizer`, the
+    importance weights and the sampler's; 0 where the teacher does not speak."""
+    a, batch = algorithm, inputs.batch
+    mask, count = distillation_mask(batch, a)
+    weight = batch.sampler_weight * token_weights(
+        mask,
+        a.distill_normalizer,
+        num_tokens=count,
+        num_rollouts=batch.num_rollouts,
+        max_response_tokens=batch.max_response_tokens,
+    )
+    if a.importance_clip is None:
+        return weight
+    ratio = importance_weights(inputs.student.logprobs, batch.old_logprobs, a.importance_clip)
+    return weight * ratio
 
 
 def divergence_from_teacher(

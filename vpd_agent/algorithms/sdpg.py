@@ -81,8 +81,8 @@ class SDPG(Distillation, PolicyGradient):
         batch = inputs.batch
         distill, metrics = 0.0, {}
         if weight:
-            rows = advantages_of(batch, self) > 0 if self.positive_only else None
-            distill, metrics = distillation(inputs, self, scale=weight, rows=rows)
+            factor = (advantages_of(batch, self) > 0)[:, None] if self.positive_only else 1.0
+            distill, metrics = distillation(inputs, self, scale=weight, factor=factor)
         loss, more = policy_gradient(inputs, self)
         loss, metrics = loss + distill, metrics | more
         metrics["distill_weight"] = loss.new_tensor(weight * trust(inputs, self) * batch.share)

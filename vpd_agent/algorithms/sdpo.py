@@ -51,15 +51,23 @@ class SDPO(Distillation, PolicyGradient):
         return [Loss("distill", self.distill)]
 
     def distill(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        factor = self.factor(inputs)
         if not self.reward_weight:
-            return distillation(inputs, self)
+            return distillation(inputs, self, factor=factor)
         if self.sampled_token:
-            return self._mixed_advantages(inputs)
-        distill, metrics = distillation(inputs, self, scale=1 - self.reward_weight)
+            return self._mixed_advantages(inputs, factor)
+        scale = 1 - self.reward_weight
+        distill, metrics = distillation(inputs, self, scale=scale, factor=factor)
         loss, more = policy_gradient(inputs, self)
         return self.reward_weight * loss + distill, metrics | more
 
-    def _mixed_advantages(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+    def factor(self, inputs: LossInputs) -> Tensor | float:
+        """What the teacher's term of each token is multiplied by, [B, T] or [B, 1]."""
+        return 1.0
+
+    def _mixed_advantages(
+        self, inputs: LossInputs, factor: Tensor | float
+    ) -> tuple[Tensor, Metrics]:
         """The clipped ratio takes the place of the distillation's importance weights."""
         batch = inputs.batch
         mask, count = distillation_mask(batch, self)
@@ -67,7 +75,7 @@ class SDPO(Distillation, PolicyGradient):
             advantages_of(batch, self),
             inputs.student.logprobs,
             inputs.teacher.logprobs,
-            mask * trust(inputs, self),
+            mask * trust(inputs, self) * factor,
             self.reward_weight,
         )
         loss, metrics = policy_gradient(inputs, self, advantages)

@@ -74,6 +74,9 @@ const VIEWS = [
     label: "implicit reward",
     meaning: "The E-step's β·(log q − log π_old) of each token, q being the policy itself on the "
       + `teacher's prompt; β = ${DATA.about.beta}.` },
+  { id: "credit", name: "Token's advantage", signed: true, of: (r) => r.token_advantage,
+    label: "token's advantage",
+    meaning: "The advantage of this token, after the teacher has weighed it." },
   { id: "entropy", name: "Student's entropy", of: (r) => r.student_entropy, label: "entropy of π",
     meaning: "Entropy of the student in nats: where it was undecided." },
   { id: "teacher-entropy", name: "Teacher's entropy", of: (r) => r.teacher_entropy,

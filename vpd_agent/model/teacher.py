@@ -18,8 +18,8 @@ TeacherWeights = Literal["live", "ema", "frozen", "trust_region"]
 class Teacher:
     """Whose weights answer the teacher's prompt.
 
-    weights: live: the student's own; ema: their moving average, θ_T ← (1−rate)·θ_T + rate·θ after
-        each training step; frozen: the initial ones; trust_region: initial and present ones, whose
+    weights: live: the student's own; ema: their moving average, θ_T ← (1−rate)·θ_T + rate·θ
+        with each `update`; frozen: the initial ones; trust_region: initial and present ones, whose
         logits are interpolated, (1−share)·frozen + share·student. (SDPO, arXiv 2601.20802; OPSD,
         arXiv 2601.18734.)
     model: another model with the student's vocabulary, often a larger one. It is the teacher as it
@@ -63,7 +63,7 @@ class Teacher:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow the student; to be called once after each training step."""
+        """Follow the student; to be called after each training step that moves the average."""
         if self.weights == "ema":
             self.policy.ema_update_(self._student, self.rate)
 

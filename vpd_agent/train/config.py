@@ -52,7 +52,8 @@ class TrainConfig:
     """Passes over one batch."""
     mini_batches: int = 1
     """Optimizer steps per pass: each takes the rollouts of prompts_per_step / mini_batches
-    problems, in random order. Learning rate and averaged weights (ema_rate) move once per batch."""
+    problems, in random order. Learning rate and averaged weights (ema_rate) move at
+    most once per batch."""
     micro_batch_size: int | None = None
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
     micro_batch_tokens: int | None = None

@@ -142,7 +142,7 @@ class Learner:
         with run_in_background(meanwhile):
             for update in range(self.config.updates_per_batch):
                 metrics |= self._pass_over(batch, update)
-            if self.teacher is not None:
+            if self.teacher is not None and (self.step + 1) % self.algorithm.ema_every == 0:
                 self.teacher.update()
             if self.reference is not None and self.algorithm.reference_rate:
                 self.reference.ema_update_(self.policy, self.algorithm.reference_rate)

@@ -83,8 +83,12 @@ LAPTOP = Preset(
         # F = 2, β = 1, reverse KL, gate 0.15, EMA 0.05: its defaults, which were found here.
         "vpd-pg": {"e_step_learning_rate": 1e-4, "e_step_optimizer": "own"},
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
+        "sc-sdpo": {"alpha": 0.5, "importance_clip": None},
+        "srpo": {"importance_clip": None},
+        "distil": {"teacher": "ema"},
+        "rlsd": {"share_decay_steps": 0},  # runs are longer than the 60 steps of its script
     },
-    train_changes={name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rft")},
+    train_changes={name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rlsd", "rft")},
 )
 
 TINY = Preset(
@@ -119,6 +123,12 @@ _OPSD = {"temperature": 1.1}
 # run_qwen3_4b_sdpg_boxed.sh of the code of arXiv 2606.04036: 16 of 128 prompts in a mini-batch.
 _SDPG = {"mini_batches": 8, "weight_decay": 0.1}  # with 10 steps of warm-up
 
+# SRPO's runs (arXiv 2604.02288, section 4.1): 5e-6, one optimizer step per batch; the options of
+# its SDPO branch are SDPO's, whose runs in code it does not repeat. RLSD's script (arXiv
+# 2604.03128): 1e-6, one step per batch. The settings of SC-SDPO (arXiv 2605.27765) and DistIL
+# (arXiv 2606.05152) were not to be found: SDPO's, and those of the class. SC-SDPO compares the
+# problems of a mini-batch, so it has one step per batch in code too.
+
 # VPD's text (arXiv 2605.15113) names neither mini-batches nor weight decay: it has one optimizer
 # step per batch, and otherwise what SDPO has.
 CODE = Preset(
@@ -129,6 +139,8 @@ CODE = Preset(
     algorithms={
         "vpd": {"top_k": 20},
         "sdpo": {"top_k": 20, "ema_rate": 0.01},
+        "sc-sdpo": {"top_k": 20, "ema_rate": 0.01},
+        "srpo": {"alpha": 1.0, "top_k": 20, "ema_rate": 0.01},
         "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 20},  # as published for long answers
         "grpo": _GRPO,
     },
@@ -148,6 +160,8 @@ SCIENCE = Preset(
     algorithms={
         "vpd": {"top_k": 100},
         "sdpo": {"alpha": 0.5, "top_k": 100},
+        "sc-sdpo": {"alpha": 0.5, "top_k": 100},
+        "srpo": {"top_k": 100},
         "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 100},
         "grpo": _GRPO,
     },
@@ -156,7 +170,8 @@ SCIENCE = Preset(
         "grpo": {"learning_rate": 1e-6, "mini_batches": 4},
         "opsd": _OPSD,
         "sdpg": {**_SDPG, "learning_rate": 1e-6},
-        **{name: {"learning_rate": 1e-6} for name in ("vpd-pg", "sdar", "rft")},
+        "srpo": {"learning_rate": 5e-6},
+        **{name: {"learning_rate": 1e-6} for name in ("vpd-pg", "sdar", "rlsd", "rft")},
     },
 )
 

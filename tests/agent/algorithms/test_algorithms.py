@@ -20,16 +20,21 @@ from vpd_agent.algorithms import (
     GRPO,
     OPSD,
     RFT,
+    RLSD,
+    SCSDPO,
     SDAR,
     SDPG,
     SDPO,
+    SRPO,
     VPD,
     VPDPG,
     Algorithm,
+    DistIL,
     Loss,
     LossInputs,
     Step,
 )
+from vpd_agent.algorithms.policy_gradient import policy_gradient
 from vpd_agent.ops import chunked_logits
 from vpd_agent.ops.losses import imitation
 from vpd_agent.train import learner as learner_module
@@ -86,6 +91,10 @@ VARIANTS: dict[str, Algorithm] = {
     "sdar by both": SDAR(token_gate="both", sharpness=2.0, kl_to_reference=0.0),
     "rft": RFT(),
     "rft, one per group": RFT(one_per_group=True),
+    "srpo": SRPO(entropy_sharpness=2.0, gate_width=0.15, clip_high=0.05),
+    "sc-sdpo": SCSDPO(alpha=0.5, importance_clip=None),
+    "distil": DistIL(future_weight=0.7),
+    "rlsd": RLSD(share_decay_steps=8, clip_high=0.05),
 }
 
 
@@ -315,6 +324,7 @@ def on_top(p, q, k, tail, support):
 def naive_distillation(
     rows, *, alpha=1.0, top_k=None, tail="bucket", support="student", sampled=False, clip=None,
     on=lambda row: True, counted=lambda row: True, normalizer="sequence", most=math.inf,
+    times=lambda row, t: 1.0,
 ):  # fmt: skip
     spoken = [row for row in rows if row.teacher is not None and on(row)]
     total = 0.0
@@ -326,7 +336,7 @@ def naive_distillation(
         else:
             pair = on_top(p, q, top_k, tail, support) if top_k else (p, q)
             value = min(naive_divergence(*pair, alpha), most)
-        weight = row.sampler[t] * (min(row.ratio(t), clip) if clip else 1)
+        weight = times(row, t) * row.sampler[t] * (min(row.ratio(t), clip) if clip else 1)
         total += (
             weight
             * value
@@ -407,6 +417,55 @@ def naive_hybrid(rows, share):
         return share * a + (1 - share) * gap
 
     return naive_policy_gradient(rows, high=0.05, per_token=per_token)
+
+
+def naive_routed(rows, *, beta, trust):
+    def is_taught(row):
+        return row.teacher is not None and not row.solved
+
+    def weight(row, t):
+        entropy = -sum(math.exp(a) * a for a in row.teacher[t].tolist())
+        return math.exp(-beta * entropy)
+
+    def to_grpo(row, t, a):
+        return a * (1 - trust) if is_taught(row) else a
+
+    taught = tokens(row for row in rows if is_taught(row))
+    mean_weight = mean(weight(row, t) for row, t in taught)
+    sdpo = naive_distillation(rows, alpha=0.5, clip=2.0, on=is_taught, normalizer="token",
+                              times=lambda row, t: weight(row, t) / mean_weight)  # fmt: skip
+    grpo = naive_policy_gradient(rows, high=0.05, scale=False, per_token=to_grpo)
+    return grpo + trust * sdpo * len(taught) / len(tokens(rows))
+
+
+def naive_curriculum(rows):
+    def scale(row):
+        p = mean(r.solved for r in rows if r.group == row.group)
+        return math.sqrt(p * (1 - p))
+
+    usual = mean(scale(row) for row in rows if row.teacher is not None)
+    return naive_distillation(rows, alpha=0.5, times=lambda row, t: scale(row) / usual)
+
+
+def cross_entropy(row, t) -> float:
+    student, teacher = row.student[t].tolist(), row.teacher[t].tolist()
+    return -sum(math.exp(q) * p for p, q in zip(student, teacher, strict=True))
+
+
+def naive_cross_entropy(rows):
+    taught = tokens(row for row in rows if row.teacher is not None)
+    return sum(row.sampler[t] * cross_entropy(row, t) for row, t in taught) / (LIMIT * len(rows))
+
+
+def naive_reweighted(rows, share):
+    def per_token(row, t, a):
+        if row.teacher is None or a == 0:
+            return a
+        gap = row.chosen(row.teacher, t) - row.chosen(row.student, t)
+        weight = math.exp(gap if a > 0 else -gap)
+        return a * (1 - share + share * max(min(weight, 1.2), 0.8))
+
+    return naive_policy_gradient(rows, high=0.05, dual=3.0, per_token=per_token)
 
 
 EQUATIONS = {
@@ -504,6 +563,11 @@ EQUATIONS = {
     },
     "rft": lambda rows: {"imitate": naive_imitation(rows)},
     "rft, one per group": lambda rows: {"imitate": naive_imitation(rows, one_per_group=True)},
+    "srpo": lambda rows: {"policy": naive_routed(rows, beta=2.0, trust=0.4)},
+    "sc-sdpo": lambda rows: {"distill": naive_curriculum(rows)},
+    "distil": lambda rows: {"distill": naive_cross_entropy(rows)},
+    # In the fourth step: of 8 in which λ falls, half are over.
+    "rlsd": lambda rows: {"policy": naive_reweighted(rows, 0.5 * 4 / 8)},
 }  # fmt: skip
 
 
@@ -520,8 +584,7 @@ def test_each_loss_equals_a_loop_written_from_its_equation(name):
         )
         values[loss.name] = metrics["loss"]
     expected = EQUATIONS[name](rows_of(trainer, rollouts, batch))
-    # Rotary angles are float32 even here, and so are the parts of a sum that is nearly 0.
-    assert values == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert values == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -588,6 +651,9 @@ SMOOTH = {  # as they are, or without the quantities whose gradient is stopped
     "opsd on the teacher's top": {},
     "rft": {},
     "rft, one per group": {},
+    "srpo": {"importance_clip": None, "teacher": "frozen"},
+    "sc-sdpo": {"teacher": "frozen"},
+    "distil": {"future_weight": 0.0, "teacher": "frozen"},
 }
 
 
@@ -600,31 +666,71 @@ def test_gradients_on_a_real_model_equal_finite_differences(name):
     rollouts = varied_rollouts(trainer.policy)
     perturb(trainer.policy)
     batch = varied_batch(trainer, rollouts)
-    parameters = trainer.policy.parameters()
     for loss in algorithm.losses(STEP):
         trainer.state, _ = trainer.updater.gradient(
             loss, trainer.micro_batches(batch), trainer.state
         )
+        assert_slopes(
+            trainer.policy.parameters(), lambda f=loss.compute: f(inputs_of(trainer, batch))[0]
+        )
 
-        def value(loss=loss) -> float:
+
+def assert_slopes(parameters, value) -> None:
+    """The parameters' gradients are those of `value()`: central differences along three random
+    directions."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                     for p in parameters]  # fmt: skip
+        slope = float(sum((p.grad * d).sum() for p, d in zip(parameters, direction,
+                                                             strict=True)))  # fmt: skip
+        eps = 1e-6
+        ends = []
+        for sign in (1, -1):
             with torch.no_grad():
-                return float(loss.compute(inputs_of(trainer, batch))[0])
+                torch._foreach_add_(parameters, direction, alpha=sign * eps)
+                ends.append(float(value()))
+                torch._foreach_add_(parameters, direction, alpha=-sign * eps)
+        numeric = (ends[0] - ends[1]) / (2 * eps)
+        assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-7)
 
-        for seed in range(3):
-            generator = torch.Generator().manual_seed(seed)
-            direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype)
-                         for p in parameters]  # fmt: skip
-            slope = float(sum((p.grad * d).sum() for p, d in zip(parameters, direction,
-                                                                 strict=True)))  # fmt: skip
-            eps = 1e-6
-            ends = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    torch._foreach_add_(parameters, direction, alpha=sign * eps)
-                    ends.append(value())
-                    torch._foreach_add_(parameters, direction, alpha=-sign * eps)
-            numeric = (ends[0] - ends[1]) / (2 * eps)
-            assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-7)
+
+def test_gradients_of_rlsd_equal_finite_differences_with_the_weights_of_its_tokens_held():
+    algorithm = RLSD(share_decay_steps=8)
+    trainer, rollouts, batch = frozen_task(algorithm)
+    trainer.updater.gradient(algorithm.losses(STEP)[0], trainer.micro_batches(batch), {})
+    held = algorithm.token_advantages(inputs_of(trainer, batch), 0.25).detach()
+    assert held[batch.loss_mask].unique().numel() > len(rollouts)
+
+    def value():
+        return policy_gradient(inputs_of(trainer, batch), algorithm, held)[0]
+
+    assert_slopes(trainer.policy.parameters(), value)
+
+
+def test_gradients_of_distil_equal_finite_differences_with_the_later_costs_held():
+    trainer, rollouts, batch = frozen_task(DistIL(future_weight=0.7))
+    loss = trainer.algorithm.losses(STEP)[0]
+    trainer.updater.gradient(loss, trainer.micro_batches(batch), {})
+    credit = torch.zeros(batch.loss_mask.shape, dtype=torch.float64)
+    for i, row in enumerate(rows_of(trainer, rollouts, batch)):
+        for t in row.written if row.teacher is not None else ():
+            later = sum(cross_entropy(row, u) for u in row.written if u > t)
+            credit[i, t] = 0.7 * row.sampler[t] * later / (LIMIT * len(rollouts))
+
+    def value():
+        inputs = inputs_of(trainer, batch)
+        return loss.compute(inputs)[0] + (credit * inputs.student.logprobs).sum()
+
+    assert_slopes(trainer.policy.parameters(), value)
+
+
+def frozen_task(algorithm):
+    """A trainer with a teacher that stays, rollouts and their batch."""
+    trainer = make_trainer(replace(algorithm, teacher="frozen"), policy=float64_policy())
+    rollouts = varied_rollouts(trainer.policy)
+    perturb(trainer.policy)
+    return trainer, rollouts, varied_batch(trainer, rollouts)
 
 
 def test_at_the_sampling_policy_the_two_hybrids_have_one_gradient_on_average():
@@ -953,6 +1059,16 @@ def test_the_trainer_names_no_algorithm(module):
         (SDAR, {"kl_to_reference": -0.1}),
         (SDAR, {"sharpness": 0.0}),
         (SDAR, {"trust_region": 2.0}),
+        (SDPO, {"ema_every": 0}),
+        (SRPO, {"entropy_sharpness": math.nan}),
+        (SRPO, {"distill_normalizer": "sequence"}),
+        (SRPO, {"drop_flat_groups": True}),
+        (DistIL, {"alpha": 0.5}),
+        (DistIL, {"sampled_token": True, "alpha": 0.0}),
+        (DistIL, {"future_weight": -1.0}),
+        (RLSD, {"teacher_share": 1.1}),
+        (RLSD, {"token_clip": math.nan}),
+        (RLSD, {"share_decay_steps": -1}),
     ],
 )
 def test_a_senseless_hyper_parameter_is_refused_by_name(algorithm, field):

@@ -14,7 +14,20 @@ import pytest
 import torch
 
 from agent.helpers import SecretLetter
-from vpd_agent.algorithms import GRPO, OPSD, RFT, SDAR, SDPG, SDPO, VPD, VPDPG, LossInputs
+from vpd_agent.algorithms import (
+    GRPO,
+    OPSD,
+    RFT,
+    RLSD,
+    SDAR,
+    SDPG,
+    SDPO,
+    SRPO,
+    VPD,
+    VPDPG,
+    DistIL,
+    LossInputs,
+)
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.teacher_prompt import COMPACT
 from vpd_agent.tiny.model import tiny_policy
@@ -132,6 +145,8 @@ def probability_of_the_wanted(policy: Policy, feedback: str = "") -> float:
             marks=pytest.mark.slow,
         ),
         pytest.param(SDAR(), id="sdar", marks=pytest.mark.slow),
+        pytest.param(SRPO(), id="srpo", marks=pytest.mark.slow),
+        pytest.param(RLSD(), id="rlsd", marks=pytest.mark.slow),
         pytest.param(
             SDPG(distill_weight=1.0, decay_fraction=1.0, teacher="ema"),
             id="sdpg",
@@ -165,6 +180,7 @@ class NeverRight(SecretLetter):
     [
         pytest.param(SDPO(), id="reverse kl"),
         pytest.param(SDPO(alpha=0.5, top_k=3), id="jsd on the top", marks=pytest.mark.slow),
+        pytest.param(DistIL(), id="distil", marks=pytest.mark.slow),
     ],
 )
 def test_sdpo_copies_its_teacher_where_every_rollout_fails(warm, algorithm):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agent.helpers import SecretLetter, mixed_rollouts, small_policy
-from vpd_agent.algorithms import GRPO, SDAR, SDPG, SDPO, VPD
+from vpd_agent.algorithms import GRPO, RLSD, SDAR, SDPG, SDPO, VPD
 from vpd_agent.algorithms.base import Algorithm, Loss, Step
 from vpd_agent.runs.files import read_jsonl
 from vpd_agent.runs.run_folder import INSPECT, RunFolder
@@ -120,6 +120,20 @@ def test_an_algorithm_without_a_divergence_keeps_the_teachers_numbers():
     kept = kept_rollouts(learner, mixed_rollouts(learner.policy))[0]
     assert {"teacher_logprob", "teacher_entropy"} <= kept.keys()
     assert "divergence" not in kept
+
+
+def test_rlsd_keeps_the_advantage_of_each_token():
+    """Between (1 − λε) and (1 + λε) times that of the rollout."""
+    learner = learner_of(RLSD(teacher_share=0.5, token_clip=0.2))
+    with torch.no_grad():  # so that student and teacher differ
+        next(iter(learner.policy.parameters())).mul_(1.5)
+    for kept in kept_rollouts(learner, mixed_rollouts(learner.policy)):
+        if kept["teacher_prompt"] is None:
+            assert "token_advantage" not in kept
+            continue
+        factors = [a / kept["advantage"] for a in kept["token_advantage"]]
+        assert all(0.899 < factor < 1.101 for factor in factors)
+        assert any(abs(factor - 1) > 0.01 for factor in factors)
 
 
 def test_tokens_of_the_environment_have_no_numbers():

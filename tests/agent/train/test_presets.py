@@ -20,6 +20,10 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         | OWN_E_STEP,
         "vpd-pg": {"e_step_learning_rate": 1e-4} | OWN_E_STEP,
         "sdpo": {"alpha": 0.5, "importance_clip": None},
+        "sc-sdpo": {"alpha": 0.5, "importance_clip": None},
+        "srpo": {"importance_clip": None},
+        "distil": {"teacher": "ema"},
+        "rlsd": {"share_decay_steps": 0},
         "sdpg": {
             "clip_high": 0.2,
             "decay_fraction": 1.0,
@@ -40,12 +44,16 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "vpd": {"top_k": 20},
         "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 20},
         "sdpo": {"top_k": 20, "ema_rate": 0.01},
+        "sc-sdpo": {"top_k": 20, "ema_rate": 0.01},
+        "srpo": {"alpha": 1.0, "top_k": 20, "ema_rate": 0.01},
         "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
     "science": {
         "vpd": {"top_k": 100},
         "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 100},
         "sdpo": {"alpha": 0.5, "top_k": 100},
+        "sc-sdpo": {"alpha": 0.5, "top_k": 100},
+        "srpo": {"top_k": 100},
         "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
 }
@@ -81,10 +89,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
 }
 RATES = {  # of learning: that of most algorithms, and of those that have another
-    "laptop": (4e-4, {"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4}),
+    "laptop": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "tiny": (5e-5, {}),
     "code": (1e-6, {}),
-    "science": (1e-5, {"grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6}),
+    "science": (
+        1e-5,
+        dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rlsd", "rft"), 1e-6) | {"srpo": 5e-6},
+    ),
 }
 OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "code": {
@@ -141,6 +152,31 @@ DEFAULTS = {
     },
     "opsd": {"alpha": 0.5, "teacher": "frozen", "top_k": None, "support": "student"},
     "sdar": {"distill_weight": 0.01, "kl_to_reference": 0.01, "sharpness": 5.0},
+    "srpo": {
+        "entropy_sharpness": 1.0,
+        "distill_on": "failed",
+        "alpha": 0.5,
+        "teacher": "ema",
+        "ema_rate": 0.05,
+        "importance_clip": 2.0,
+        "clip_high": 0.28,
+        "scale_advantages": False,
+        "normalizer": "token",
+    },
+    "rlsd": {
+        "teacher_share": 0.5,
+        "share_decay_steps": 60,
+        "token_clip": 0.2,
+        "teacher": "ema",
+        "ema_rate": 1.0,
+        "ema_every": 20,
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": 3.0,
+        "scale_advantages": True,
+        "normalizer": "token",
+    },
+    "distil": {"future_weight": 1.0, "alpha": 0.0, "distill_normalizer": "constant"},
     "grpo": {"clip_low": 0.2, "clip_high": 0.2, "kl_to_reference": 0.0, "reference_rate": 0.0},
 }
 

@@ -155,5 +155,23 @@ def test_the_m_step_hears_the_e_step_of_its_own_step_if_the_e_step_moves_the_tea
     torch.testing.assert_close(list(trainer.teacher.policy.weights.values()), after_step)
 
 
+def test_a_teacher_with_a_rate_of_one_is_a_copy_renewed_every_so_many_steps():
+    """After the second and fourth step, in a run that is resumed before the fourth too."""
+    algorithm = SDPO(teacher="ema", ema_rate=1.0, ema_every=2)
+    trainer = make_trainer(algorithm)
+    renewed = []
+    for step in range(4):
+        if step == 3:
+            saved = trainer.state_dict()
+            trainer = make_trainer(algorithm)
+            trainer.load_state_dict(saved)
+        assert trainer.teacher is not None
+        trainer.train_step(mixed_rollouts(trainer.policy))
+        weights = trainer.teacher.policy.weights.values()
+        pairs = zip(weights, trainer.policy.parameters(), strict=True)
+        renewed.append(all(torch.equal(a, b) for a, b in pairs))
+    assert renewed == [False, True, False, True]
+
+
 def mix(mine, others, rate: float) -> list[torch.Tensor]:
     return [(1 - rate) * a + rate * b.detach() for a, b in zip(mine, others, strict=True)]
