@@ -6,6 +6,9 @@ The keys of a file are the names of the flags, with hyphens or underscores:
     model: tiny-warm
     learning_rate: 1e-4
     template: {max_feedback_chars: 500}      # or template.max_feedback_chars: 500
+    methods:                                 # what holds for one algorithm only, over the rest
+      grpo: {learning_rate: 2e-4}
+    base: shared.yaml                        # another file beside it, which this one is over
 
 A run's own config.json is such a file too, its flags in the sections that name their kind.
 """
@@ -25,6 +28,8 @@ from sandbox.plugins import did_you_mean
 from vpd_agent.cli.flags import RENAMED, FlagGroup, flag_types
 from vpd_agent.runs.record import NOT_FLAGS, UNSAVED
 
+METHODS = "methods"  # of a file for several algorithms: what holds for one of them
+BASE = "base"  # of a file: another one, whose values it has where it says nothing itself
 SECTIONS = ("algorithm", "config", "options")  # of a run's config.json, with flags; and "template"
 WORDS: dict[Any, str] = {  # for the types of values
     bool: "true or false",
@@ -37,19 +42,28 @@ WORDS: dict[Any, str] = {  # for the types of values
 
 @dataclass(frozen=True)
 class ConfigEntry:
-    """One value of a file. key: its flag's name, with underscores, nested parts joined by dots."""
+    """One value of a file.
+
+    key: its flag's name, with underscores, nested parts joined by dots.
+    method: the algorithm that it is for; "" for all.
+    """
 
     key: str
     value: Any
     place: str  # file and, where known, line
+    method: str = ""
 
 
-def read(path: Path) -> list[ConfigEntry]:
-    """The entries of a YAML or JSON file, the algorithm's name under the key `algorithm`.
+def read(path: Path, over: tuple[Path, ...] = ()) -> list[ConfigEntry]:
+    """The entries of a YAML or JSON file, the algorithm's name under the key `algorithm`; and those
+    of its base, where it has one, that it does not have itself.
 
-    Raises FileNotFoundError without a file, ValueError for one that is no mapping or has a key
-    twice.
+    over: the files whose base this one is.
+    Raises FileNotFoundError without a file, ValueError for one that is no mapping, has a key twice
+    or is its own base.
     """
+    if path.resolve() in over:
+        raise ValueError(f"{path} is its own {BASE!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {path}.")
     try:
@@ -62,11 +76,15 @@ def read(path: Path) -> list[ConfigEntry]:
         raise ValueError(
             f"{path}: expected names of flags and their values (steps: 100), got {came}."
         )
-    entries: dict[str, ConfigEntry] = {}
+    entries: dict[tuple[str, str], ConfigEntry] = {}
     for entry in _flat(path, content):
-        if entry.key in entries:
+        if (entry.method, entry.key) in entries:
             raise ValueError(f"{entry.place}: {entry.key!r} is there twice.")
-        entries[entry.key] = entry
+        entries[entry.method, entry.key] = entry
+    base = entries.pop(("", BASE), None)
+    if base is not None:
+        below = read(path.parent / str(base.value), (*over, path.resolve()))
+        entries = {(entry.method, entry.key): entry for entry in below} | entries
     return list(entries.values())
 
 
@@ -136,8 +154,21 @@ def _flat(
             yield ConfigEntry(key, value, f"{path}, line {line}" if line else str(path))
         elif outermost and key in SECTIONS:
             yield from _flat(path, value, section=key)
+        elif outermost and key == METHODS:
+            yield from _of_methods(path, value)
         else:
             yield from _flat(path, value, section, f"{key}.")
+
+
+def _of_methods(path: Path, methods: _Mapping) -> Iterator[ConfigEntry]:
+    for name, flags, line in methods:
+        if not isinstance(flags, _Mapping):
+            place = f"{path}, line {line}" if line else str(path)
+            raise ValueError(
+                f"{place}: {METHODS}.{name} must be names of flags and their values, got {flags!r}."
+            )
+        for entry in _flat(path, flags, section=METHODS):
+            yield replace(entry, method=str(name))
 
 
 def _value(entry: ConfigEntry, known: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from sandbox.plugins import unknown
+from sandbox.plugins import is_import, unknown
 from vpd_agent.cli.config_file import ConfigEntry, read, with_defaults
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.runs.record import read_record
@@ -52,7 +52,7 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     ahead.add_argument("--resume", action="store_true")
     ahead.add_argument("-h", "--help", action="store_true")
     early, _ = ahead.parse_known_args(arguments)
-    entries = _entries(algorithm.name, early)
+    entries = _entries((name, algorithm.name), early)
     from_files = {entry.key: entry.value for entry in entries}
     env, model, chosen = (
         getattr(early, key) or str(from_files.get(key, "")) for key in ("env", "model", "preset")
@@ -90,9 +90,12 @@ def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGro
     return {"options": others.pop("options"), "algorithm": own, **others}
 
 
-def _entries(name: str, early: argparse.Namespace) -> list[ConfigEntry]:
-    """What files say: the run that is resumed, and over it --config."""
-    given = read(Path(early.config)) if early.config is not None else []
+def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEntry]:
+    """What files say: the run that is resumed, and over it --config.
+
+    names: the algorithm's, as it was typed and its own.
+    """
+    given = _for_method(names, read(Path(early.config))) if early.config is not None else []
     begun: list[ConfigEntry] = []
     if early.resume and not early.help:
         out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
@@ -102,10 +105,22 @@ def _entries(name: str, early: argparse.Namespace) -> list[ConfigEntry]:
         if read_record(Path(out)):
             begun = read(Path(out) / CONFIG)
     for entry in (*begun, *given):
-        if entry.key == "algorithm" and entry.value != name:
+        if entry.key == "algorithm" and entry.value != names[1]:
             raise ValueError(
-                f"{entry.place}: this is a configuration of {entry.value!r}, not of {name!r}. "
+                f"{entry.place}: this is a configuration of {entry.value!r}, not of {names[1]!r}. "
                 f"Run vpd train {entry.value}, or choose another file or folder."
             )
     merged = {entry.key: entry for entry in (*begun, *given) if entry.key != "algorithm"}
     return list(merged.values())
+
+
+def _for_method(names: tuple[str, str], entries: Sequence[ConfigEntry]) -> list[ConfigEntry]:
+    """The entries for all algorithms, then those for this one, which are over them. Raises
+    ValueError for a name of no algorithm."""
+    from vpd_agent.algorithms import ALGORITHMS
+
+    for entry in entries:
+        known = entry.method in ("", *ALGORITHMS, *names) or is_import(entry.method)
+        if not known:
+            raise ValueError(f"{entry.place}: {unknown('algorithm', entry.method, ALGORITHMS)}")
+    return [*(e for e in entries if not e.method), *(e for e in entries if e.method in names)]

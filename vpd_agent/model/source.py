@@ -37,9 +37,20 @@ def find_model(name: str) -> str:
 
     Raises ValueError if there is no such model, at once or after HUB_SECONDS.
     """
+    return str(_folder_of(name) or _on_hub(name))
+
+
+def model_at_hand(name: str) -> Path | None:
+    """The folder of a model that is here, in a folder or in the hub's cache; None without one. The
+    hub is not asked. Raises ValueError for a name that is wrong whatever the hub has."""
+    return _folder_of(name) or _cached(name)
+
+
+def _folder_of(name: str) -> Path | None:
+    """The folder of a model; None for what may be a name on the hub."""
     path = Path(name).expanduser()
     if path.exists():
-        return str(_model_in(path))
+        return _model_in(path)
     if name in PRESETS:
         raise ValueError(
             f"{name!r} is a preset of the commands. In Python it is "
@@ -50,7 +61,7 @@ def find_model(name: str) -> str:
         raise ValueError(f"There is no model folder {name!r}.{_close_folder(path)} {EXPECTED}")
     if close := _close_folder(path) or _close_preset(name):
         raise ValueError(f"There is no model {name!r}.{close} {EXPECTED}")
-    return _on_hub(name)
+    return None
 
 
 def load_tokenizer(source: str) -> Tokenizer:

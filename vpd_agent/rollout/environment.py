@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
+from sandbox.factory import check_name
 from vpd_envs import SelfCritique, TextVectorEnv, compose, named_sources
-from vpd_envs.catalog import make
+from vpd_envs.answers.options import check_options
+from vpd_envs.catalog import known_name, make
+from vpd_envs.code.sandboxed import NotStarted, SandboxedEnv
+from vpd_envs.dataset_env import DatasetEnv
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,25 @@ class EnvironmentSpec:
         environment = make(self.id, num_envs, **kwargs)
         assert isinstance(environment, gym.vector.VectorEnv)
         return self._with_feedback(environment)
+
+    def make_at_hand(self, num_envs: int, split: str | None = None) -> gym.vector.VectorEnv | None:
+        """The same to read problems from, without starting a sandbox or fetching anything: None
+        where the problems are not here, as those of a data set on the hub; then only the options
+        are checked."""
+        name = known_name(self.id)
+        check_options(name, self.kwargs)
+        entry_point, data = gym.spec(name).entry_point, self.kwargs.get("data")
+        kind = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        at_hand = data is not None and Path(data).exists()
+        if not at_hand and isinstance(kind, type) and issubclass(kind, DatasetEnv):
+            kind.check_without_data(**self.kwargs, **({"split": split} if split else {}))
+            return None
+        sandbox = self.kwargs.get("sandbox", "auto")
+        if isinstance(kind, type) and issubclass(kind, SandboxedEnv) and isinstance(sandbox, str):
+            check_name(sandbox)
+            read_only = replace(self, kwargs=self.kwargs | {"sandbox": NotStarted()})
+            return read_only.make(num_envs, split)
+        return self.make(num_envs, split)
 
     def make_for(self, samples: int, most_problems: int, split: str | None) -> gym.vector.VectorEnv:
         """An environment just large enough for `samples` answers to each of its problems, or to

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # of a run's folder; 1 had other names of flags, and said no number
 # Entries of it that are to be read:
 NOT_FLAGS = ("format", "versions", "commit", "machine", "fingerprints")
-UNSAVED = ("config", "resume")  # flags that say how a run is begun, not what it is
+UNSAVED = ("config", "resume", "dry_run")  # flags that say how a run is begun, not what it is
 PACKAGES = (  # whose versions may change what a run does
     *("torch", "transformers", "tokenizers", "gymnasium", "numpy", "accelerate", "peft", "vllm"),
     *("math-verify", "reasoning-gym", "datasets"),

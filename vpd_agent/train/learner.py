@@ -388,6 +388,33 @@ class Learner:
         self.state = saved["state"]
 
 
+def check_sizes(algorithm: Algorithm, config: TrainConfig, processes: int) -> None:
+    """Raise ValueError for sizes of batches that do not fit the algorithm or the number of
+    processes."""
+    prompts, rest = divmod(config.prompts_per_step, processes)
+    if rest:
+        raise ValueError(
+            f"prompts_per_step must be a multiple of the {processes} processes, got "
+            f"{config.prompts_per_step}."
+        )
+    if prompts % config.mini_batches:
+        raise ValueError(
+            f"Each of {processes} processes has {prompts} of the prompts_per_step, which "
+            f"mini_batches must divide, got {config.mini_batches}. Lower it to "
+            f"{math.gcd(prompts, config.mini_batches)}, or change prompts_per_step."
+        )
+    if algorithm.gate is not None and config.group_size < 2:
+        raise ValueError(
+            f"gate_width compares the teacher with the other rollouts of a group, so group_size "
+            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
+        )
+    if config.group_size < algorithm.min_group_size:
+        raise ValueError(
+            f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
+            f"least {algorithm.min_group_size}, got {config.group_size}."
+        )
+
+
 def _check_setup(
     algorithm: Algorithm,
     environment: gym.vector.VectorEnv,
@@ -396,18 +423,8 @@ def _check_setup(
     reference: Policy | None,
 ) -> None:
     """Raise ValueError for parts of a run that do not fit each other."""
-    prompts, rest = divmod(config.prompts_per_step, processes.size)
-    if rest:
-        raise ValueError(
-            f"prompts_per_step must be a multiple of the {processes.size} processes, got "
-            f"{config.prompts_per_step}."
-        )
-    if prompts % config.mini_batches:
-        raise ValueError(
-            f"Each of {processes.size} processes has {prompts} of the prompts_per_step, which "
-            f"mini_batches must divide, got {config.mini_batches}. Lower it to "
-            f"{math.gcd(prompts, config.mini_batches)}, or change prompts_per_step."
-        )
+    prompts = config.prompts_per_step // processes.size
+    check_sizes(algorithm, config, processes.size)
     if environment.num_envs != prompts * config.group_size:
         raise ValueError(
             f"The environment must have {prompts * config.group_size} sub-environments "
@@ -422,16 +439,6 @@ def _check_setup(
         raise ValueError(
             "A reference that is given stays as it is, and reference_rate would move it. Leave out "
             "one of the two."
-        )
-    if algorithm.gate is not None and config.group_size < 2:
-        raise ValueError(
-            f"gate_width compares the teacher with the other rollouts of a group, so group_size "
-            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
-        )
-    if config.group_size < algorithm.min_group_size:
-        raise ValueError(
-            f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
-            f"least {algorithm.min_group_size}, got {config.group_size}."
         )
 
 

@@ -91,24 +91,29 @@ class ModelOptions:
 
     def check(self) -> None:
         """Raise ValueError, before any work, for what `load` could not do."""
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {self.threads}.")
+        self.check_values()
         check_model(self.model)
         self._check_template_arguments()
         check_device(self.device)
+
+    def check_values(self) -> None:
+        """Of `check`, what takes neither the model nor the device."""
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {self.threads}.")
+        self.arguments()
 
     def _check_template_arguments(self) -> None:
         from vpd_agent.model.chat_template import set_arguments, tokenizer_with_template
         from vpd_agent.model.source import PRESETS, find_model
         from vpd_agent.tiny.model import byte_tokenizer
 
-        arguments = self._arguments()
+        arguments = self.arguments()
         if arguments and self.model in PRESETS:
             set_arguments(byte_tokenizer(), arguments)  # whose template reads none
         elif arguments:
             tokenizer_with_template(find_model(self.model), self.chat_template, arguments)
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """--template-arguments. Raises ValueError for True, False and None, which are texts in JSON
         and would mean something else to a template."""
         from vpd_envs.catalog import parsed_values
@@ -145,7 +150,7 @@ class ModelOptions:
                     self.model,
                     dtype=self.dtype,
                     chat_template=self.chat_template,
-                    template_arguments=self._arguments(),
+                    template_arguments=self.arguments(),
                 )
         policy.precision = self.precision
         # Transformers' annotation of `to` has lost `self`.
@@ -242,6 +247,10 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     resume: bool = False
     """Go on from the last checkpoint in --out. Flags that are not given are those of that run. One
     that has finished goes on with more --steps."""
+    dry_run: bool = False
+    """Train nothing: check everything that is given, measure the prompts where the problems are
+    here, and tell what the run would take, in memory and in time. Nothing is written or fetched;
+    neither the model's weights nor the data need be here."""
     trackers: tuple[str, ...] = ()
     """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio or another of accelerate's
     trackers. Their files are in --out."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import gymnasium as gym
 
+from vpd_agent.data.types import Message
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.collect import all_problem_ids, start_episodes
 
@@ -21,13 +22,8 @@ def usable_problems(
 
     Raises ValueError if there is none.
     """
-    ids, n = all_problem_ids(environment), environment.num_envs
-    lengths: dict[str, int] = {}
-    for start in range(0, len(ids), n):
-        chunk = ids[start : start + n]
-        messages = start_episodes(environment, chunk + ids[:1] * (n - len(chunk)))
-        for problem_id, message in zip(chunk, messages, strict=False):
-            lengths[problem_id] = len(policy.encode(message))
+    lengths = prompt_lengths(environment, lambda messages: len(policy.encode(messages)))
+    ids = list(lengths)
     usable = [p for p in ids if lengths[p] <= max_tokens]
     if not usable:
         shortest = min(lengths.values(), default=0)
@@ -42,6 +38,19 @@ def usable_problems(
             f"longer than {max_tokens} tokens."
         )
     return usable
+
+
+def prompt_lengths(
+    environment: gym.vector.VectorEnv, length: Callable[[Sequence[Message]], int]
+) -> dict[str, int]:
+    """The length of each problem's prompt, by the problem's id."""
+    ids, n = all_problem_ids(environment), environment.num_envs
+    lengths: dict[str, int] = {}
+    for start in range(0, len(ids), n):
+        chunk = ids[start : start + n]
+        messages = start_episodes(environment, chunk + ids[:1] * (n - len(chunk)))
+        lengths |= {p: length(m) for p, m in zip(chunk, messages, strict=False)}
+    return lengths
 
 
 def problems_of_step(ids: Sequence[str], step: int, count: int, seed: int) -> list[str]:

@@ -71,6 +71,35 @@ def make_run(
     Raises ValueError for what does not fit together, before anything large is loaded, and
     RunFinished for a resumed run without steps that are left.
     """
+    plan = make_plan(
+        algorithm,
+        env=env,
+        model=model,
+        out=out,
+        teacher_model=teacher_model,
+        config=config,
+        template=template,
+        **options,
+    )
+    if plan.options.dry_run:
+        raise ValueError("A dry run trains nothing: pass what `make_plan` gives to `dry_run`.")
+    begun = plan.check()
+    with ExitStack() as stack:
+        yield _open(plan, begun, stack)
+
+
+def make_plan(
+    algorithm: str | Algorithm,
+    *,
+    env: str | EnvironmentSpec,
+    model: str | Policy,
+    out: str | Path,
+    teacher_model: str | Policy | None = None,
+    config: TrainConfig | Mapping[str, Any] | None = None,
+    template: TeacherTemplate | None = None,
+    **options: Any,
+) -> Plan:
+    """What `make_run` would open with these arguments. Nothing is opened or loaded."""
     chosen = _options(env, model, teacher_model, {**options, "out": Path(out)})
     preset = PRESETS[chosen.preset]
     if isinstance(algorithm, str):
@@ -80,7 +109,7 @@ def make_run(
     template = template or preset.template
     if chosen.teacher_prompt == "plain":
         template = PlainPrompt(**vars(template))
-    plan = _Plan(
+    return Plan(
         algorithm=algorithm,
         config=config,
         template=template,
@@ -89,13 +118,10 @@ def make_run(
         policy=model if isinstance(model, Policy) else None,
         teacher=teacher_model if isinstance(teacher_model, Policy) else None,
     )
-    begun = plan.check()
-    with ExitStack() as stack:
-        yield _open(plan, begun, stack)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """What a run is made from. policy, teacher: given as objects rather than by name."""
 
     algorithm: Algorithm
@@ -117,6 +143,12 @@ class _Plan:
             options.check()
         if options.teacher_model is not None and self.teacher is None:
             options.for_teacher(options.teacher_model).check()
+        return self.check_without_models()
+
+    def check_without_models(self) -> dict[str, Any]:
+        """`check`, but for the models and the device."""
+        options = self.options
+        options.check_values()
         check_engine(options.engine)
         check_trackers(options.trackers)
         if options.teacher_model is not None and self.algorithm.teacher is None:
@@ -191,7 +223,7 @@ def _preset_name(env: str, model: str | Policy) -> str:
     return preset_for(env, "tiny" if is_tiny else _name(model))
 
 
-def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
+def _open(plan: Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
     """Open everything of a run, put it together, and bring it to its last checkpoint."""
     options, config = plan.options, plan.config
     checkpoint = RunFolder.latest_checkpoint(options.out) if options.resume else None
@@ -252,7 +284,7 @@ def _open(plan: _Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
     return trainer
 
 
-def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> tuple[Any, Any]:
+def _open_environments(plan: Plan, processes: Processes, stack: ExitStack) -> tuple[Any, Any]:
     """The environment to train in and that of the evaluation, None without one."""
     options, config = plan.options, plan.config
     prompts = max(config.prompts_per_step // processes.size, 1)
@@ -271,7 +303,7 @@ def _open_environments(plan: _Plan, processes: Processes, stack: ExitStack) -> t
 
 
 def _open_engine(
-    plan: _Plan, policy: Policy, stack: ExitStack, *, is_teacher: bool = False
+    plan: Plan, policy: Policy, stack: ExitStack, *, is_teacher: bool = False
 ) -> Engine:
     """What samples for the student, or for a teacher that is another model."""
     name, config = plan.options.engine, plan.config

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
-from sandbox import Sandbox, shared
+from sandbox import Execution, Job, Sandbox, SandboxError, shared
 from sandbox.factory import NAMES, check_name
 from sandbox.plugins import FORM
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem
+
+
+class NotStarted:
+    """Stands where an open sandbox is wanted by an environment whose problems are only read: it
+    runs nothing. Its Python is the one of this process."""
+
+    name = "not started"
+    cages = 1
+    python_version = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    def run(self, job: Job) -> Execution:
+        raise SandboxError("This sandbox was not started: the environment was made to be read.")
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class SandboxedEnv(TextEnv):
