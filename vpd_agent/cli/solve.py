@@ -33,30 +33,21 @@ class _Arguments(NamedTuple):
 
 
 def solve(arguments: list[str]) -> int:
-    from vpd_agent.evaluation.solve_report import Report
     from vpd_agent.train.solve import solve as solved_by
 
     options, algorithm, template = _parsed(arguments)
-    found = solved_by(options, algorithm, template)
-    report = Report(
-        found.attempts,
-        options.methods,
-        found.problem_ids,
-        options.seeds,
-        options.budget,
-        found.measured,
-    )
+    report, failures = solved_by(options, algorithm, template)
     if report.results:
         print_table(report.counted, *report.discovery_table())
         print_table("means until solved, or until the budget is spent", *report.cost_table())
     if is_main_process():
         print("\n".join(map(str, report.write(options.out))))
-    if found.failures:
+    if failures:
         say(
-            f"{len(found.failures)} searches could not be judged; the same command tries them "
-            f"again. The first reason: {found.failures[0]}"
+            f"{len(failures)} searches could not be judged; the same command tries them "
+            f"again. The first reason: {failures[0]}"
         )
-    return 1 if found.failures else 0
+    return 1 if failures else 0
 
 
 def _parsed(arguments: Sequence[str]) -> _Arguments:

@@ -48,9 +48,10 @@ COSTS = (
     "model; what is done side by side is shared out."
 )
 FEEDBACK = (
-    "ttd and multi-turn read the feedback on their attempts at these very problems. A model that "
-    "was trained on other problems and answers once has not: beside its pass@1, discovery@k says "
-    "what a budget of attempts with a judge at hand is worth, not what was learned."
+    "Every method here has a judge that says which of its attempts at these very problems is "
+    "right, and ttd and multi-turn read its feedback on them. A student that was trained on other "
+    "problems has neither when it is evaluated: next to its pass@1, discovery@k says what attempts "
+    "with a judge at hand are worth, not what can be learned."
 )
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sandbox.plugins import unknown
 from vpd_agent.algorithms.base import Algorithm
@@ -24,8 +24,8 @@ from vpd_agent.evaluation.attempts import (
     Turns,
     complete_attempts,
 )
-from vpd_agent.evaluation.discovery import Attempts
 from vpd_agent.evaluation.evaluate import problem_sample
+from vpd_agent.evaluation.solve_report import Report
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
@@ -107,8 +107,10 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{_flag(name)} must be at least 1, got {value}.")
-        if self.success_reward is not None and not math.isfinite(self.success_reward):
-            raise ValueError(f"--success-reward must be finite, got {self.success_reward}.")
+        for name in ("learning_rate", "temperature", "success_reward"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{_flag(name)} must be a finite number, got {value}.")
         for name in ("methods", "seeds", "problems"):
             given = getattr(self, name)
             if not given and name != "problems":
@@ -150,19 +152,11 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-@dataclass(frozen=True)
-class Solved:
-    """What `solve` found.
+class Solved(NamedTuple):
+    """What `solve` found. failures: what stood in the way of searches that could not be judged."""
 
-    attempts: of each method at each problem with each seed that was asked for, where they could be
-    judged. problem_ids: of the problems. failures: what stood in the way of the others.
-    measured: what the attempts depend on.
-    """
-
-    attempts: list[Attempts]
-    problem_ids: list[str]
+    report: Report
     failures: list[str]
-    measured: dict[str, Any]
 
 
 def solve(
@@ -171,7 +165,11 @@ def solve(
     template: TeacherTemplate | None = None,
 ) -> Solved:
     """Spend the budget of each method on each problem with each seed, as far as the folder of the
-    options lacks that.
+    options lacks that; nothing is printed or written beside the file of attempts.
+
+    The prompt-only baseline of a comparison is methods=("best-of-k", "multi-turn") on the held-out
+    problems, with the attempts that a trained run had as its budget, shared out:
+    `solve(options).report.results["multi-turn"].discovery[-1]`.
 
     algorithm, template: None: those that the options and their preset name.
 
@@ -254,7 +252,9 @@ def _solve(
             failures = complete_attempts(
                 file, methods, ids, options.seeds, options.budget, progress.show
             )
-        return Solved(file.attempts(ids, options.seeds), ids, failures, measured)
+        attempts = file.attempts(ids, options.seeds)
+    asked = options.methods, ids, options.seeds, options.budget
+    return Solved(Report(attempts, *asked, measured), failures)
 
 
 def _chosen_problems(options: SolveOptions, known: Sequence[str]) -> list[str]:
