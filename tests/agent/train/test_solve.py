@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import count, pairwise
 
 import pytest
@@ -304,7 +305,13 @@ def command(tmp_path_factory) -> list:
             "--group-size", 2, "--max-response-tokens", 2, "--out"]  # fmt: skip
 
 
-def test_the_command_writes_every_number_and_goes_on_with_more(tmp_path, command, capsys):
+@pytest.fixture
+def no_matplotlib(monkeypatch):
+    """Without pictures, which take longer to draw than these searches take."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+def test_the_command_writes_every_number_and_draws_them(tmp_path, command, capsys):
     out = tmp_path / "found"
     assert run(*command, out) == 0
     printed = capsys.readouterr().out
@@ -318,8 +325,13 @@ def test_the_command_writes_every_number_and_goes_on_with_more(tmp_path, command
     assert len(found["pairs"]) == 3
     assert (out / "discovery.png").read_bytes().startswith(b"\x89PNG")
     assert "| ttd |" in (out / "report.md").read_text()
-    before = (out / "results.jsonl").read_bytes()
-    report = (out / "report.md").read_bytes()
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_the_same_command_has_nothing_to_do_and_more_may_be_asked(tmp_path, command):
+    out = tmp_path / "found"
+    assert run(*command, out) == 0
+    before, report = ((out / name).read_bytes() for name in ("results.jsonl", "report.md"))
     assert run(*command, out) == 0
     assert (out / "results.jsonl").read_bytes() == before
     assert (out / "report.md").read_bytes() == report
@@ -329,6 +341,7 @@ def test_the_command_writes_every_number_and_goes_on_with_more(tmp_path, command
     assert len(after.splitlines()) == len(before.splitlines()) + 4 * 2 - 3
 
 
+@pytest.mark.usefixtures("no_matplotlib")
 def test_another_search_in_the_same_folder_is_refused_by_name(tmp_path, command, capsys):
     out = tmp_path / "found"
     assert run(*command, out, "--methods", "best-of-k") == 0
