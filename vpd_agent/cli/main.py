@@ -22,6 +22,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "compare": "vpd_agent.cli.compare:compare",
     "report": "vpd_agent.cli.report:report",
     "eval": "vpd_agent.cli.evaluate:evaluate",
+    "solve": "vpd_agent.cli.solve:solve",
     "inspect": "vpd_agent.cli.inspect:inspect",
     "probe": "vpd_agent.cli.probe:probe",
     "warmup": "vpd_agent.cli.warmup:warmup",
@@ -38,6 +39,7 @@ USAGE = """usage: vpd COMMAND …
   compare           algorithms head to head: runs, statistics and a report
   report RUN…       the same from runs that exist
   eval              how many held-out problems a model solves
+  solve             hard problems: training at test time, best of K, multi-turn
   inspect RUN       a page of its rollouts: what each token was told
   probe             before training: what a teacher with feedback has to teach
   warmup            make a warm-started tiny model

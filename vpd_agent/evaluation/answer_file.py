@@ -7,11 +7,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from vpd_envs.data.provenance import differences
-
-_HEADER = "evaluation"
 
 
 class AnswerFile:
@@ -25,13 +23,21 @@ class AnswerFile:
 
     judged: (problem id, sample) → line, for the answers that were judged.
 
+    header, keys, content, command: what a file of another kind has in place of "evaluation", of
+        the problem id and sample that tell its lines apart, and in messages.
+
     Raises ValueError for a file that is in use, that is not of this format, or that has the answers
     of another evaluation.
     """
 
+    header: ClassVar[str] = "evaluation"
+    keys: ClassVar[tuple[str, ...]] = ("problem_id", "sample")
+    content: ClassVar[str] = "answers"
+    command: ClassVar[str] = "vpd eval"
+
     def __init__(self, path: Path, measured: Mapping[str, Any]) -> None:
         self.path = path
-        self.judged: dict[tuple[str, int], dict[str, Any]] = {}
+        self.judged: dict[tuple[Any, ...], dict[str, Any]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:
@@ -51,7 +57,7 @@ class AnswerFile:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> AnswerFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,30 +68,30 @@ class AnswerFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(
-                f"{self.path} is in use by a running evaluation. Wait for it, or pass another "
+                f"{self.path} is in use by a running {self.header}. Wait for it, or pass another "
                 f"--out."
             ) from error
 
     def _read(self, measured: dict[str, Any]) -> None:
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
-        start = b'{"' + _HEADER.encode() + b'"'
+        start = b'{"' + self.header.encode() + b'"'
         if lines and not (lines[0].startswith(start) or start.startswith(lines[0])):
             raise ValueError(
-                f"{self.path} is there and is no file of answers that vpd eval wrote. Pass another "
-                f"--out."
+                f"{self.path} is there and is no file of {self.content} that {self.command} wrote. "
+                f"Pass another --out."
             )
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
             self._file.truncate(sum(map(len, lines)))
         if not lines:
-            self._write([{_HEADER: measured}])
+            self._write([{self.header: measured}])
             return
         rows = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
-        if differing := differences(rows[0][_HEADER], measured):
+        if differing := differences(rows[0][self.header], measured):
             raise ValueError(
-                f"{self.path} has the answers of another evaluation: {differing}. Pass another "
-                f"--out."
+                f"{self.path} has the {self.content} of another {self.header}: {differing}. Pass "
+                f"another --out."
             )
         for row in rows[1:]:
             self._take(row)
@@ -95,7 +101,7 @@ class AnswerFile:
             row = json.loads(line)
         except ValueError:
             row = None
-        if isinstance(row, dict) and (number == 1 or row.keys() >= {"problem_id", "sample"}):
+        if isinstance(row, dict) and (number == 1 or row.keys() >= {*self.keys}):
             return row
         raise ValueError(
             f"{self.path}, line {number}: expected a judged answer, got {line[:80]!r}. Remove that "
@@ -104,7 +110,7 @@ class AnswerFile:
 
     def _take(self, row: dict[str, Any]) -> None:
         if "error" not in row:
-            self.judged[row["problem_id"], row["sample"]] = row
+            self.judged[tuple(row[key] for key in self.keys)] = row
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

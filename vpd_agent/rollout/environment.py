@@ -64,11 +64,20 @@ class EnvironmentSpec:
         `most_problems` of them."""
         small = self.make(1, split)
         batch: Any = small.unwrapped  # has problem_ids, which Gymnasium's class does not declare
-        size = samples * min(most_problems, len(batch.problem_ids))
-        if isinstance(batch, TextVectorEnv):  # the data is not loaded again
-            return self._with_feedback(TextVectorEnv(batch.env, size))
-        small.close()
-        return self.make(size, split)
+        sized = self.resized(small, samples * min(most_problems, len(batch.problem_ids)), split)
+        if not isinstance(batch, TextVectorEnv):
+            small.close()
+        return sized
+
+    def resized(
+        self, environment: gym.vector.VectorEnv, num_envs: int, split: str | None
+    ) -> gym.vector.VectorEnv:
+        """An environment of this spec for another number of answers at a time. The data of a
+        `TextVectorEnv` is not loaded again."""
+        batch = environment.unwrapped
+        if isinstance(batch, TextVectorEnv):
+            return self._with_feedback(TextVectorEnv(batch.env, num_envs))
+        return self.make(num_envs, split)
 
     def _with_feedback(self, environment: gym.vector.VectorEnv) -> gym.vector.VectorEnv:
         batch = environment.unwrapped

@@ -1,0 +1,82 @@
+"""vpd solve: hard problems by training at test time, and by attempts without training."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import tyro
+
+from sandbox.plugins import unknown
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse
+from vpd_agent.console import is_main_process, print_table, say
+
+if TYPE_CHECKING:
+    from vpd_agent.algorithms import Algorithm
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+    from vpd_agent.train.solve import SolveOptions
+
+REQUIRED: Any = tyro.MISSING
+DESCRIPTION = (
+    "Each method gets the same number of attempts at each problem, from the same initial model; "
+    "discovery@k is the share that is solved within k attempts. Exit code 0 if all attempts were "
+    "judged, 1 if some could not be."
+)
+
+
+class _Arguments(NamedTuple):
+    options: SolveOptions
+    algorithm: Algorithm
+    template: TeacherTemplate
+
+
+def solve(arguments: list[str]) -> int:
+    from vpd_agent.train.solve import solve as solved_by
+
+    options, algorithm, template = _parsed(arguments)
+    report, failures = solved_by(options, algorithm, template)
+    if report.results:
+        print_table(report.counted, *report.discovery_table())
+        print_table("means until solved, or until the budget is spent", *report.cost_table())
+    if is_main_process():
+        print("\n".join(map(str, report.write(options.out))))
+    if failures:
+        say(
+            f"{len(failures)} searches could not be judged; the same command tries them "
+            f"again. The first reason: {failures[0]}"
+        )
+    return 1 if failures else 0
+
+
+def _parsed(arguments: Sequence[str]) -> _Arguments:
+    """The flags, over the defaults of the preset and the algorithm, which are read ahead."""
+    from vpd_agent.algorithms import algorithm_class
+    from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.solve import SolveOptions
+
+    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--env", "--model", "--preset"):
+        ahead.add_argument(option, default="")
+    ahead.add_argument("--algorithm", default=SolveOptions.algorithm)
+    early, _ = ahead.parse_known_args(arguments)
+    name = early.preset if early.preset not in ("", "auto") else preset_for(early.env, early.model)
+    if name not in PRESETS:
+        raise ValueError(unknown("preset", name, PRESETS))
+    preset, kind = PRESETS[name], algorithm_class(early.algorithm)
+    defaults = SolveOptions(env=REQUIRED, model=REQUIRED, out=REQUIRED)
+    groups = {
+        "options": FlagGroup(SolveOptions, defaults),
+        "template": FlagGroup(TeacherTemplate, preset.template, prefix="template."),
+    }
+    own = FlagGroup(kind, preset.algorithm(early.algorithm))
+    if taken := set(flag_types(groups)).intersection(flag_types({"": own})):
+        raise ValueError(
+            f"{kind.name}: vpd solve has other flags of the name {', '.join(sorted(taken))}: "
+            f"rename these options of the algorithm."
+        )
+    parsed = parse("vpd solve", arguments, description=DESCRIPTION, algorithm=own, **groups)
+    options = replace(parsed.options, preset=name)
+    return _Arguments(options, parsed.algorithm, parsed.template)
