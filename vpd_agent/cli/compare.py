@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,9 +193,11 @@ class Plan:
 
     def __init__(self, options: CompareOptions, extra: Sequence[str]) -> None:
         from vpd_agent.comparison import experiment
+        from vpd_agent.train.presets import preset_for
 
         options.check()
-        known = {name: _flags_of(name, options) for name in options.algorithms}
+        preset = preset_for(options.env, options.model)
+        known = {name: _flags_of(name, preset) for name in options.algorithms}
         experiment.check_shared(extra, known)
         settings = experiment.read_settings(options.set_algorithm, options.algorithms, known)
         check_model(options.model)
@@ -408,13 +410,13 @@ class Plan:
         ]
 
 
-def _flags_of(algorithm: str, options: CompareOptions) -> Mapping[str, Any]:
+@cache
+def _flags_of(algorithm: str, preset: str) -> Mapping[str, Any]:
     """The flags of vpd train with this algorithm, by name."""
     from vpd_agent.algorithms import algorithm_class
-    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.presets import PRESETS
 
-    preset = PRESETS[preset_for(options.env, options.model)]
-    return flag_types(flag_groups(algorithm_class(algorithm), preset))
+    return flag_types(flag_groups(algorithm_class(algorithm), PRESETS[preset]))
 
 
 def _saved(read: TrainArguments) -> dict[str, Any]:

@@ -56,11 +56,11 @@ def _change(metric: str, start: Literal["first", "middle"]) -> Callable[..., dic
 
 END = Measure("pass@1 at the end", lambda r, c: r.scores(c))
 AREA = Measure(
-    "mean pass@1 over the training", lambda r, c: {x.seed: area(r, x) for x in r.finished(c)}
+    "mean pass@1 of the training", lambda r, c: {x.seed: area(r, x) for x in r.finished(c)}
 )
-GAIN = Measure("change of pass@1, first to last", _change(STUDENT, "first"))
+GAIN = Measure("pass@1 at the end − at first", _change(STUDENT, "first"))
 REPAIR = Measure("repair rate at the end", lambda r, c: _at(r, c, TEACHER, r.last_step))
-RISE = Measure("change of the repair rate, middle to end", _change(TEACHER, "middle"))
+RISE = Measure("repair rate, end − middle", _change(TEACHER, "middle"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vpd_agent.runs.run_folder import METRICS
 from vpd_agent.train.presets import PRESETS, preset_for
 
 _SECONDS_PER_STEP = 0.275  # of a run beside another one, on two cores: 55 s for 200 steps
-_START_SECONDS = 8.0  # of a process, before its first step
+_START_SECONDS = 10.0  # of a process, before its first step and after its last
 _MEASURED = 2  # finished runs of an algorithm on a task that are read: they take about the same
 
 

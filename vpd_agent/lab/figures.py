@@ -107,7 +107,9 @@ def _claims(plt: Any, claims: Sequence[Tested]) -> _Made:
         if bound:
             axis.plot([bound], [y], marker="d", ms=3.5, color=INK)
     axis.axvline(0, color=INK, lw=0.8)
-    axis.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=7.5)
+    # A browser's letters are wider than those that the labels are measured with.
+    figure.get_layout_engine().set(rect=(0.04, 0, 0.96, 1))
+    axis.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=7)
     axis.set(ylim=(-0.7, len(rows) - 0.3), xlabel="difference")
     diamonds = " Diamonds: the bound, where it is not 0." if any(row[1] for row in rows) else ""
     return figure, (

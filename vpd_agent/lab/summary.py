@@ -86,13 +86,8 @@ def _sections(
         return [figures[name] for name in names if name in figures]
 
     found = [Section("The main curve", drawn(MAIN_CURVE))]
-    found.append(
-        Section(
-            "The papers' claims",
-            [overview(claims), _claim_table(claims), _how_claims_are_tested(), _part_table(claims),
-             *drawn(CLAIMS)],
-        )
-    )  # fmt: skip
+    tables = [_claim_table(claims), _how_claims_are_tested(), _part_table(claims)]
+    found.append(Section("The papers' claims", [[overview(claims)], *tables, *drawn(CLAIMS)]))
     found.append(Section("The prize", [prize.words, _prize_table(prize), _how_prize_is_found()]))
     for name, experiment in EXPERIMENTS.items():
         mine = [reading for (e, _), reading in lab.items() if e == name]
@@ -120,7 +115,8 @@ def _how_claims_are_tested() -> str:
         "the whole 95 % interval (paired, Student's t) is on the claimed side of 0 (of .05 where "
         "a teacher is claimed to stop improving), does not hold where all of it is on the other "
         "side, and is not told apart where the interval contains the bound. A claim holds on a "
-        "task where all of its parts do."
+        "task where all of its parts do. The figures of VPD and PAST are from others' notes on "
+        "these papers."
     )
 
 

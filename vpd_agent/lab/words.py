@@ -13,6 +13,13 @@ from vpd_agent.lab.contrasts import Verdict
 from vpd_agent.lab.prize import Place, Rank, ranked
 from vpd_agent.lab.readings import Lab, Reading
 
+_COUNTED = {  # after a number of claims
+    Verdict.HOLDS: "hold here on every task that was run",
+    Verdict.FAILS: "do not",
+    Verdict.UNCLEAR: "cannot be told",
+    MIXED: "differ from task to task",
+    Verdict.NOT_RUN: "were not run",
+}
 _SHOWN = 6  # contestants below the best that a sentence names
 
 
@@ -24,12 +31,11 @@ def answers(experiment: str, lab: Lab, claims: list[Tested]) -> list[str]:
     return told + [f"“{t.claim.says}” {_sentence(t.words)}" for t in mine]
 
 
-def overview(claims: list[Tested]) -> list[str]:
+def overview(claims: list[Tested]) -> str:
     """How many claims have each verdict."""
     found = [tested.verdict for tested in claims]
-    kinds = (Verdict.HOLDS, Verdict.FAILS, Verdict.UNCLEAR, MIXED, Verdict.NOT_RUN)
-    told = [f"{kind}: {found.count(kind)}" for kind in kinds if kind in found]
-    return [f"Of {counted(len(claims), 'claim')} {'; '.join(told)}."]
+    told = [f"{found.count(kind)} {words}" for kind, words in _COUNTED.items() if kind in found]
+    return f"Of {counted(len(claims), 'claim')} {listed(told)}."
 
 
 def many_intervals(claims: list[Tested]) -> str:

@@ -181,12 +181,12 @@ def planned_runs(folder: Path, *labels: str) -> list[Run]:
 
 
 def test_time_is_estimated_from_finished_runs(tmp_path):
-    """A run's steps take .4 to .42 s, its five evaluations .8 s each, and 8 s its start."""
+    """A run's steps take .4 to .42 s, its five evaluations .8 s each, and 10 s its start."""
     runs = planned_runs(tmp_path, "a")
     write_run(runs[0].path, record("vpd", 0), rows(0.5))
     found = estimate([Planned("prior", "code-warm", runs, trials=0, jobs=1)])
     assert (found.left, found.measured) == ({"prior on code-warm": 1}, 1)
-    assert 40 * 0.4 + 4 + 8 < 3600 * found.hours["prior on code-warm"] < 40 * 0.42 + 4 + 8
+    assert 40 * 0.4 + 4 + 10 < 3600 * found.hours["prior on code-warm"] < 40 * 0.42 + 4 + 10
     tuned = estimate([Planned("prior", "code-warm", runs, trials=3, jobs=4)])
     assert tuned.hours["prior on code-warm"] == pytest.approx(found.hours["prior on code-warm"])
 
