@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +62,9 @@ class CompareOptions(ProblemOptions):
     for each processor core."""
     retry_failed: bool = False
     """Run again what failed when this command was last called."""
+    reuse: Path | None = None
+    """Folder of other comparisons. Runs that are finished anywhere below it, and are what would be
+    trained here (flags, seed, problems and weights), are copied instead."""
     out: Path = Path("runs/compare")
     """Folder for the runs, experiment.json and the report. The same command goes on with what is
     not finished; more seeds and algorithms are added to what is there."""
@@ -86,6 +89,23 @@ class CompareOptions(ProblemOptions):
 
 
 def compare(arguments: list[str]) -> int:
+    options, extra = _read_options(arguments)
+    if not options.retry_failed and (told := _told_again(options, arguments)):
+        say("Nothing is left to do: all of this is finished.")
+        print(told)
+        return 0
+    return _compare(options, arguments, extra)
+
+
+def planned(arguments: list[str]) -> Plan:
+    """What `compare` would do with these arguments. Raises ValueError and exits as it does for
+    flags that are wrong."""
+    options, extra = _read_options(arguments)
+    return Plan(_without_doubles(options), extra)
+
+
+def _read_options(arguments: list[str]) -> tuple[CompareOptions, list[str]]:
+    """The options, and the flags of every vpd train behind '--'."""
     own = list(takewhile(lambda argument: argument != "--", arguments))
     extra = arguments[len(own) + 1 :]
     options: CompareOptions = parse(
@@ -95,11 +115,7 @@ def compare(arguments: list[str]) -> int:
         options=FlagGroup(CompareOptions),
     ).options
     refuse_renamed(extra)
-    if not options.retry_failed and (told := _told_again(options, arguments)):
-        say("Nothing is left to do: all of this is finished.")
-        print(told)
-        return 0
-    return _compare(options, arguments, extra)
+    return options, extra
 
 
 def _told_again(options: CompareOptions, arguments: list[str]) -> str:
@@ -109,7 +125,7 @@ def _told_again(options: CompareOptions, arguments: list[str]) -> str:
     from vpd_agent.comparison.results import REPORT
 
     there = read_experiment(options.out)
-    done = is_finished(there, arguments, options.out, options.model, REPORT)
+    done = is_finished(there, arguments, options.out, options.model, REPORT, options.reuse)
     return there["finished"]["told"] if done else ""
 
 
@@ -121,8 +137,9 @@ def _compare(options: CompareOptions, arguments: list[str], extra: list[str]) ->
     from vpd_agent.comparison.results import Results
     from vpd_agent.comparison.runs import Interrupted
 
-    before = inputs(arguments, options.out, options.model)  # a change meanwhile is noticed later
-    plan = _Plan(_without_doubles(options), extra)
+    # A change meanwhile is noticed later.
+    before = inputs(arguments, options.out, options.model, options.reuse)
+    plan = Plan(_without_doubles(options), extra)
     baseline = chosen_baseline([c.label for c in plan.contestants], options.baseline)
     with locked(options.out):
         plan.check()
@@ -167,7 +184,7 @@ def _without_doubles(options: CompareOptions) -> CompareOptions:
     return options
 
 
-class _Plan:
+class Plan:
     """A comparison from its flags: what is compared, and its runs. Raises ValueError for flags that
     are wrong before any work.
 
@@ -176,9 +193,11 @@ class _Plan:
 
     def __init__(self, options: CompareOptions, extra: Sequence[str]) -> None:
         from vpd_agent.comparison import experiment
+        from vpd_agent.train.presets import preset_for
 
         options.check()
-        known = {name: _flags_of(name, options) for name in options.algorithms}
+        preset = preset_for(options.env, options.model)
+        known = {name: _flags_of(name, preset) for name in options.algorithms}
         experiment.check_shared(extra, known)
         settings = experiment.read_settings(options.set_algorithm, options.algorithms, known)
         check_model(options.model)
@@ -209,6 +228,13 @@ class _Plan:
             for seed in options.seeds
             for c in self.contestants
         ]  # fmt: skip
+
+    @property
+    def num_trial_runs(self) -> int:
+        """Runs that tune."""
+        options = self.options
+        trials = options.tune if options.tune > 1 else 0
+        return trials * len(options.tune_seeds) * len(self.contestants)
 
     def check(self) -> None:
         """Raise ValueError for what does not fit together or the folder, before any run. Find what
@@ -304,29 +330,39 @@ class _Plan:
         self._experiment["finished"] = {"inputs": inputs, "outputs": done, "told": told}
         write_experiment(self.options.out, self._experiment)
 
+    @property
+    def jobs(self) -> int:
+        """Runs side by side."""
+        return self.options.jobs or len(self._gpus) or len(os.sched_getaffinity(0))
+
+    @cached_property
+    def _gpus(self) -> list[str]:
+        return _gpus(self._read(self.contestants[0]))
+
     def _train(self, runs: Sequence[Any]) -> None:
         from vpd_agent.cli.main import main
+        from vpd_agent.comparison.reuse import take_finished
         from vpd_agent.comparison.runs import run_all
 
+        if self.options.reuse is not None:
+            prints = self._experiment["fingerprints"]
+            take_finished(runs, self.options.reuse, self._record_of, prints)
         self._check_runs(runs)
         if self.options.retry_failed:
             for run in runs:
                 run.failure.unlink(missing_ok=True)
-        gpus = _gpus(next(iter(self._arguments.values())))
-        jobs = self.options.jobs or len(gpus) or len(os.sched_getaffinity(0))
-        run_all(runs, self.shared, main, jobs=jobs, gpus=gpus)
+        run_all(runs, self.shared, main, jobs=self.jobs, gpus=self._gpus)
 
     def _check_runs(self, runs: Sequence[Any]) -> None:
         """Raise ValueError if the folders hold other runs than these."""
         from vpd_agent.comparison.record import check_runs
 
         begun = [run for run in runs if run.begun or run.finished]
-        records = {}
-        for run in begun:
-            records[run] = _saved(
-                read_arguments(run.contestant.algorithm, run.arguments(self.shared))
-            )
-        check_runs(begun, records)
+        check_runs(begun, {run: self._record_of(run) for run in begun})
+
+    def _record_of(self, run: Any) -> dict[str, Any]:
+        """What the config.json of a run says of it."""
+        return _saved(read_arguments(run.contestant.algorithm, run.arguments(self.shared)))
 
     def _read(self, contestant: Any) -> TrainArguments:
         """What vpd train makes of a contestant's flags."""
@@ -375,13 +411,13 @@ class _Plan:
         ]
 
 
-def _flags_of(algorithm: str, options: CompareOptions) -> Mapping[str, Any]:
+@cache
+def _flags_of(algorithm: str, preset: str) -> Mapping[str, Any]:
     """The flags of vpd train with this algorithm, by name."""
     from vpd_agent.algorithms import algorithm_class
-    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.presets import PRESETS
 
-    preset = PRESETS[preset_for(options.env, options.model)]
-    return flag_types(flag_groups(algorithm_class(algorithm), preset))
+    return flag_types(flag_groups(algorithm_class(algorithm), PRESETS[preset]))
 
 
 def _saved(read: TrainArguments) -> dict[str, Any]:

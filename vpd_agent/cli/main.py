@@ -1,4 +1,4 @@
-"""The command line: vpd train | compare | report | eval | warmup | …; see USAGE.
+"""The command line: vpd train | compare | report | lab | eval | warmup | …; see USAGE.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input, said in one line; 130 interrupted. Those of
 `vpd sandbox` are in sandbox/command.py.
@@ -21,6 +21,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "train": "vpd_agent.cli.train:train",
     "compare": "vpd_agent.cli.compare:compare",
     "report": "vpd_agent.cli.report:report",
+    "lab": "vpd_agent.cli.lab:lab",
     "eval": "vpd_agent.cli.evaluate:evaluate",
     "solve": "vpd_agent.cli.solve:solve",
     "inspect": "vpd_agent.cli.inspect:inspect",
@@ -38,6 +39,7 @@ USAGE = """usage: vpd COMMAND …
   train ALGORITHM   train a model in an environment
   compare           algorithms head to head: runs, statistics and a report
   report RUN…       the same from runs that exist
+  lab NAME…         named experiments with tiny models: which of the papers' claims hold
   eval              how many held-out problems a model solves
   solve             hard problems: training at test time, best of K, multi-turn
   inspect RUN       a page of its rollouts: what each token was told

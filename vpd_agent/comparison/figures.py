@@ -35,9 +35,9 @@ STABILITY = {  # metric → what a panel is called
     "eval/distance_solved": "distance on solved rows (nats)",
 }
 _REST = "#B4B8BC"  # what is left over
-_INK = "#1b1c1d"
+INK = "#1b1c1d"
 _POINTS = 40  # of a curve of every step: so many averages
-_LOOK: dict[str, Any] = {
+LOOK: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -50,13 +50,13 @@ _LOOK: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.alpha": 0.15,
-    "grid.color": _INK,
+    "grid.color": INK,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
     "legend.frameon": False,
     "svg.fonttype": "none",
     **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     ),
 }
 
@@ -68,42 +68,46 @@ def draw(standings: Standings, folder: Path) -> list[Figure]:
     folder.mkdir(exist_ok=True)
     found = []
     for name, make in _FIGURES.items():
-        with plt.rc_context({**_LOOK, "svg.hashsalt": name}):
+        with plt.rc_context({**LOOK, "svg.hashsalt": name}):
             made = make(plt, standings)
             if made is None:
                 continue
-            figure, caption = made
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once, not again for each of the files
-            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-            path = folder / f"{name}.svg"
-            figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
-            write_atomically(path, _with_ink_of_the_page(path.read_text(encoding="utf-8")))
-            plt.close(figure)
-            found.append(Figure(name, caption))
+            found.append(save(plt, *made, folder, name))
     return found
+
+
+def save(plt: Any, figure: Any, caption: str, folder: Path, name: str) -> Figure:
+    """Write a figure as NAME.png and NAME.svg, and close it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not again for each of the files
+    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    path = folder / f"{name}.svg"
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    write_atomically(path, _with_ink_of_the_page(path.read_text(encoding="utf-8")))
+    plt.close(figure)
+    return Figure(name, caption)
 
 
 def _with_ink_of_the_page(svg: str) -> str:
     """An SVG element alone, whose ink is the color of the text around it."""
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     # Text is black by itself: matplotlib leaves its fill out where it is.
     return svg.replace("<svg ", '<svg fill="currentColor" ', 1)
 
 
-def _style(results: Results, contestant: str) -> dict[str, Any]:
+def line_style(results: Results, contestant: str) -> dict[str, Any]:
     """The same for a contestant in every figure."""
     turn, color = divmod(results.contestants.index(contestant), len(COLORS))
     return {"color": COLORS[color], "linestyle": STYLES[turn % len(STYLES)]}
 
 
-def _legend(figure: Any, results: Results, contestants: Iterable[str]) -> None:
+def legend(figure: Any, results: Results, contestants: Iterable[str]) -> None:
     """Above the panels, where it covers nothing."""
     from matplotlib.lines import Line2D
 
     names = list(contestants)
-    lines = [Line2D([], [], label=c, **_style(results, c)) for c in names]
+    lines = [Line2D([], [], label=c, **line_style(results, c)) for c in names]
     if len(lines) > 1:
         columns = max(1, min(len(lines), 96 // (6 + max(map(len, names)))))
         figure.legend(handles=lines, loc="outside upper left", ncols=columns)
@@ -128,8 +132,8 @@ def _curves(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     has_threshold = not math.isnan(standings.threshold)
     if has_threshold:
         for axis in axes:
-            axis.axhline(standings.threshold, color=_INK, lw=0.6, ls=(0, (2, 3)))
-    _legend(figure, results, shown)
+            axis.axhline(standings.threshold, color=INK, lw=0.6, ls=(0, (2, 3)))
+    legend(figure, results, shown)
     return figure, _about_bands(results, shown) + (
         " Dotted: the threshold." if has_threshold else ""
     )
@@ -138,7 +142,7 @@ def _curves(plt: Any, standings: Standings) -> tuple[Any, str] | None:
 def _curve(axis: Any, results: Results, contestant: str, cost: str) -> None:
     """The mean over runs, with its interval as a band, or with the runs themselves if these are
     few; at the mean cost of the runs."""
-    runs, style = results.finished(contestant), _style(results, contestant)
+    runs, style = results.finished(contestant), line_style(results, contestant)
     curve = mean_curve(results, contestant, STUDENT)
     spent = [float(np.mean([getattr(run, cost)[step] for run in runs])) for step in curve]
     points = list(curve.values())
@@ -178,29 +182,29 @@ def _final(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     names = [s.contestant for s in scored]
     left = axes[0][0]
     for y, s in enumerate(scored):
-        color = _style(results, s.contestant)["color"]
+        color = line_style(results, s.contestant)["color"]
         values = list(results.scores(s.contestant).values())
         left.plot(values, [y - 0.24] * len(values), "o", ms=3.5, mew=0, alpha=0.45, color=color)
-        _bar(left, y, s.final, color)
+        bar(left, y, s.final, color)
     left.set_yticks(range(len(names)), names)
     left.set(title="pass@1 at the end", ylim=(-0.6, len(scored) - 0.4))
     if compared:
         right = axes[0][1]
         for s in compared:
-            _bar(
+            bar(
                 right,
                 names.index(s.contestant),
                 s.difference,
-                _style(results, s.contestant)["color"],
+                line_style(results, s.contestant)["color"],
             )
-        right.axvline(0, color=_INK, lw=0.8)
+        right.axvline(0, color=INK, lw=0.8)
         right.set_yticks(range(len(names)), [""] * len(names))
         right.set(title=f"difference to {results.baseline}, seed by seed")
         right.set_ylim(left.get_ylim())
     return figure, "Dots: runs; ticks: means; bars: 95 % intervals (Student's t)."
 
 
-def _bar(axis: Any, y: float, estimate: Any, color: str) -> None:
+def bar(axis: Any, y: float, estimate: Any, color: str) -> None:
     axis.plot([estimate.value], [y], marker="|", ms=12, mew=2, color=color)
     if estimate.has_interval:
         axis.plot([estimate.low, estimate.high], [y, y], lw=1.6, color=color)
@@ -213,9 +217,9 @@ def _teacher(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     if not shown:
         return None
     columns = min(4, max(len(shown), 2))
-    figure, axes = _grid(plt, len(shown), columns, height=2.1, sharex=True, sharey=True)
+    figure, axes = grid(plt, len(shown), columns, height=2.1, sharex=True, sharey=True)
     for axis, contestant in zip(axes, shown, strict=False):
-        color = _style(results, contestant)["color"]
+        color = line_style(results, contestant)["color"]
         for metric, style in ((STUDENT, "-"), (TEACHER, "--")):
             curve = mean_curve(results, contestant, metric)
             axis.plot(list(curve), [p.value for p in curve.values()], style, color=color)
@@ -236,7 +240,7 @@ def _stability(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     if not metrics:
         return None
     shown = [c for c in results.contestants if results.finished(c)]
-    figure, axes = _grid(plt, len(metrics), 4, height=1.9)
+    figure, axes = grid(plt, len(metrics), 4, height=1.9)
     averaged = 1
     for axis, metric in zip(axes, metrics, strict=False):
         for contestant in shown:
@@ -245,14 +249,14 @@ def _stability(plt: Any, standings: Standings) -> tuple[Any, str] | None:
             values = [float(np.mean([curve[s] for curve in curves])) for s in steps]
             size = math.ceil(len(steps) / _POINTS)
             averaged = max(averaged, size)
-            style = _style(results, contestant) | {"linewidth": 1.2}
+            style = line_style(results, contestant) | {"linewidth": 1.2}
             axis.plot(_averages(steps, size), _averages(values, size), **style)
         axis.set_title(STABILITY[metric], fontsize=8)
         if STABILITY[metric].startswith("share"):
             axis.set_ylim(0, max(axis.get_ylim()[1], 0.1))
         axis.xaxis.set_major_locator(plt.MaxNLocator(4, integer=True))
     figure.supxlabel("training step", fontsize=8.5)
-    _legend(figure, results, shown)
+    legend(figure, results, shown)
     over = f", averaged over {averaged} steps" if averaged > 1 else ""
     return figure, f"Means over runs{over}. A panel per measure that any of the runs has."
 
@@ -284,7 +288,7 @@ def _phases(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     return figure, "Means over runs. What the parts of a step leave over is “other”."
 
 
-def _grid(plt: Any, panels: int, columns: int, *, height: float, **shared: Any) -> tuple[Any, Any]:
+def grid(plt: Any, panels: int, columns: int, *, height: float, **shared: Any) -> tuple[Any, Any]:
     """Panels in rows of so many columns; those that are not needed are not there."""
     rows = -(-panels // columns)
     size = (10.2, 0.6 + height * rows)

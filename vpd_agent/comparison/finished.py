@@ -15,17 +15,21 @@ _PACKAGES = ("sandbox", "vpd_envs", "vpd_agent", "torch", "transformers")
 _OF_A_RUN = (CONFIG, METRICS, "model/metrics.json")
 
 
-def inputs(arguments: Sequence[str], out: Path, model: str) -> dict[str, Any]:
+def inputs(
+    arguments: Sequence[str], out: Path, model: str, reuse: Path | None = None
+) -> dict[str, Any]:
     """What a comparison depends on, as JSON: its arguments, and size and time of change of every
     file that they name, of the own code of these packages, and of torch and transformers.
 
     arguments: of vpd compare. A word of them that is a file or a folder, has one behind '=', or
-    names a module before ':' counts as one. out: where the comparison is written; not looked into.
+    names a module before ':' counts as one. out: where the comparison is written; reuse: where runs
+    are copied from. Neither is looked into.
     model: as --model; of one from the hub it is told which snapshot is in the cache.
     """
     named = (path for word in arguments for path in _named(word) if path.exists())
     paths = [_origin(package) for package in _PACKAGES]
-    paths += [path for path in named if path.resolve() != out.resolve()]
+    apart = {path.resolve() for path in (out, reuse) if path is not None}
+    paths += [path for path in named if path.resolve() not in apart]
     return {
         "arguments": list(arguments),
         "python": sys.version,
@@ -43,7 +47,12 @@ def outputs(folders: Iterable[Path]) -> dict[str, Any]:
 
 
 def is_finished(
-    there: Mapping[str, Any], arguments: Sequence[str], out: Path, model: str, report: Sequence[str]
+    there: Mapping[str, Any],
+    arguments: Sequence[str],
+    out: Path,
+    model: str,
+    report: Sequence[str],
+    reuse: Path | None = None,
 ) -> bool:
     """Whether nothing has changed since experiment.json (`there`) was written at the end of this
     very command, and its report is there.
@@ -54,7 +63,7 @@ def is_finished(
     return (
         done is not None
         and all((out / name).is_file() for name in report)
-        and done["inputs"] == inputs(arguments, out, model)
+        and done["inputs"] == inputs(arguments, out, model, reuse)
         and done["outputs"] == outputs(map(Path, done["outputs"]))
     )
 

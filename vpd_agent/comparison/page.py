@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from vpd_agent.comparison.sections import Figure, Section, Table
+from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1c1d; --soft: #5c6166; --line: #d9dcdf;
@@ -14,6 +14,7 @@ STYLE = """
   :root { --ink: #e4e6e8; --soft: #9aa1a8; --line: #3a3f44; --back: #16181a; --band: #1e2124 } }
 body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--back);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif }
+a { color: inherit }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem }
 h2 { font-size: 1.05rem; margin: 2.25rem 0 .5rem; padding-top: .6rem;
   border-top: 1px solid var(--line) }
@@ -73,7 +74,7 @@ def page(title: str, about: str, sections: list[Section], figures: Path) -> str:
     )
 
 
-def _block(block: str | list[str] | Table | Figure, figures: Path) -> str:
+def _block(block: Block, figures: Path) -> str:
     match block:
         case str():
             return f'<p class="about">{escape(block)}</p>'
@@ -83,6 +84,9 @@ def _block(block: str | list[str] | Table | Figure, figures: Path) -> str:
             svg = (figures / f"{block.name}.svg").read_text(encoding="utf-8")
             caption = f"<figcaption>{escape(block.caption)}</figcaption>"
             return f'<figure role="img" aria-label="{escape(block.name)}">{svg}{caption}</figure>'
+        case Links():
+            links = (f'<a href="{escape(to)}">{escape(w)}</a>' for w, to in block.targets.items())
+            return f"<p>{' · '.join(links)}</p>"
         case _:
             return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block) + "</ul>"
 

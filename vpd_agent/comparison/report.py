@@ -22,7 +22,16 @@ from vpd_agent.comparison.formats import (
 )
 from vpd_agent.comparison.page import page
 from vpd_agent.comparison.results import REPORT, STUDENT, TEACHER, Results, RunResult
-from vpd_agent.comparison.sections import Figure, Section, Table, mean_score, origins, sections
+from vpd_agent.comparison.sections import (
+    Block,
+    Figure,
+    Links,
+    Section,
+    Table,
+    mean_score,
+    origins,
+    sections,
+)
 from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
 from vpd_agent.comparison.words import cautions, findings, limits, verdicts
 from vpd_agent.console import phase, say
@@ -40,7 +49,7 @@ def write_report(out: Path, results: Results) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with phase("Writing the report"):
         said = collapses(results)
-        record = json.dumps(_finite(_record(standings, said, out)), ensure_ascii=False)
+        record = json.dumps(finite(_record(standings, said, out)), ensure_ascii=False)
         files = [out / name for name in REPORT]
         write_atomically(files[2], without_folders(record) + "\n")
         _write_texts(out, standings, said, [])
@@ -89,7 +98,7 @@ def _write_texts(
 ) -> None:
     title, about = _title(standings.results)
     found = sections(standings, said, figures)
-    text = _markdown(title, about, found)
+    text = markdown(title, about, found)
     write_atomically(out / "report.md", without_folders(text))
     html = page(title, about, found, out / FIGURES)
     write_atomically(out / "report.html", without_folders(html))
@@ -106,7 +115,8 @@ def _title(results: Results) -> tuple[str, str]:
     return title + where, ", ".join(parts)
 
 
-def _markdown(title: str, about: str, found: list[Section]) -> str:
+def markdown(title: str, about: str, found: list[Section]) -> str:
+    """The report as text; its pictures are in FIGURES."""
     lines = [f"# {title}", about]
     for section in found:
         lines.append(f"## {section.title}")
@@ -114,7 +124,7 @@ def _markdown(title: str, about: str, found: list[Section]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _markdown_block(block: str | list[str] | Table | Figure) -> str:
+def _markdown_block(block: Block) -> str:
     match block:
         case str():
             return block
@@ -124,6 +134,8 @@ def _markdown_block(block: str | list[str] | Table | Figure) -> str:
             return "\n".join("| " + " | ".join(r) + " |" for r in [block.header, rule, *rows])
         case Figure():
             return f"![{block.name}]({FIGURES}/{block.name}.png)\n\n*{block.caption}*"
+        case Links():
+            return " · ".join(f"[{words}]({to})" for words, to in block.targets.items())
         case _:
             return "\n".join(f"- {item}" for item in block)
 
@@ -164,6 +176,7 @@ def _run_record(run: RunResult, out: Path) -> dict[str, Any]:
     metrics = {m: run.curve(m) for m in (STUDENT, TEACHER, "reward", *STABILITY)}
     return {
         "contestant": run.contestant,
+        "algorithm": run.algorithm,
         "seed": run.seed,
         "folder": str(folder) if not folder.is_absolute() else folder.name,
         "outcome": run.outcome,
@@ -177,10 +190,10 @@ def _run_record(run: RunResult, out: Path) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity, which JSON does not have, as null."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,6 +51,11 @@ class RunResult:
             self._curves[metric] = found
         return self._curves[metric]
 
+    @property
+    def algorithm(self) -> str:
+        """Its name, with which the contestant's begins."""
+        return self.record.get("algorithm", {}).get("name") or self.contestant.split()[0]
+
     @cached_property
     def rollouts(self) -> Curve:
         """Those that were sampled up to each step, a trust gate's of the teacher among them."""

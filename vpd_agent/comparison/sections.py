@@ -43,9 +43,19 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Links:
+    """targets: what is read → where it leads, relative to the page."""
+
+    targets: dict[str, str]
+
+
+Block = str | list[str] | Table | Figure | Links
+
+
+@dataclass(frozen=True)
 class Section:
     title: str
-    blocks: Sequence[str | list[str] | Table | Figure]
+    blocks: Sequence[Block]
 
 
 def sections(

@@ -75,7 +75,7 @@ class Standings:
         best = [s.contestant for s in self.scored[:2]]
         if len(best) < 2 or self.results.baseline in best:
             return None
-        return _difference(self.results, *best)
+        return paired_end(self.results, *best)
 
     def of(self, contestant: str) -> Standing:
         return next(s for s in self.all if s.contestant == contestant)
@@ -103,6 +103,22 @@ def phase_seconds(results: Results, contestant: str) -> dict[str, float]:
             for name, seconds in parts.items():
                 totals[name] = totals.get(name, 0.0) + seconds / len(runs)
     return totals
+
+
+def area(results: Results, run: RunResult) -> float:
+    """The run's mean score over the training, by rollouts; NaN of fewer than two evaluations."""
+    curve = run.curve(STUDENT)
+    steps = [s for s in curve if results.last_step is not None and s <= results.last_step]
+    return statistics.area_under_curve(
+        [run.rollouts[step] for step in steps], [curve[step] for step in steps]
+    )
+
+
+def paired_end(results: Results, ours: str, theirs: str) -> Estimate:
+    """The difference between two contestants at the end, by the seeds that both finished."""
+    a, b = results.scores(ours), results.scores(theirs)
+    both = sorted(a.keys() & b.keys())
+    return statistics.paired_difference([a[s] for s in both], [b[s] for s in both])
 
 
 def collapses(results: Results) -> list[dict[str, Any]]:
@@ -133,11 +149,11 @@ def _standing(results: Results, contestant: str, threshold: float) -> Standing:
         runs=len(runs),
         final=statistics.mean([*scores.values()]),
         iqm=statistics.interquartile_mean([*scores.values()]),
-        difference=_difference(results, contestant, results.baseline) if compared else None,
+        difference=paired_end(results, contestant, results.baseline) if compared else None,
         improvement=statistics.probability_of_improvement([*scores.values()], theirs)
         if compared
         else None,
-        area=statistics.mean([a for run in runs if math.isfinite(a := _area(results, run))]),
+        area=statistics.mean([a for run in runs if math.isfinite(a := area(results, run))]),
         reached=sum(math.isfinite(rollouts) for rollouts, _ in costs),
         rollouts_to=statistics.median_reached([rollouts for rollouts, _ in costs]),
         seconds_to=statistics.median_reached([seconds for _, seconds in costs]),
@@ -152,20 +168,6 @@ def _standing(results: Results, contestant: str, threshold: float) -> Standing:
 def _rank(standing: Standing) -> tuple[bool, float, str]:
     value = standing.final.value
     return math.isnan(value), 0.0 if math.isnan(value) else -value, standing.contestant
-
-
-def _difference(results: Results, ours: str, theirs: str) -> Estimate:
-    a, b = results.scores(ours), results.scores(theirs)
-    both = sorted(a.keys() & b.keys())
-    return statistics.paired_difference([a[s] for s in both], [b[s] for s in both])
-
-
-def _area(results: Results, run: RunResult) -> float:
-    curve = run.curve(STUDENT)
-    steps = [s for s in curve if results.last_step is not None and s <= results.last_step]
-    return statistics.area_under_curve(
-        [run.rollouts[step] for step in steps], [curve[step] for step in steps]
-    )
 
 
 def _costs(run: RunResult, threshold: float) -> tuple[float, float]:

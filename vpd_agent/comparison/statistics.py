@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,14 @@ def mean(values: Sequence[float]) -> Estimate:
     middle = float(np.mean(values))
     if n == 1:
         return Estimate(middle, count=1)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * stats.sem(values))
+    half = _quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Estimate(middle, middle - half, middle + half, n)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """Of Student's t."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def interquartile_mean(values: Sequence[float]) -> Estimate:

@@ -1,0 +1,239 @@
+"""vpd lab as a person types it, and the summary that it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from comparison.made_up import made_up, record, rows, write_run
+from comparison.test_report import numbers, values
+
+from vpd_agent.algorithms import ALGORITHMS
+from vpd_agent.algorithms.vpd import VPD
+from vpd_agent.cli import lab as command_line
+from vpd_agent.cli.compare import planned
+from vpd_agent.cli.main import main
+from vpd_agent.comparison import report
+from vpd_agent.comparison.experiment import Contestant
+from vpd_agent.comparison.runs import Run
+from vpd_agent.lab import summary
+from vpd_agent.lab.claims import CLAIMS
+from vpd_agent.lab.estimate import Planned, estimate
+from vpd_agent.lab.experiments import EXPERIMENTS, Request, chosen, commands
+from vpd_agent.lab.tasks import TASKS
+
+ENDS: dict[str, list[float | None]] = {
+    "vpd": [0.80, 0.70, 0.90, 0.75], "sdpo": [0.50, 0.45, None, 0.50], "grpo": [0.6, 0.4, 0.6, 0.4],
+}  # fmt: skip
+
+
+def run(*arguments: object) -> int:
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def without_pictures(monkeypatch) -> None:
+    """As without matplotlib: pictures take seconds."""
+
+    def refused(*_):
+        raise ImportError("No module named 'matplotlib'")
+
+    monkeypatch.setattr(report, "draw", refused)
+    monkeypatch.setattr(summary, "draw_lab", refused)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A lab with two finished comparisons."""
+    out = tmp_path_factory.mktemp("made") / "lab"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_pictures(monkeypatch)
+        for where in ("main/code-warm", "cold-start/code-cold"):
+            report.write_report(out / where, made_up(out / where, ENDS))
+        summary.write_summary(out)
+    return out
+
+
+# --- the summary ---------------------------------------------------------------------------------
+
+
+def test_every_number_of_the_summary_is_in_summary_json(made):
+    known = [abs(v) for v in values(json.loads((made / "summary.json").read_text()))]
+    text = (made / "summary.md").read_text()
+    told = numbers(text)
+    assert len(told) > 40
+    for number in told:
+        plain = number.strip("+−").replace(",", "")
+        digits = len(plain.partition(".")[2])
+        assert any(f"{v:.{digits}f}" == f"{float(plain):.{digits}f}" for v in known), number
+
+
+def test_the_summary_says_what_holds_and_which_runs_were_left_out(made):
+    text = (made / "summary.md").read_text()
+    assert "| VPD ends above SDPO. | holds here: code-warm; not run: choice-warm" in text
+    assert "code-warm: left out of the numbers: sdpo seed 2 (failed)." in text
+    assert "[report on code-warm](main/code-warm/report.html)" in text
+    assert "Not decided yet: vpd is best or tied on 2 of" in text
+    found = json.loads((made / "main/results.json").read_text())["runs"]
+    assert [(r["algorithm"], r["seed"]) for r in found] == [
+        (name, seed) for name in ENDS for seed in range(4)]  # fmt: skip
+
+
+def test_the_same_runs_give_the_same_summary(made, monkeypatch):
+    without_pictures(monkeypatch)
+    names = ("index.html", "summary.md", "summary.json", "main/results.json")
+    before = [(made / name).read_bytes() for name in names]
+    summary.write_summary(made)
+    assert [(made / name).read_bytes() for name in names] == before
+
+
+def test_the_summary_leads_nowhere_outside_its_folder(made):
+    html = (made / "index.html").read_text()
+    assert str(made) not in html
+    for target in re.findall(r'(?:src|href)="([^"#]*)"', html):
+        assert (made / target).is_file(), target
+
+
+@pytest.mark.slow
+def test_the_same_runs_give_the_same_pictures(tmp_path):
+    report.write_report(tmp_path / "main/code-warm", made_up(tmp_path / "main/code-warm", ENDS))
+    summary.write_summary(tmp_path)
+    drawn = sorted((tmp_path / "figures").iterdir())
+    before = [path.read_bytes() for path in drawn]
+    assert {path.stem for path in drawn} == {"main-curve", "claims", "main-ends", "main-curves"}
+    summary.write_summary(tmp_path)
+    assert [path.read_bytes() for path in drawn] == before
+    assert (tmp_path / "index.html").read_text().count("<svg") == 4
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["mian"], "Unknown experiment 'mian'. Did you mean 'main'?"),
+        (["main", "--tasks", "code-wram"], "Unknown task 'code-wram'. Did you mean 'code-warm'"),
+        (["rigid", "--tasks", "code-warm"], "rigid has none of these; it has code-rigid"),
+        (["frequency", "--steps", 0], "--steps must be at least 1, got 0."),
+        (["frequency", "--tune", 2, "--seeds", 1000], "--tune-seeds has 1000 of --seeds"),
+        (["frequency", "--", "--learning-raet", 1], "Did you mean '--learning-rate'"),
+        (["main", "--tasks", "code-warm", "--algorithms", "vdp"], "Did you mean 'vpd'"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(given, sentence, tmp_path, capsys):
+    assert run("lab", "--out", tmp_path / "lab", *given) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "lab").exists()
+
+
+def test_without_a_name_the_experiments_are_listed(capsys):
+    assert run("lab") == 0
+    told = capsys.readouterr().out
+    assert all(experiment.question in told for experiment in EXPERIMENTS.values())
+
+
+def test_a_dry_run_trains_nothing_and_prints_commands_that_can_be_pasted(tmp_path, capsys):
+    given = ("frequency", "prior", "--tasks", "code-warm", "--seeds", 0, 1, "--jobs", 2)
+    assert run("lab", *given, "--out", tmp_path / "lab", "--dry-run") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "lab").exists()
+    # Of 2 + 4 contestants with two seeds those of the default, F = 5 and dynamic, are the same.
+    assert told[0].startswith("# prior on code-warm: 4 runs, 4 to train, about ")
+    assert told[3].startswith("# frequency on code-warm: 8 runs, 6 to train, about ")
+    assert told[1].startswith("vpd compare --env vpd/MiniCode-v0 --model tiny-warm")
+    assert len([line for line in told if line and not line.startswith(("#", "vpd compare "))]) == 0
+
+
+def request(out: Path, **more) -> Request:
+    return Request(out=out, seeds=(0, 1), steps=200, **more)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_command_is_one_that_vpd_compare_accepts(name, tmp_path, monkeypatch):
+    """And has the contestants that its baseline and its claims name, of the methods there are."""
+    if name == "taught" and not hasattr(VPD, "on_truncated"):
+        pytest.skip("on_truncated is not here yet")
+    monkeypatch.setattr("vpd_agent.cli.compare.check_model", lambda name: None)
+    for (_, task), command in commands(chosen([name]), request(tmp_path)).items():
+        labels = [contestant.label for contestant in planned(command).contestants]
+        baseline = EXPERIMENTS[name].baseline
+        assert baseline is None or baseline in labels
+        for claim in (c for c in CLAIMS if c.experiment == name):
+            named = {c for part in claim.parts for c in (*part.ours, *part.theirs)}
+            assert {c for c in named if c.split()[0] in ALGORITHMS} <= set(labels), task
+
+
+def test_all_stands_for_every_experiment_and_every_task_there_is(tmp_path):
+    keys = list(commands(chosen(["all"]), request(tmp_path)))
+    assert dict.fromkeys(name for name, _ in keys) == dict.fromkeys(EXPERIMENTS)
+    assert {task for _, task in keys} == set(TASKS)
+
+
+def planned_runs(folder: Path, *labels: str) -> list[Run]:
+    contestants = [Contestant(f"vpd {x}", "vpd", "environment", (), x) for x in labels]
+    return [Run(c, seed, folder / f"{c.folder}-seed{seed}", 40) for c in contestants
+            for seed in (0, 1)]  # fmt: skip
+
+
+def test_time_is_estimated_from_finished_runs(tmp_path):
+    """A run's steps take .4 to .42 s, its five evaluations .8 s each, and 10 s its start."""
+    runs = planned_runs(tmp_path, "a")
+    write_run(runs[0].path, record("vpd", 0), rows(0.5))
+    found = estimate([Planned("prior", "code-warm", runs, trials=0, jobs=1)])
+    assert (found.left, found.measured) == ({"prior on code-warm": 1}, 1)
+    assert 40 * 0.4 + 4 + 10 < 3600 * found.hours["prior on code-warm"] < 40 * 0.42 + 4 + 10
+    tuned = estimate([Planned("prior", "code-warm", runs, trials=3, jobs=4)])
+    assert tuned.hours["prior on code-warm"] == pytest.approx(found.hours["prior on code-warm"])
+
+
+# --- calling the comparisons ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The calls of vpd compare, each of which only writes what one would: made-up runs."""
+    without_pictures(monkeypatch)
+    calls, codes = [], {}
+
+    def compare(arguments: list[str]) -> int:
+        out = Path(arguments[arguments.index("--out") + 1])
+        calls.append("/".join(out.parts[-2:]))
+        code = codes.pop(calls[-1], 0)
+        if isinstance(code, Exception):
+            raise code
+        if code != 130 and not (out / "results.json").exists():
+            report.write_report(out, made_up(out, {"vpd": [0.5, 0.6]}))
+        return code
+
+    monkeypatch.setattr(command_line, "compare", compare)
+    return calls, codes
+
+
+TWO = ("prior", "frequency", "--tasks", "code-warm")
+
+
+def test_what_fails_in_one_comparison_stops_no_other(compared, tmp_path, capsys):
+    calls, codes = compared
+    codes |= {"prior/code-warm": ValueError("it holds another comparison")}
+    assert run("lab", *TWO, "--out", tmp_path) == 1
+    assert calls == ["prior/code-warm", "frequency/code-warm"]
+    told = capsys.readouterr()
+    assert "it holds another comparison" in told.err
+    assert "Runs failed in prior on code-warm." in " ".join(told.err.split())
+    assert "frequency" in (tmp_path / "index.html").read_text()
+
+
+def test_an_interrupted_lab_goes_on_to_the_same_summary(compared, tmp_path):
+    calls, codes = compared
+    codes |= {"frequency/code-warm": 130}
+    assert run("lab", *TWO, "--out", tmp_path / "a") == 130
+    assert run("lab", *TWO, "--out", tmp_path / "a") == 0
+    assert calls == ["prior/code-warm", "frequency/code-warm"] * 2
+    assert run("lab", *TWO, "--out", tmp_path / "b") == 0
+    for name in ("index.html", "summary.md", "summary.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -1,0 +1,1 @@
+"""The laptop lab: named experiments, each a question that comparisons of tiny models answer."""

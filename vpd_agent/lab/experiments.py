@@ -1,0 +1,172 @@
+"""The named experiments of the lab, and the command of `vpd compare` that each of its tasks is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.plugins import unknown
+from vpd_agent.lab.tasks import TASKS, tasks_that
+
+ALL = "all"  # in place of a name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and what is compared to answer it.
+
+    tasks: names of `lab.tasks.TASKS`, a comparison each.
+    algorithms: empty for all there are.
+    feedback, settings, baseline: as --feedback, --set-algorithm and --baseline of `vpd compare`.
+    """
+
+    question: str
+    tasks: tuple[str, ...]
+    algorithms: tuple[str, ...] = ()
+    feedback: tuple[str, ...] = ("environment",)
+    settings: tuple[str, ...] = ()
+    baseline: str | None = None
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "main": Experiment(
+        "Which method ends highest, after the same number of rollouts?", tasks_that("warm")
+    ),
+    "teacher": Experiment(
+        "Does the teacher stop improving under SDPO, and go on improving under VPD?",
+        tasks_that("warm"),
+        ("sdpo", "vpd", "vpd-pg", "sdpg"),
+        baseline="sdpo",
+    ),
+    "taught": Experiment(
+        "On which rollouts should the teacher speak: all, failed or solved ones, and those that "
+        "were cut off?",
+        ("code-warm",),
+        ("vpd", "sdpo"),
+        # Without own success `all` would be `failed` here: this feedback shows a solved rollout
+        # nothing but its own success.
+        settings=(
+            "*.on_own_success=true",
+            "*.distill_on=all,failed,solved",
+            "*.on_truncated=true,false",
+        ),
+        baseline="vpd distill_on=all on_truncated=true",
+    ),
+    "prior": Experiment(
+        "What should VPD's teacher be compared with: the current student, or the initial one?",
+        tasks_that("warm"),
+        ("vpd",),
+        settings=("vpd.prior=dynamic,fixed",),
+        baseline="vpd prior=fixed",
+    ),
+    "frequency": Experiment(
+        "How often should VPD take an E-step: every 1, 2, 5 or 10 steps?",
+        ("code-warm",),
+        ("vpd",),
+        settings=("vpd.e_step_every=1,2,5,10",),
+        baseline="vpd e_step_every=5",
+    ),
+    "sources": Experiment(
+        "Which source of feedback teaches most: the environment, solved siblings, both, the policy "
+        "itself, or nothing but right or wrong?",
+        ("code-warm",),
+        ("vpd", "sdpo"),
+        ("environment", "siblings", "environment+siblings", "self-critique", "outcome"),
+        baseline="vpd outcome",
+    ),
+    "noise": Experiment(
+        "How much does learning depend on feedback that is true: 0, 25, 50 and 75 % of it "
+        "exchanged between problems?",
+        ("code-warm",),
+        ("vpd", "vpd-pg", "sdpo"),
+        (
+            "environment",
+            *(f"environment+noisy:shuffle={share}" for share in ("0.25", "0.5", "0.75")),
+        ),
+        settings=("vpd.gate_width=None,0.15",),
+        baseline="vpd environment gate_width=None",
+    ),
+    "cold-start": Experiment(
+        "What happens where the model cannot read feedback at first?", tasks_that("cold")
+    ),
+    "rigid": Experiment(
+        "What happens where only one exact form of a right answer counts?", tasks_that("rigid")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the lab, whichever the experiment.
+
+    out: the lab's folder. steps: of each run. tasks: only these; empty for all.
+    algorithms: in place of all there are. options: of vpd compare, as words. extra: of every vpd
+    train.
+    """
+
+    out: Path
+    seeds: Sequence[int]
+    steps: int
+    tasks: Sequence[str] = ()
+    algorithms: Sequence[str] = ()
+    options: Sequence[str] = ()
+    extra: Sequence[str] = ()
+
+
+def chosen(names: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments of these names, in the lab's order; `all` stands for all of them. Raises
+    ValueError for a name that is none."""
+    for name in names:
+        if name not in (*EXPERIMENTS, ALL):
+            raise ValueError(unknown("experiment", name, [*EXPERIMENTS, ALL]))
+    return {name: e for name, e in EXPERIMENTS.items() if name in names or ALL in names}
+
+
+def commands(
+    experiments: Mapping[str, Experiment], request: Request
+) -> dict[tuple[str, str], list[str]]:
+    """(experiment, task) → the words of its `vpd compare`, without these two.
+
+    All of them share finished runs (--reuse), and keep no checkpoints but of runs that were
+    interrupted. Raises ValueError for a task that there is not, or that none of these has.
+    """
+    for task in request.tasks:
+        if task not in TASKS:
+            raise ValueError(unknown("task", task, TASKS))
+    found = {
+        (name, task): _command(name, experiment, task, request)
+        for name, experiment in experiments.items()
+        for task in experiment.tasks
+        if task in (request.tasks or TASKS)
+    }
+    if not found:
+        having = dict.fromkeys(task for e in experiments.values() for task in e.tasks)
+        raise ValueError(
+            f"--tasks {' '.join(request.tasks)}: {', '.join(experiments)} has none of these; it "
+            f"has {', '.join(having)}."
+        )
+    return found
+
+
+def folder_of(out: Path, experiment: str, task: str) -> Path:
+    """The folder of a comparison."""
+    return out / experiment / task
+
+
+def _command(name: str, experiment: Experiment, task: str, request: Request) -> list[str]:
+    from vpd_agent.algorithms import ALGORITHMS  # needs torch
+
+    algorithms = experiment.algorithms or request.algorithms or tuple(ALGORITHMS)
+    words = [*TASKS[task].flags, "--algorithms", *algorithms, "--feedback", *experiment.feedback]
+    if experiment.settings:
+        words += ["--set-algorithm", *experiment.settings]
+    if experiment.baseline is not None:
+        words += ["--baseline", experiment.baseline]
+    words += ["--seeds", *map(str, request.seeds), "--steps", str(request.steps)]
+    words += [*request.options, "--reuse", str(request.out)]
+    words += ["--out", str(folder_of(request.out, name, task))]
+    extra = list(request.extra)
+    if not any(word.partition("=")[0] == "--save-every" for word in extra):
+        extra += ["--save-every", "0"]  # 30 MB a run; one of a minute begins again soon enough
+    return [*words, "--", *extra]

@@ -1,0 +1,92 @@
+"""What the comparisons of a lab have found, read from their results.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
+from vpd_agent.lab.experiments import EXPERIMENTS, folder_of
+from vpd_agent.lab.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One comparison: an experiment on a task.
+
+    standings: where each contestant ends, as in its results.json.
+    """
+
+    experiment: str
+    task: str
+    results: Results
+    standings: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment} on {self.task}"
+
+
+Lab = Mapping[tuple[str, str], Reading]  # (experiment, task) → what was found
+
+
+def read_lab(out: Path) -> dict[tuple[str, str], Reading]:
+    """The comparisons that are there, by experiment and task, in the lab's order."""
+    return {
+        (name, task): reading
+        for name in EXPERIMENTS
+        for task in TASKS
+        if (reading := _read(out, name, task)) is not None
+    }
+
+
+def _read(out: Path, experiment: str, task: str) -> Reading | None:
+    folder = folder_of(out, experiment, task)
+    if not (folder / RESULTS).is_file():
+        return None
+    raw = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    runs = [
+        RunResult(
+            run["contestant"],
+            run["seed"],
+            folder / run["folder"],
+            run["outcome"],
+            run["reason"],
+            list(_rows(run["curves"])),
+            run["config"],
+        )
+        for run in raw["runs"]
+    ]
+    results = Results(
+        command=raw["command"],
+        contestants=raw["contestants"],
+        seeds=raw["seeds"],
+        baseline=raw["baseline"],
+        runs=runs,
+        tuning=raw["tuning"],
+        threshold=raw["threshold"] if raw["threshold_given"] else None,
+    )
+    return Reading(experiment, task, results, raw["standings"])
+
+
+def _rows(curves: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[dict[str, Any]]:
+    """A row per evaluation: the scores, and the rollouts and seconds since the last one."""
+    known = {
+        name: dict(zip(curve["step"], curve["value"], strict=True))
+        for name, curve in curves.items()
+        if name in (STUDENT, TEACHER, "rollouts", "seconds")
+    }
+    steps = sorted({*known.get(STUDENT, ()), *known.get(TEACHER, ())})
+    for before, step in pairwise([None, *steps]):
+        row = {"step": step}
+        for name in (STUDENT, TEACHER):
+            if step in known.get(name, ()):
+                row[name] = known[name][step]
+        for name, key in (("rollouts", "rollouts"), ("seconds", "seconds/step")):
+            spent = known.get(name, {})
+            row[key] = spent.get(step, 0) - spent.get(before, 0)
+        yield row

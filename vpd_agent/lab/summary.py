@@ -1,0 +1,286 @@
+"""The lab's summary: index.html, summary.md, summary.json, and each experiment's results.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sandbox.installation import install_hint
+from vpd_agent.comparison.formats import (
+    NONE,
+    counted,
+    interval,
+    listed,
+    score,
+    signed,
+    without_folders,
+)
+from vpd_agent.comparison.page import page
+from vpd_agent.comparison.report import FIGURES, finite, markdown
+from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER
+from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
+from vpd_agent.console import phase, say
+from vpd_agent.lab.claims import Tested, check_claims
+from vpd_agent.lab.experiments import EXPERIMENTS
+from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
+from vpd_agent.lab.prize import Prize, find_prize, ranked
+from vpd_agent.lab.readings import Lab, Reading, read_lab
+from vpd_agent.lab.words import answers, many_intervals, overview
+from vpd_agent.runs.files import write_atomically
+
+PAGE, TEXT, NUMBERS = "index.html", "summary.md", "summary.json"
+_FORMAT = 1  # of summary.json and of an experiment's results.json
+_TITLE = "The laptop lab"
+
+
+def write_summary(out: Path) -> list[Path]:
+    """Write the summary of the comparisons that are in a lab's folder; returns the files, the page
+    first. Without matplotlib it has no figures. Raises ValueError where there is none."""
+    lab = read_lab(out)
+    if not lab:
+        raise ValueError(f"{out} holds no finished comparison of the lab: run vpd lab NAME first.")
+    claims, prize = check_claims(lab), find_prize(lab)
+    with phase("Writing the lab's summary"):
+        record = json.dumps(finite(_record(lab, claims, prize)), ensure_ascii=False)
+        write_atomically(out / NUMBERS, without_folders(record) + "\n")
+        for experiment in dict.fromkeys(name for name, _ in lab):
+            text = json.dumps(finite(_runs(experiment, lab)), ensure_ascii=False)
+            write_atomically(out / experiment / RESULTS, without_folders(text) + "\n")
+        _write_texts(out, lab, claims, prize, {})
+        try:
+            figures = draw_lab(lab, claims, out / FIGURES)
+            _write_texts(out, lab, claims, prize, figures)
+        except ImportError as error:
+            say(
+                f"The summary is without its figures: they need matplotlib "
+                f"({install_hint('report')}; {error}). The same command draws them then."
+            )
+    return [out / name for name in (PAGE, TEXT, NUMBERS)]
+
+
+def _write_texts(
+    out: Path, lab: Lab, claims: list[Tested], prize: Prize, figures: Mapping[str, Figure]
+) -> None:
+    found = _sections(lab, claims, prize, figures)
+    about = _about(lab)
+    write_atomically(out / TEXT, without_folders(markdown(_TITLE, about, found)))
+    write_atomically(out / PAGE, without_folders(page(_TITLE, about, found, out / FIGURES)))
+
+
+def _about(lab: Lab) -> str:
+    runs = sum(len(reading.results.runs) for reading in lab.values())
+    experiments = dict.fromkeys(name for name, _ in lab)
+    return (
+        f"{len(experiments)} of {counted(len(EXPERIMENTS), 'experiment')}, "
+        f"{counted(len(lab), 'comparison')}, {counted(runs, 'run')} of tiny models"
+    )
+
+
+def _sections(
+    lab: Lab, claims: list[Tested], prize: Prize, figures: Mapping[str, Figure]
+) -> list[Section]:
+    def drawn(*names: str) -> list[Block]:
+        return [figures[name] for name in names if name in figures]
+
+    found = [Section("The main curve", drawn(MAIN_CURVE))]
+    tables = [_claim_table(claims), _how_claims_are_tested(), _part_table(claims)]
+    found.append(Section("The papers' claims", [[overview(claims)], *tables, *drawn(CLAIMS)]))
+    found.append(Section("The prize", [prize.words, _prize_table(prize), _how_prize_is_found()]))
+    for name, experiment in EXPERIMENTS.items():
+        mine = [reading for (e, _), reading in lab.items() if e == name]
+        if mine:
+            blocks = [answers(name, lab, claims)]
+            blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
+            blocks += [_end_table(mine), _reports(mine)]
+            found.append(Section(name, [experiment.question, *blocks]))
+    found.append(Section("What this does not show", [_limits(lab, claims)]))
+    found.append(Section("How each comparison is repeated", [_command_table(lab)]))
+    return [section for section in found if any(section.blocks)]
+
+
+def _claim_table(claims: Sequence[Tested]) -> Table:
+    rows = [
+        [str(number), t.claim.says, t.words, f"{t.claim.source}: {t.claim.published}"]
+        for number, t in enumerate(claims, 1)
+    ]
+    return Table(["", "claim", "what came out", "source, and its figures"], rows, words=4)
+
+
+def _how_claims_are_tested() -> str:
+    return (
+        "A part of a claim is a sum of differences between runs of the same seed. It holds where "
+        "the whole 95 % interval (paired, Student's t) is on the claimed side of 0 (of .05 where "
+        "a teacher is claimed to stop improving), does not hold where all of it is on the other "
+        "side, and is not told apart where the interval contains the bound. A claim holds on a "
+        "task where all of its parts do. The figures of VPD and PAST are from others' notes on "
+        "these papers."
+    )
+
+
+def _part_table(claims: Sequence[Tested]) -> Table:
+    rows = [
+        [
+            str(number),
+            part.text,
+            f"{part.claimed} {score(part.bound) if part.bound else '0'}",
+            f"{tested.claim.experiment}, {finding.task}",
+            str(verdict),
+            interval(estimate, signed),
+            str(estimate.count),
+        ]
+        for number, tested in enumerate(claims, 1)
+        for finding in tested.findings
+        for part, estimate, verdict in finding.tested
+        if estimate.count
+    ]
+    header = ["", "what is tested", "claimed", "where", "verdict", "difference", "seeds"]
+    return Table(header, rows, words=5)
+
+
+def _prize_table(prize: Prize) -> Table:
+    rows = [
+        [contestant, *(_place(ranks.get(key)) for key in prize.run)]
+        for contestant, ranks in prize.ranks.items()
+    ]
+    return Table(["contestant", *(task for _, task in prize.run)], rows)
+
+
+def _place(rank: Any) -> str:
+    return NONE if rank is None else f"{rank.place} {score(rank.final.value)}"
+
+
+def _how_prize_is_found() -> str:
+    return (
+        "Mean held-out pass@1 at the end. Tied: the 95 % interval of the paired difference to the "
+        "best contestant of that task contains 0, which does not mean that the two are equal; "
+        "below: it does not. The tasks are those of main, cold-start and rigid."
+    )
+
+
+def _end_table(readings: Sequence[Reading]) -> Table:
+    names = dict.fromkeys(c for reading in readings for c in reading.results.contestants)
+    ends = [{c: interval(rank.final) for c, rank in ranked(r.results).items()} for r in readings]
+    rows = [[name, *(end.get(name, NONE) for end in ends)] for name in names]
+    fold = "Held-out pass@1 at the end, with 95 % intervals"
+    return Table(["contestant", *(r.task for r in readings)], rows, folded=fold)
+
+
+def _reports(readings: Sequence[Reading]) -> Links:
+    return Links({f"report on {r.task}": f"{r.experiment}/{r.task}/report.html" for r in readings})
+
+
+def _limits(lab: Lab, claims: Sequence[Tested]) -> list[str]:
+    told = [many_intervals(list(claims))]
+    counts = {len(reading.results.seeds) for reading in lab.values()}
+    if min(counts) < 2:
+        told.append("Comparisons of one seed have no intervals, so that nothing is told apart.")
+    told.append(
+        "Intervals are over seeds: they tell what other seeds would give on these held-out "
+        "problems with these models of half a million parameters, not what larger models do."
+    )
+    if not any(reading.results.tuning for reading in lab.values()):
+        told.append(
+            "Nothing was tuned: each method has the values of its preset and may do better with "
+            "others."
+        )
+    missing = [name for name in EXPERIMENTS if not any(e == name for e, _ in lab)]
+    return [*filter(None, told), *([f"Not run: {listed(missing)}."] if missing else [])]
+
+
+def _command_table(lab: Lab) -> Table:
+    rows = [[reading.name, reading.results.command] for reading in lab.values()]
+    fold = f"{counted(len(rows), 'command')}"
+    return Table(["comparison", "command"], rows, words=2, folded=fold)
+
+
+def _record(lab: Lab, claims: list[Tested], prize: Prize) -> dict[str, Any]:
+    """summary.json: every number of the page."""
+    return {
+        "format": _FORMAT,
+        "about": _about(lab),
+        "claims": [_claim_record(number, tested) for number, tested in enumerate(claims, 1)],
+        "overview": overview(claims),
+        "prize": {
+            "words": prize.words,
+            "winners": prize.winners,
+            "tasks": prize.tasks,
+            "ranks": {
+                c: [{"experiment": e, "task": t, **asdict(r)} for (e, t), r in ranks.items()]
+                for c, ranks in prize.ranks.items()
+            },
+        },
+        "experiments": {
+            name: {
+                "question": experiment.question,
+                "answers": answers(name, lab, claims),
+                "comparisons": [_comparison_record(r) for (e, _), r in lab.items() if e == name],
+            }
+            for name, experiment in EXPERIMENTS.items()
+        },
+        "limits": _limits(lab, claims),
+    }
+
+
+def _claim_record(number: int, tested: Tested) -> dict[str, Any]:
+    claim = tested.claim
+    return {
+        "number": number,
+        "claim": claim.says,
+        "source": claim.source,
+        "published": claim.published,
+        "experiment": claim.experiment,
+        "verdict": tested.verdict,
+        "words": tested.words,
+        "tasks": [
+            {
+                "task": f.task,
+                "verdict": f.verdict,
+                "parts": [
+                    {"tested": p.text, "claimed": p.claimed, "bound": p.bound, "verdict": v}
+                    | {"difference": asdict(e)}
+                    for p, e, v in f.tested
+                ],
+            }
+            for f in tested.findings
+        ],
+    }
+
+
+def _comparison_record(reading: Reading) -> dict[str, Any]:
+    results = reading.results
+    return {
+        "task": reading.task,
+        "command": results.command,
+        "seeds": results.seeds,
+        "last_step": results.last_step,
+        "left_out": [[r.contestant, r.seed, r.outcome, r.reason] for r in results.left_out],
+        "standings": reading.standings,
+        "places": {c: asdict(rank) for c, rank in ranked(results).items()},
+    }
+
+
+def _runs(experiment: str, lab: Lab) -> dict[str, Any]:
+    """An experiment's results.json: its runs on all of its tasks, with their scores."""
+    return {
+        "format": _FORMAT,
+        "experiment": experiment,
+        "question": EXPERIMENTS[experiment].question,
+        "runs": [
+            {
+                "task": task,
+                "contestant": run.contestant,
+                "algorithm": run.algorithm,
+                "seed": run.seed,
+                "outcome": run.outcome,
+                "reason": run.reason,
+                STUDENT: run.curve(STUDENT),
+                TEACHER: run.curve(TEACHER),
+            }
+            for (name, task), reading in lab.items()
+            if name == experiment
+            for run in reading.results.runs
+        ],
+    }
