@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import warnings
 from collections import Counter
+from functools import lru_cache
 
 import gymnasium as gym
 import pytest
@@ -21,6 +22,11 @@ from vpd_envs.questions.mini_choice import LETTERS, MiniChoice
 BOTH = pytest.mark.parametrize("task", [MiniChoice, MiniArithmetic])
 ANSWERS = st.text(alphabet="ABCD0123456789 \n", max_size=8) | st.text(max_size=80)
 untimed = settings(deadline=None, max_examples=200)
+
+
+@lru_cache
+def made(task):
+    return task()
 
 
 def problems_of(env):
@@ -103,7 +109,7 @@ def test_texts_are_short_and_ascii(task):
 @untimed
 @given(answer=ANSWERS)
 def test_any_text_is_judged_in_few_characters(task, answer):
-    env = task()
+    env = made(task)
     problem = problems_of(env)[0]
     verdict = env.verdict(problem, answer)
     text, right = answer.strip(), problem.target

@@ -2,8 +2,13 @@
 
 tiny-warm is for `vpd/MiniCode-v0`: it can write expressions, knows a few names, and has seen
 feedback but mostly ignored it, so that reading feedback is a latent skill that reinforcement
-learning can draw out. tiny-code writes short Python programs in a code block, whatever it is
-asked: enough to see a judge's real tracebacks come back, not enough to solve anything.
+learning can draw out. tiny-function-warm, tiny-choice-warm and tiny-arithmetic-warm are the same
+for the other tasks. A -cold model can write answers and has never seen feedback, so that a teacher
+made of it has nothing to tell. A -rigid-warm model is for the rigid form of its task: it writes the
+form that counts in a part of its answers only, and in a smaller part where it reads feedback.
+
+tiny-code writes short Python programs in a code block, whatever it is asked: enough to see a
+judge's real tracebacks come back, not enough to solve anything.
 """
 
 from __future__ import annotations
@@ -62,6 +67,7 @@ def _recipes(prefix: str, warm: WarmupConfig, cold_steps: int) -> dict[str, Reci
     }
 
 
+_FUNCTION = WarmupConfig(task="function", steps=170, batch_size=64, known_names=10)
 _CHOICE = WarmupConfig(
     task="choice",
     steps=180,
@@ -84,8 +90,8 @@ _ARITHMETIC = WarmupConfig(
 )
 RECIPES: dict[str, Recipe] = {
     **_recipes("tiny", WarmupConfig(), cold_steps=90),
-    **_recipes("tiny-function", WarmupConfig(task="function"), cold_steps=90),
-    **_recipes("tiny-choice", _CHOICE, cold_steps=90),
+    **_recipes("tiny-function", _FUNCTION, cold_steps=90),
+    **_recipes("tiny-choice", _CHOICE, cold_steps=40),
     **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=300),
     "tiny-code": CodeWarmupConfig(),
 }
@@ -150,7 +156,23 @@ def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None
 
 def _model(config: Recipe) -> Policy:
     window = config.window if isinstance(config, CodeWarmupConfig) else None
-    return tiny_policy(config.seed, window=window)
+    policy = tiny_policy(config.seed, window=window)
+    if isinstance(config, WarmupConfig) and config.task == "arithmetic":
+        _put_digits_on_circles(policy, config.seed)
+    return policy
+
+
+@torch.no_grad()
+def _put_digits_on_circles(policy: Policy, seed: int) -> None:
+    """Embeddings of digits d that are linear in cos and sin of 2πkd/10, k = 1 … 5, of the size that
+    they have anyway. From random ones a model learns the table of additions too slowly."""
+    angles = 2 * torch.pi / 10 * torch.arange(10)[:, None] * torch.arange(1, 6)  # [10, 5]
+    places = torch.cat([angles.cos(), angles.sin()], 1) / 5**0.5  # [10, 10], rows of length 1
+    embeddings = policy.model.get_input_embeddings().weight
+    generator = torch.Generator().manual_seed(seed)
+    axes = 0.2 * torch.randn(10, embeddings.shape[1], generator=generator)
+    ids = policy.tokenizer.convert_tokens_to_ids(list("0123456789"))
+    embeddings[ids] = places @ axes
 
 
 def _examples(config: Recipe) -> Examples[Any, Any] | CodeExamples:
