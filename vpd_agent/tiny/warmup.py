@@ -59,7 +59,7 @@ TASKS: dict[str, type[Examples[Any, Any]]] = {
 
 
 def _recipes(prefix: str, warm: WarmupConfig, cold_steps: int) -> dict[str, Recipe]:
-    rigid = replace(warm, rigid=True, rigid_share=0.6, teacher_rigid_share=0.4)
+    rigid = replace(warm, rigid=True, rigid_share=0.8, teacher_rigid_share=0.5)
     return {
         f"{prefix}-warm": warm,
         f"{prefix}-cold": replace(warm, steps=cold_steps, teacher_share=0.0),
