@@ -99,6 +99,13 @@ CATALOG = (
         "600 train, 300 test",
     ),
     Entry(
+        "code.mini_function:MiniFunction",
+        "a function for two names, tracebacks in words; for tiny models",
+        "sandbox",
+        "procedural",
+        "600 train, 300 test",
+    ),
+    Entry(
         "questions.mini_choice:MiniChoice",
         "multiple choice with one bit of feedback; for tiny models",
         "exact",
@@ -107,7 +114,7 @@ CATALOG = (
     ),
     Entry(
         "math.mini_arithmetic:MiniArithmetic",
-        "long arithmetic with a mark for each digit; for tiny models",
+        "sums with a mark for each digit; for tiny models",
         "exact",
         "procedural",
         "600 train, 300 test",

@@ -35,6 +35,19 @@ class Case:
 LOCAL = {"sandbox": "local"}
 CASES = (
     Case("vpd/MiniCode-v0", LOCAL, ("x*3+4", "y", "1/0", "x" * 70, "(", "x*0+0")),
+    Case(
+        "vpd/MiniFunction-v0",
+        LOCAL,
+        (
+            "def f(x):\n y=x*3\n return y+4",
+            "y",
+            "def f(x):\n return y",
+            "1/0",
+            "x" * 70,
+            "f(",
+            "f=0",
+        ),
+    ),
     Case("vpd/LiveCodeBench-v0", LOCAL | {"data": str(FIXTURE), "time_limit_seconds": 1.0}, CODE),
     Case("vpd/CodeContests-v0", LOCAL | {"data": str(FIXTURES / "code_contests.jsonl")}, CODE),
     Case("vpd/HumanEval-v0", LOCAL | {"data": str(FIXTURES / "humaneval.jsonl")}, CODE),

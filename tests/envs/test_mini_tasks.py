@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import warnings
 from collections import Counter
+from functools import lru_cache
 
 import gymnasium as gym
 import pytest
@@ -12,15 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpd_envs import Status
-from vpd_envs.code.mini_code import Table
 from vpd_envs.math import mini_arithmetic
 from vpd_envs.math.mini_arithmetic import MiniArithmetic, marks
+from vpd_envs.mini_task import Table
 from vpd_envs.questions import mini_choice
 from vpd_envs.questions.mini_choice import LETTERS, MiniChoice
 
 BOTH = pytest.mark.parametrize("task", [MiniChoice, MiniArithmetic])
 ANSWERS = st.text(alphabet="ABCD0123456789 \n", max_size=8) | st.text(max_size=80)
 untimed = settings(deadline=None, max_examples=200)
+
+
+@lru_cache
+def made(task):
+    return task()
 
 
 def problems_of(env):
@@ -48,7 +54,7 @@ def test_problems_depend_on_sha256_alone():
     def drawn(*words):
         return int.from_bytes(hashlib.sha256("/".join(words).encode()).digest()[:8], "big")
 
-    first, second = (100 + drawn("5", "sum", "3", slot, "0") % 900 for slot in ("first", "second"))
+    first, second = (10 + drawn("5", "sum", "2", slot, "0") % 90 for slot in ("first", "second"))
     assert problems_of(MiniArithmetic(table_seed=5))[0].prompt == f"{first}+{second}"
     choice = problems_of(MiniChoice(table_seed=5))[0]
     first, second = choice.metadata["first"], choice.metadata["second"]
@@ -103,16 +109,49 @@ def test_texts_are_short_and_ascii(task):
 @untimed
 @given(answer=ANSWERS)
 def test_any_text_is_judged_in_few_characters(task, answer):
-    env = task()
+    env = made(task)
     problem = problems_of(env)[0]
     verdict = env.verdict(problem, answer)
-    assert verdict.solved == (answer.strip() == problem.target)
+    text, right = answer.strip(), problem.target
+    right_forms = (right, f"({right})") if task is MiniChoice else (right.zfill(len(text)),)
+    assert verdict.solved == (text in right_forms)
     assert verdict.feedback.isascii()
     assert len(verdict.feedback) <= 64
 
 
 @BOTH
-@pytest.mark.parametrize("options", [{"split": "all"}, {"table_seed": 0.5}, {"table_seed": True}])
+def test_a_rigid_task_takes_one_form_of_the_right_answer(task):
+    rigid, plain = task(rigid=True), task()
+    for problem in problems_of(plain)[:40]:
+        right = problem.target
+        form = f"({right})" if task is MiniChoice else right.zfill(4)
+        assert rigid.verdict(problem, f" {form}\n").feedback == "="
+        assert plain.verdict(problem, form).solved
+        for other in (right, f"[{right}]", f"({right}", f"{form}.", f"0{form}", f"{form} {form}"):
+            verdict = rigid.verdict(problem, other)
+            assert (verdict.reward, verdict.status) == (0.0, Status.FORMAT_ERROR)
+            assert verdict.feedback == "!Form"
+    assert rigid.fingerprint != plain.fingerprint
+
+
+def test_a_rigid_task_says_of_a_wrong_answer_what_the_plain_one_does():
+    assert MiniChoice(rigid=True).verdict(problems_of(MiniChoice())[0], "").feedback == "!Empty"
+    for problem in problems_of(MiniChoice())[:10]:
+        wrong = "ABCD"["ABCD".index(problem.target) - 1]
+        assert MiniChoice(rigid=True).verdict(problem, f"({wrong})").feedback == f"!{wrong}"
+    env = MiniArithmetic(rigid=True, digits=3)
+    verdict = env.verdict(env.problem("243+327"), "00571")
+    assert (verdict.feedback, verdict.details) == ("====x", {"right_digits": 2, "digits": 3})
+    wider = MiniArithmetic(rigid=True, digits=4)
+    problem = problems_of(wider)[0]
+    assert wider.verdict(problem, problem.target.zfill(6)).solved
+    assert wider.verdict(problem, problem.target.zfill(5)).feedback == "!Form"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "options", [{"split": "all"}, {"table_seed": 0.5}, {"table_seed": True}, {"rigid": 0}]
+)
 def test_bad_options_are_refused_by_name(task, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         task(**options)
@@ -183,7 +222,8 @@ def test_feedback_on_a_wrong_letter_is_one_bit():
         ("9", "---x"),
         ("51398", "x===="),
         ("13980", "xxxxx"),
-        ("01398", "x===="),
+        ("01398", "====="),
+        ("01498", "==x=="),
     ],
 )
 def test_each_digit_has_a_mark_in_its_place(value, expected):
@@ -197,7 +237,7 @@ def test_marks_tell_which_digits_are_right(right, value):
     width = max(len(text), len(wanted))
     found = marks(wanted, text)
     assert len(found) == width
-    for mark, digit, want in zip(found, text.rjust(width), wanted.rjust(width), strict=True):
+    for mark, digit, want in zip(found, text.rjust(width), wanted.zfill(width), strict=True):
         assert mark == ("-" if digit == " " else "=" if digit == want else "x")
     assert mini_arithmetic.feedback_for(wanted, text) == ("=" if right == value else found)
 
@@ -221,7 +261,7 @@ def test_no_held_out_sum_is_a_train_sum_with_its_summands_exchanged():
 
 
 def test_right_digits_are_counted():
-    env = MiniArithmetic()
+    env = MiniArithmetic(digits=3)
     problem = env.problem("243+327")
     assert env.verdict(problem, "571").details == {"right_digits": 2, "digits": 3}
     assert env.verdict(problem, "571").feedback == "==x"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from sandbox.plugins import unknown
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import say
 from vpd_agent.train.options import warm_policy
@@ -13,8 +13,11 @@ from vpd_agent.train.options import warm_policy
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupOptions:
-    model: Literal["tiny-warm", "tiny-code"] = "tiny-warm"
-    """tiny-warm: for vpd/MiniCode-v0; tiny-code: writes short programs."""
+    model: str = "tiny-warm"
+    """tiny-warm, tiny-cold and tiny-rigid-warm are for vpd/MiniCode-v0, tiny-TASK-warm and so on
+    for the TASKs function, choice and arithmetic; tiny-code writes short programs. A warm model has
+    some skill of reading feedback, a cold one none; a rigid-warm one writes the form that a rigid
+    task takes only at times."""
     out: Path | None = None
     """Folder for a copy of the model; without it, it stays in the cache under its name."""
 
@@ -23,6 +26,10 @@ def warmup(arguments: list[str]) -> int:
     options: WarmupOptions = parse(
         "vpd warmup", arguments, options=FlagGroup(WarmupOptions)
     ).options
+    from vpd_agent.tiny.warmup import RECIPES
+
+    if options.model not in RECIPES:
+        raise ValueError(unknown("warm-started model", options.model, RECIPES))
     if options.out is not None and options.out.exists():
         raise ValueError(f"The output {options.out} exists; pass another --out or remove it.")
     policy = warm_policy(options.model, quiet=False)

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 
     from vpd_agent.model.chat import Tokenizer
 
-PRESETS = ("tiny", "tiny-warm", "tiny-code")
+PRESETS = (
+    "tiny",
+    "tiny-warm",
+    "tiny-cold",
+    "tiny-rigid-warm",
+    "tiny-function-warm",
+    "tiny-function-cold",
+    "tiny-function-rigid-warm",
+    "tiny-choice-warm",
+    "tiny-choice-cold",
+    "tiny-choice-rigid-warm",
+    "tiny-arithmetic-warm",
+    "tiny-arithmetic-cold",
+    "tiny-arithmetic-rigid-warm",
+    "tiny-code",
+)
 HUB_SECONDS = 10.0  # for the hub to say whether it has a model
 LONGEST_REASON = 300  # characters of another library's error
 EXPECTED = (
@@ -59,7 +74,8 @@ def _folder_of(name: str) -> Path | None:
         )
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         raise ValueError(f"There is no model folder {name!r}.{_close_folder(path)} {EXPECTED}")
-    if close := _close_folder(path) or _close_preset(name):
+    close = _close_folder(path) or _close_preset(name)
+    if close or name.startswith("tiny-"):
         raise ValueError(f"There is no model {name!r}.{close} {EXPECTED}")
     return None
 

@@ -60,7 +60,7 @@ class EnvironmentOptions(ProblemOptions):
 class ModelOptions:
     model: str
     """A folder, a model of the Hugging Face hub, or one of the tiny preset: 'tiny' (random
-    weights), 'tiny-warm' (for vpd/MiniCode-v0), 'tiny-code' (writes short programs)."""
+    weights), 'tiny-warm' (for vpd/MiniCode-v0) and the others that vpd warmup makes."""
     engine: str = "hf"
     """What samples the answers: hf (transformers, in this process), vllm (in this process too), the
     address of a vLLM server, such as http://127.0.0.1:8000, or your own as module:Class."""
@@ -233,7 +233,7 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     """YAML file of flags (learning_rate: 1e-5), or the config.json of another run. Flags that are
     given here win over it; it wins over the preset."""
     preset: str = "auto"
-    """Which defaults: laptop, tiny, code, science; auto: by environment and model."""
+    """Which defaults: laptop, laptop-long, tiny, code, science; auto: by environment and model."""
     train_split: str | None = "train"
     """Split of the environment to train on; None: the environment's own choice."""
     eval_split: str | None = "test"

@@ -1,8 +1,9 @@
 """Default hyper-parameters, per preset, in one place.
 
-A preset is for a kind of task and a kind of model. `laptop` and `tiny` are for tiny models; real
-models get `code` or `science`, the published runs. The command line picks one by `preset_for`, and
-every option overrides it. An algorithm that a preset does not name keeps its class's defaults.
+A preset is for a kind of task and a kind of model. `laptop`, `laptop-long` and `tiny` are for tiny
+models; real models get `code` or `science`, the published runs. The command line picks one by
+`preset_for`, and every option overrides it. An algorithm that a preset does not name keeps its
+class's defaults.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Preset:
 # learning rates, one optimizer step per batch, a moving teacher, and weights of the distillation
 # that a model of half a million parameters feels.
 LAPTOP = Preset(
-    about="vpd/MiniCode-v0 and its sisters with a tiny model: minutes on a laptop core",
+    about="vpd/MiniCode-v0, MiniChoice and MiniArithmetic with a tiny model: minutes on a laptop",
     train=TrainConfig(
         steps=200,
         prompts_per_step=8,
@@ -89,6 +90,12 @@ LAPTOP = Preset(
         "rlsd": {"share_decay_steps": 0},  # runs are longer than the 60 steps of its script
     },
     train_changes={name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rlsd", "rft")},
+)
+
+LAPTOP_LONG = replace(
+    LAPTOP,
+    about="vpd/MiniFunction-v0, whose answers and feedback are longer: otherwise as laptop",
+    train=replace(LAPTOP.train, max_teacher_prompt_tokens=160, max_response_tokens=32),
 )
 
 TINY = Preset(
@@ -175,7 +182,13 @@ SCIENCE = Preset(
     },
 )
 
-PRESETS = {"laptop": LAPTOP, "tiny": TINY, "code": CODE, "science": SCIENCE}
+PRESETS = {
+    "laptop": LAPTOP,
+    "laptop-long": LAPTOP_LONG,
+    "tiny": TINY,
+    "code": CODE,
+    "science": SCIENCE,
+}
 CODE_ENVIRONMENTS = tuple(
     f"vpd/{name}-v0" for name in ("LiveCodeBench", "CodeContests", "HumanEval", "MBPP")
 )
@@ -185,6 +198,8 @@ TINY_WIDTH = 256  # models up to this hidden size are taken for tiny ones
 def preset_for(environment: str, model: str) -> str:
     """The name of the preset for this environment and model."""
     if is_tiny(model):
+        if environment == "vpd/MiniFunction-v0":
+            return "laptop-long"
         return "laptop" if environment.startswith("vpd/Mini") else "tiny"
     return "code" if environment in CODE_ENVIRONMENTS else "science"
 

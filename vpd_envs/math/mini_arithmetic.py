@@ -1,13 +1,14 @@
-"""MiniArithmetic: sums so long that a model of half a million parameters has to learn to carry.
+"""MiniArithmetic: sums that a model of half a million parameters has to learn, digit by digit.
 
-The prompt is a sum of two numbers, `807+591`, and the answer its value, `1398`. The feedback marks
-each digit, in the places of the right value:
+The prompt is a sum of two numbers, `87+51`, and the answer its value, `138`; zeros before it change
+nothing. The feedback marks each digit:
 
     =               all is right
-    =x==            for 1498: the hundreds are wrong
-    -===            for 398: the thousands are missing
-    x====           for 51398: a digit too many
+    =x=             for 148: the tens are wrong
+    -==             for 38: the hundreds are missing
+    x===            for 5138: a digit too many
     !Empty          nothing; also !Format (anything but digits), !TooLong
+    !Form           with rigid=True: not two digits more than each summand, zeros before the others
 
 600 sums are for training and 300 others are held out. There is no format instruction in the prompt:
 models this small are taught the format by their warm start.
@@ -17,19 +18,19 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
-from vpd_envs.code.mini_code import RIGHT, number
-from vpd_envs.text_env import TextEnv
+from vpd_envs.mini_task import RIGHT, MiniTask, number
 from vpd_envs.types import Problem, Status, Verdict
 
 TRAIN_SUMS, TEST_SUMS = 600, 300
 
 
-class MiniArithmetic(TextEnv):
+class MiniArithmetic(MiniTask):
     """`vpd/MiniArithmetic-v0`. Problem ids are the prompts.
 
-    split: "train" or "test".
     digits: of each summand, 2 to 12.
     table_seed: which sums there are. No sum is in both splits, nor with its summands exchanged.
 
@@ -38,47 +39,45 @@ class MiniArithmetic(TextEnv):
     """
 
     def __init__(
-        self,
-        split: str = "train",
-        table_seed: int = 0,
-        digits: int = 3,
-        max_turns: int = 1,
-        render_mode: str | None = None,
+        self, split: str = "train", table_seed: int = 0, digits: int = 2, **options: Any
     ) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
-        train, test = _sums(table_seed, digits)
-        super().__init__(
-            itertools.starmap(_problem_of, train if split == "train" else test),
-            max_turns=max_turns,
-            max_answer_length=64,
-            render_mode=render_mode,
-        )
+        self.digits = digits
+        super().__init__(split, table_seed, **options)
+        self.rigid_form = f"[0-9]{{{digits + 2}}}"
 
-    def judge(self, problem: Problem, answer: str) -> Verdict:
-        value = answer.strip()
-        digits = {"right_digits": None, "digits": len(problem.target)}
-        if not value:
-            return Verdict(0.0, Status.EMPTY_ANSWER, "!Empty", digits)
-        if not re.fullmatch(r"[0-9]+", value):
-            return Verdict(0.0, Status.FORMAT_ERROR, "!Format", digits)
-        digits["right_digits"] = marks(problem.target, value).count("=")
-        right = value == problem.target
-        status = Status.SOLVED if right else Status.WRONG_ANSWER
-        return Verdict(float(right), status, feedback_for(problem.target, value), digits)
+    def problems(self, split: str, table_seed: int) -> Iterable[Problem]:
+        train, test = sums(table_seed, self.digits)
+        return itertools.starmap(_problem_of, train if split == "train" else test)
 
-    def too_long(self, answer: str) -> Verdict:
-        return Verdict(0.0, Status.NO_ANSWER, "!TooLong")
+    def read(self, problem: Problem, answer: str) -> Verdict:
+        right = problem.target
+        if not re.fullmatch(r"[0-9]+", answer):
+            return self.unread(problem, Status.FORMAT_ERROR, "!Format")
+        feedback = feedback_for(right, answer)
+        status = Status.SOLVED if feedback == RIGHT else Status.WRONG_ANSWER
+        right_digits = marks(right, answer)[-len(right) :].count("=")
+        details = {"right_digits": right_digits, "digits": len(right)}
+        return Verdict(float(feedback == RIGHT), status, feedback, details)
+
+    def unread(self, problem: Problem, status: Status, feedback: str) -> Verdict:
+        details = {"right_digits": None, "digits": len(problem.target)}
+        return Verdict(0.0, status, feedback, details)
+
+
+def rigid_answer(value: int, digits: int) -> str:
+    """The answer that counts if the task is rigid: two digits more than each of the summands."""
+    return str(value).zfill(digits + 2)
 
 
 def feedback_for(right: str, value: str) -> str:
     """What the judge says of the digits `value` where `right` is wanted."""
-    return RIGHT if value == right else marks(right, value)
+    return RIGHT if value.lstrip("0") == right else marks(right, value)
 
 
 def marks(right: str, value: str) -> str:
-    """A mark for each digit, aligned at the units: = right, x wrong or too many, - missing."""
-    places = itertools.zip_longest(reversed(right), reversed(value))
+    """A mark for each digit, aligned at the units: = right, x wrong or too many, - missing. Zeros
+    before the others are right."""
+    places = itertools.zip_longest(reversed(right.zfill(len(value))), reversed(value))
     found = ["-" if digit is None else "=" if digit == want else "x" for want, digit in places]
     return "".join(reversed(found))
 
@@ -93,7 +92,7 @@ Sums = tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=8, typed=True)
-def _sums(table_seed: int, digits: int) -> tuple[Sums, Sums]:
+def sums(table_seed: int, digits: int) -> tuple[Sums, Sums]:
     """The summands of the train and test problems, drawn by SHA-256 of seed and position."""
     for name, value in (("table_seed", table_seed), ("digits", digits)):
         if isinstance(value, bool) or not isinstance(value, int):

@@ -1,14 +1,15 @@
 """MiniChoice: multiple choice so small that a model of half a million parameters learns it.
 
-The prompt is two names of two letters and four options, `jfpq A34 B74 C38 D78`. The hidden table of
-`vpd_envs.code.mini_code` says which digit 1-9 each name stands for, a and b; the answer is the
-letter of the option `ab`. The options are the four pairs of one right and one wrong digit for each
+The prompt is two names of two letters and four options, `jfpq A34 B74 C38 D78`. A hidden table says
+which digit 1-9 each name stands for, a and b; the answer is the letter of the option `ab`, alone
+or in brackets, `(B)`. The options are the four pairs of one right and one wrong digit for each
 name, in any order, so that neither digit alone decides and no digit is more frequent than another.
 The feedback is one bit:
 
     =               right
     !B              wrong: it is not B
     !Empty          nothing; also !Format (anything but one of the letters), !TooLong
+    !Form           with rigid=True: not a letter in brackets
 
 600 pairs of names are for training; 300 new pairs of the same names are held out. There is no
 format instruction in the prompt: models this small are taught the format by their warm start.
@@ -17,55 +18,42 @@ format instruction in the prompt: models this small are taught the format by the
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable
 
-from vpd_envs.code.mini_code import RIGHT, Table, number
-from vpd_envs.text_env import TextEnv
+from vpd_envs.mini_task import RIGHT, MiniTask, Table, number
 from vpd_envs.types import Problem, Status, Verdict
 
 LETTERS = "ABCD"
 
 
-class MiniChoice(TextEnv):
+class MiniChoice(MiniTask):
     """`vpd/MiniChoice-v0`. Problem ids are the names.
 
-    split: "train" or "test".
     table_seed: which name stands for which digit.
 
     `info["metadata"]`: `first`, `second` (the names) and `options` (the digits of A, B, C, D).
     `info["details"]`: `chosen`, a letter or None.
     """
 
-    def __init__(
-        self,
-        split: str = "train",
-        table_seed: int = 0,
-        max_turns: int = 1,
-        render_mode: str | None = None,
-    ) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
-        self.table = Table.make(table_seed)
-        pairs = self.table.train_pairs if split == "train" else self.table.test_pairs
-        super().__init__(
-            (_problem_of(self.table, *pair) for pair in pairs),
-            max_turns=max_turns,
-            max_answer_length=64,
-            render_mode=render_mode,
-        )
+    rigid_form = r"\([A-D]\)"
 
-    def judge(self, problem: Problem, answer: str) -> Verdict:
-        letter = answer.strip()
-        if not letter:
-            return Verdict(0.0, Status.EMPTY_ANSWER, "!Empty", {"chosen": None})
-        if letter not in tuple(LETTERS):
-            return Verdict(0.0, Status.FORMAT_ERROR, "!Format", {"chosen": None})
+    def problems(self, split: str, table_seed: int) -> Iterable[Problem]:
+        self.table = Table.make(table_seed)
+        return (_problem_of(self.table, *pair) for pair in self.table.pairs(split))
+
+    def read(self, problem: Problem, answer: str) -> Verdict:
+        found = re.fullmatch(r"([A-D])|\(([A-D])\)", answer)
+        if found is None:
+            return self.unread(problem, Status.FORMAT_ERROR, "!Format")
+        letter = found[1] or found[2]
         right = letter == problem.target
         status = Status.SOLVED if right else Status.WRONG_ANSWER
         feedback = feedback_for(problem.target, letter)
         return Verdict(float(right), status, feedback, {"chosen": letter})
 
-    def too_long(self, answer: str) -> Verdict:
-        return Verdict(0.0, Status.NO_ANSWER, "!TooLong")
+    def unread(self, problem: Problem, status: Status, feedback: str) -> Verdict:
+        return Verdict(0.0, status, feedback, {"chosen": None})
 
 
 def feedback_for(right: str, chosen: str) -> str:

@@ -152,6 +152,7 @@ def test_a_run_without_a_final_model_is_told_what_it_has(saved, tmp_path, there)
 
 def test_the_presets_are_those_of_the_commands():
     assert ("tiny", *RECIPES) == PRESETS
+    assert len(RECIPES) == 13
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,9 @@ def test_the_presets_are_those_of_the_commands():
         ("tiny-warn", "Did you mean 'tiny-warm'?"),
         ("Tiny_Warm", "Did you mean 'tiny-warm'?"),
         ("tinycode", "Did you mean 'tiny-code'?"),
+        ("tiny-choise-cold", "Did you mean 'tiny-choice-cold'?"),
+        ("tiny-function", "Did you mean 'tiny-function-"),
+        ("tiny-0", "or one of tiny, tiny-warm, tiny-cold,"),
         ("./nowhere", "There is no model folder './nowhere'"),
         ("/nowhere/model", "There is no model folder '/nowhere/model'"),
         ("runs/a/model", "There is no model folder 'runs/a/model'"),

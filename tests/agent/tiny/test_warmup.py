@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from vpd_agent.tiny import warmup
-from vpd_agent.tiny.warmup import (
-    CodeExamples,
-    CodeWarmupConfig,
-    Examples,
-    WarmupConfig,
-    cache_folder,
-    warm_policy,
-)
+from vpd_agent.tiny.config import CodeWarmupConfig, WarmupConfig
+from vpd_agent.tiny.examples import ChoiceExamples, CodeExamples, ExpressionExamples
+from vpd_agent.tiny.model import tiny_policy
+from vpd_agent.tiny.warmup import RECIPES, TASKS, cache_folder, warm_policy
+from vpd_agent.train.presets import PRESETS, preset_for
 from vpd_envs.answers.extraction import Found
 from vpd_envs.code import mini_code
 from vpd_envs.code.answer import program_in
+from vpd_envs.code.mini_code import MiniCode
+from vpd_envs.code.mini_function import MiniFunction
+from vpd_envs.code.sandboxed import SandboxedEnv
+from vpd_envs.math.mini_arithmetic import MiniArithmetic
+from vpd_envs.questions.mini_choice import MiniChoice
 
 
 def test_known_names_are_taught_and_unknown_ones_stay_unknown():
-    examples = Examples(WarmupConfig(teacher_share=0.0))
+    examples = ExpressionExamples(WarmupConfig(teacher_share=0.0))
     digits: dict[str, set[str]] = {}
     for _ in range(6000):
         example = examples.draw()
@@ -33,7 +38,7 @@ def test_known_names_are_taught_and_unknown_ones_stay_unknown():
 
 
 def test_teacher_examples_have_the_shares_of_the_recipe():
-    examples = Examples(WarmupConfig(teacher_share=1.0))
+    examples = ExpressionExamples(WarmupConfig(teacher_share=1.0))
     kinds, heeded, wrong = Counter(), 0, 0
     n = 4000
     for _ in range(n):
@@ -53,6 +58,95 @@ def test_teacher_examples_have_the_shares_of_the_recipe():
     assert abs(kinds["malformed"] / n - 0.2) < 0.03
     # 40 % of the others heed the feedback; those that ignore it may hit the target by chance.
     assert 0.36 < heeded / wrong < 0.55
+
+
+ENVIRONMENTS = {
+    "tiny": MiniCode,
+    "tiny-function": MiniFunction,
+    "tiny-choice": MiniChoice,
+    "tiny-arithmetic": MiniArithmetic,
+}
+each_task = pytest.mark.parametrize("name", ENVIRONMENTS)
+
+
+def examples_of(name, **changes):
+    config = RECIPES[name]
+    assert isinstance(config, WarmupConfig)
+    return TASKS[config.task](replace(config, **changes))
+
+
+def drawn(name, count, **changes):
+    examples = examples_of(name, **changes)
+    return [examples.draw() for _ in range(count)]
+
+
+def unread(name, count):
+    """Attempts that are not read, and the feedback on them."""
+    examples = examples_of(name)
+    return [examples.unreadable(examples.guess(examples.problems[0])) for _ in range(count)]
+
+
+@each_task
+def test_prompts_and_answers_fit_the_preset_of_the_task(name):
+    preset = preset_for(f"vpd/{ENVIRONMENTS[name].__name__}-v0", name)
+    room = PRESETS[preset].train
+    policy = tiny_policy()
+    for suffix in ("warm", "cold", "rigid-warm"):
+        for example in drawn(f"{name}-{suffix}", 300):
+            answer = policy.tokenizer(example.answer).input_ids
+            assert len(answer) < room.max_response_tokens  # the end of sequence is one more
+            assert len(policy.encode(example.messages)) <= room.max_teacher_prompt_tokens
+
+
+@each_task
+def test_a_cold_start_never_sees_feedback(name):
+    assert all("|" not in each.messages[0]["content"] for each in drawn(f"{name}-cold", 300))
+    assert any("|" in each.messages[0]["content"] for each in drawn(f"{name}-warm", 300))
+
+
+@each_task
+def test_a_rigid_start_writes_the_form_that_counts_at_times(name):
+    form = re.compile(ENVIRONMENTS[name](rigid=True).rigid_form)
+    config = RECIPES[f"{name}-rigid-warm"]
+    assert isinstance(config, WarmupConfig)
+    for share, wanted in ((0.0, config.rigid_share), (1.0, config.teacher_rigid_share)):
+        some = drawn(f"{name}-rigid-warm", 2000, teacher_share=share)
+        found = sum(form.fullmatch(each.answer) is not None for each in some) / 2000
+        assert abs(found - wanted) < 0.045  # four standard errors of a share of 2,000
+
+
+@each_task
+def test_a_rigid_start_is_told_of_a_form_as_the_task_tells(name):
+    env = ENVIRONMENTS[name](rigid=True)
+    problem = env.problem(env.problem_ids[0])
+    for attempt, feedback in unread(f"{name}-rigid-warm", 40):
+        assert env.verdict(problem, attempt).feedback == feedback == env.wrong_form
+    examples = examples_of(f"{name}-rigid-warm")
+    assert re.fullmatch(env.rigid_form, examples.attempt(examples.guess(examples.problems[0])))
+
+
+@each_task
+def test_a_warm_start_is_told_of_a_malformed_attempt_as_the_task_tells(name):
+    kind = ENVIRONMENTS[name]
+    env = kind(sandbox="local") if issubclass(kind, SandboxedEnv) else kind()
+    problem = env.problem(env.problem_ids[0])
+    for attempt, feedback in unread(f"{name}-warm", 12):
+        assert env.verdict(problem, attempt).feedback == feedback, attempt
+
+
+def test_known_digits_leave_the_options_that_they_fit():
+    examples = ChoiceExamples(WarmupConfig(task="choice", known_names=30))
+    for problem in examples.problems[:50]:
+        assert examples.guess(problem) == problem.target
+    blind = ChoiceExamples(WarmupConfig(task="choice", known_names=0))
+    assert {blind.guess(blind.problems[0]) for _ in range(100)} == set("ABCD")
+
+
+def test_no_held_out_sum_is_taught():
+    held_out = {frozenset(i.split("+")) for i in MiniArithmetic("test").problem_ids}
+    for example in drawn("tiny-arithmetic-warm", 3000):
+        prompt = example.messages[0]["content"].partition("|")[0]
+        assert frozenset(prompt.split("+")) not in held_out
 
 
 def test_every_answer_of_the_code_recipe_is_a_program_in_the_asked_format():

@@ -57,6 +57,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
 }
+OPTIONS["laptop-long"] = OPTIONS["laptop"]
 TINY_MODEL = {
     "steps": 200,
     "group_size": 8,
@@ -84,12 +85,14 @@ TINY = TINY_MODEL | {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "laptop": LAPTOP,
+    "laptop-long": LAPTOP | {"max_teacher_prompt_tokens": 160, "max_response_tokens": 32},
     "tiny": TINY,
     "code": {"micro_batch_size": 1, "weight_decay": 0.01},
     "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
 }
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
+    "laptop-long": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "tiny": (5e-5, {}),
     "code": (1e-6, {}),
     "science": (
@@ -111,14 +114,15 @@ OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 SHORT = "{attempt}:{feedback}"
-TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | {
-    "laptop": TeacherTemplate(
+TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | dict.fromkeys(
+    ("laptop", "laptop-long"),
+    TeacherTemplate(
         turn="{prompt}|{demonstration}{feedback}",
         demonstration="{demonstration}:=",
         failed=SHORT,
         solved=SHORT,
-    )
-}
+    ),
+)
 # What the published runs take from the defaults of the classes, which must not change unseen.
 DEFAULTS = {
     "vpd": {"e_step_every": 5, "beta": 0.1, "alpha": 1.0, "teacher": "live", "tail": "bucket"},

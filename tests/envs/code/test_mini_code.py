@@ -3,19 +3,10 @@
 import pytest
 
 from sandbox import Execution, ExecutionStatus, Job, SandboxError, shared
-from vpd_envs.code import mini_code
-from vpd_envs.code.mini_code import (
-    LIMITS,
-    PROGRAM,
-    STDIN_HEAD,
-    TEST_INPUTS,
-    Executed,
-    MiniCode,
-    Table,
-    expression,
-    feedback_for,
-    verdict_of,
-)
+from vpd_envs.code import mini_program
+from vpd_envs.code.mini_code import PROGRAM, MiniCode, expression, feedback_for
+from vpd_envs.code.mini_program import LIMITS, STDIN_HEAD, TEST_INPUTS, Executed
+from vpd_envs.mini_task import Table
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +109,7 @@ def test_printing_the_right_lines_and_more_is_wrong(env):
     assert not judged(env, f"print(0) or x*{a}+{b}")[0].solved
     right = "".join(f"{x * a + b}\n" for x in TEST_INPUTS)
     execution = Execution(ExecutionStatus.OK, right + "7\n", "", 0, 0, 0, 0)
-    assert verdict_of(Executed.of(execution), a, b).status == "wrong_answer"
+    assert env.verdict_of(Executed.of(execution), a, b).status == "wrong_answer"
 
 
 def test_feedback_for_is_what_the_judge_says(env):
@@ -132,7 +123,7 @@ def test_feedback_for_is_what_the_judge_says(env):
     for a, b in answers:
         printed = "".join(f"{x * 3 + 4}\n" for x in TEST_INPUTS)
         execution = Execution(ExecutionStatus.OK, printed, "", 0, 0, 0, 0)
-        assert verdict_of(Executed.of(execution), a, b).feedback == feedback_for(a, b, 3, 4)
+        assert env.verdict_of(Executed.of(execution), a, b).feedback == feedback_for(a, b, 3, 4)
     assert feedback_for(3, 4, 5, 7) == "10<57/34"
     assert feedback_for(3, 4, 3, 4) == "="
 
@@ -182,7 +173,7 @@ def test_a_failure_of_the_sandbox_is_not_kept():
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr(mini_code, "KEPT_ANSWERS", 2)
+    monkeypatch.setattr(mini_program, "KEPT_ANSWERS", 2)
     box = Counting()
     env = MiniCode(sandbox=box)
     problem = env.problem(env.problem_ids[0])
@@ -200,11 +191,38 @@ def test_the_digits_never_enter_the_cage():
     assert PROGRAM.count("{") == 1  # {"x": x}: nothing is filled in
 
 
+def test_a_rigid_task_takes_one_form_and_executes_no_other():
+    box = Counting()
+    env = MiniCode(rigid=True, sandbox=box)
+    verdict, a, b = judged(env, "")
+    assert verdict.feedback == "!Empty"
+    right = expression(a, b)
+    verdict, _, _ = judged(env, f" {right}\n")
+    assert (verdict.solved, verdict.feedback) == (True, "=")
+    others = (f"{b}+x*{a}", f"x * {a}+{b}", f"({right})", f"x*{a}+{b}+0", f"x*{a}+", "x", "1/0")
+    for answer in others:
+        verdict, _, _ = judged(env, answer)
+        assert (verdict.reward, verdict.status) == (0.0, "format_error"), answer
+        assert verdict.feedback == "!Form"
+    wrong = expression(a, b % 9 + 1)
+    verdict, _, _ = judged(env, wrong)
+    assert verdict.feedback == feedback_for(a, b, a, b % 9 + 1)
+    assert box.ran == [right, wrong]
+
+
+def test_a_rigid_task_has_the_same_problems_and_another_fingerprint():
+    plain, rigid = MiniCode(), MiniCode(rigid=True)
+    assert plain.problem_ids == rigid.problem_ids
+    assert plain.fingerprint != rigid.fingerprint == MiniCode(rigid=True).fingerprint
+    assert len(rigid.fingerprint) == 64
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"split": "val"}, "split must be 'train' or 'test', got 'val'"),
         ({"table_seed": 1.5}, "table_seed must be an integer, got 1.5"),
+        ({"rigid": 1}, "rigid must be true or false, got 1"),
         ({"sandbox": 7}, "sandbox must be one of"),
     ],
 )
