@@ -4,6 +4,8 @@ from sandbox.plugins import load
 from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, Step
 from vpd_agent.algorithms.grpo import GRPO
 from vpd_agent.algorithms.opsd import OPSD
+from vpd_agent.algorithms.past import PAST
+from vpd_agent.algorithms.pi_distill import PiDistill
 from vpd_agent.algorithms.rft import RFT
 from vpd_agent.algorithms.sdar import SDAR
 from vpd_agent.algorithms.sdpg import SDPG
@@ -12,13 +14,14 @@ from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.algorithms.vpd_pg import VPDPG
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    a.name: a for a in (VPD, VPDPG, SDPO, SDPG, OPSD, SDAR, GRPO, RFT)
+    a.name: a for a in (VPD, VPDPG, SDPO, SDPG, OPSD, SDAR, GRPO, RFT, PiDistill, PAST)
 }
 
 __all__ = [
     "ALGORITHMS",
     "GRPO",
     "OPSD",
+    "PAST",
     "RFT",
     "SDAR",
     "SDPG",
@@ -28,6 +31,7 @@ __all__ = [
     "Algorithm",
     "Loss",
     "LossInputs",
+    "PiDistill",
     "Step",
     "algorithm_class",
 ]

@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_fraction": 0.0,
         },
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
+        "past": {"entry_clip": None, "teacher_learning_rate": 1e-4},
     },
     "tiny": {
         "vpd": {"e_step_learning_rate": 1e-5, "teacher": "ema"} | OWN_E_STEP,
@@ -83,19 +84,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, {"grpo": 2e-4, "sdar": 2e-4, "rft": 2e-4}),
     "tiny": (5e-5, {}),
-    "code": (1e-6, {}),
-    "science": (1e-5, {"grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6}),
+    "code": (1e-6, {"pi-distill": 5e-6}),
+    "science": (
+        1e-5,
+        {"pi-distill": 5e-6, "grpo": 1e-6, "sdpg": 1e-6, "vpd-pg": 1e-6, "sdar": 1e-6, "rft": 1e-6},
+    ),
 }
 OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "code": {
         "sdpo": {"mini_batches": 32},
         "grpo": {"mini_batches": 4},
         "opsd": {"temperature": 1.1},
+        "pi-distill": {"temperature": 0.75, "updates_per_batch": 3},
         "sdpg": {"mini_batches": 8, "warmup_steps": 10, "weight_decay": 0.1},
     },
     "science": {
         "grpo": {"mini_batches": 4},
         "opsd": {"temperature": 1.1},
+        "pi-distill": {"temperature": 0.75, "updates_per_batch": 3},
         "sdpg": {"mini_batches": 8, "weight_decay": 0.1},
     },
 }
