@@ -5,6 +5,8 @@ from vpd_agent.algorithms.base import Algorithm, Loss, LossInputs, Step
 from vpd_agent.algorithms.distil import DistIL
 from vpd_agent.algorithms.grpo import GRPO
 from vpd_agent.algorithms.opsd import OPSD
+from vpd_agent.algorithms.past import PAST
+from vpd_agent.algorithms.pi_distill import PiDistill
 from vpd_agent.algorithms.rft import RFT
 from vpd_agent.algorithms.rlsd import RLSD
 from vpd_agent.algorithms.sc_sdpo import SCSDPO
@@ -16,13 +18,30 @@ from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.algorithms.vpd_pg import VPDPG
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    a.name: a for a in (VPD, VPDPG, SDPO, SCSDPO, SDPG, SRPO, OPSD, DistIL, SDAR, RLSD, GRPO, RFT)
+    a.name: a
+    for a in (
+        VPD,
+        VPDPG,
+        SDPO,
+        SCSDPO,
+        SDPG,
+        SRPO,
+        OPSD,
+        DistIL,
+        PiDistill,
+        PAST,
+        SDAR,
+        RLSD,
+        GRPO,
+        RFT,
+    )
 }
 
 __all__ = [
     "ALGORITHMS",
     "GRPO",
     "OPSD",
+    "PAST",
     "RFT",
     "RLSD",
     "SCSDPO",
@@ -36,6 +55,7 @@ __all__ = [
     "DistIL",
     "Loss",
     "LossInputs",
+    "PiDistill",
     "Step",
     "algorithm_class",
 ]

@@ -40,10 +40,15 @@ class Step:
 class Loss:
     """One loss of a step, and its own optimizer step.
 
-    compute: micro-batch → (its share of the whole batch's loss, its share of the metrics).
-    measure: run without gradient over all micro-batches before any is computed; its sums go to
-        `update`, which returns what the state becomes. For whole-batch quantities that a loss
-        needs, such as a moving average.
+    compute: micro-batch → (its share of the whole batch's loss, its share of the metrics); of the
+        rollouts that were sampled on the plain prompt. None: the loss has no part there.
+    on_teacher_rollouts: the same of those sampled on the teacher's prompt
+        (`Algorithm.teacher_rollouts`), which are a batch of their own with denominators of its own:
+        `old_logprobs` are those on `teacher_prompt`, and `prompt` is the plain one. The gradients
+        of both add up in one optimizer step. None: the loss has no part there.
+    measure: run without gradient over all micro-batches of `compute` before any is computed; its
+        sums go to `update`, which returns what the state becomes. For whole-batch quantities that a
+        loss needs, such as a moving average.
     when: whether the loss is taken at all, by the state; None: it is.
     whole_batch: take it in one optimizer step on the whole batch, before the mini-batches of the
         losses that are not (TrainConfig.mini_batches).
@@ -54,7 +59,8 @@ class Loss:
     """
 
     name: str
-    compute: Callable[[LossInputs], tuple[Tensor, Metrics]]
+    compute: Callable[[LossInputs], tuple[Tensor, Metrics]] | None
+    on_teacher_rollouts: Callable[[LossInputs], tuple[Tensor, Metrics]] | None = None
     measure: Callable[[LossInputs], dict[str, Tensor]] | None = None
     update: Callable[[State, dict[str, float]], State] | None = None
     when: Callable[[State], bool] | None = None
@@ -69,6 +75,11 @@ class Loss:
                 f"Loss {self.name!r} must have both `measure` and `update`, which takes its sums, "
                 f"or neither."
             )
+        if self.compute is None and (self.on_teacher_rollouts is None or self.measure is not None):
+            raise ValueError(
+                f"Loss {self.name!r} must have `compute` if it has `measure` or no "
+                f"`on_teacher_rollouts`."
+            )
 
 
 class Algorithm:
@@ -82,6 +93,9 @@ class Algorithm:
         student's.
     needs_reference: keep a reference, a frozen copy of the initial policy, or, with a
         reference_rate above 0, a moving average: θ_ref ← (1−rate)·θ_ref + rate·θ after each step.
+    teacher_rollouts: share of each group that the policy samples on the teacher's prompt, with the
+        feedback on a failed attempt of the same group. Where none failed, or none has feedback,
+        they are sampled on the plain prompt: the number of rollouts is the same.
     min_group_size: rollouts of a problem without which nothing can be learned.
     gate: how far the teacher is to be trusted, measured on its own answers; None: fully.
     tuned_field: the one field that is the method's own in a comparison with equal tuning, beside
@@ -96,6 +110,7 @@ class Algorithm:
     temper_teacher: bool = True
     needs_reference: bool = False
     reference_rate: float = 0.0
+    teacher_rollouts: float = 0.0
     min_group_size: ClassVar[int] = 1
     tuned_field: ClassVar[str] = ""
     tuned_values: ClassVar[tuple[float, ...]] = ()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vpd_agent.algorithms.base import Algorithm, LossInputs, check
 from vpd_agent.data.batch import RolloutBatch
+from vpd_agent.model.response_logits import ResponseLogits
 from vpd_agent.ops.losses import (
     Metrics,
     Normalizer,
@@ -54,10 +55,21 @@ class PolicyGradient(Algorithm):
 
 
 def policy_gradient(
-    inputs: LossInputs, algorithm: PolicyGradient, advantages: Tensor | None = None
+    inputs: LossInputs,
+    algorithm: PolicyGradient,
+    advantages: Tensor | None = None,
+    *,
+    policy: ResponseLogits | None = None,
+    old_logprobs: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The clipped policy gradient of a micro-batch; `advantages` [B, T] instead of the group's."""
-    a, batch, student = algorithm, inputs.batch, inputs.student
+    """The clipped policy gradient of a micro-batch.
+
+    advantages: [B, T] in place of the group's. policy: whose ratio to `old_logprobs` [B, T] it is;
+        None: the student's to the batch's.
+    """
+    a, batch = algorithm, inputs.batch
+    policy = policy or inputs.student
+    old_logprobs = batch.old_logprobs if old_logprobs is None else old_logprobs
     if advantages is None:
         advantages = advantages_of(batch, a)
     weights = batch.sampler_weight * token_weights(
@@ -67,7 +79,7 @@ def policy_gradient(
         num_rollouts=batch.num_signal_rollouts if a.drop_flat_groups else batch.num_rollouts,
         max_response_tokens=batch.max_response_tokens,
     )
-    common = (student.logprobs, batch.old_logprobs, advantages, batch.loss_mask, batch.num_tokens)
+    common = (policy.logprobs, old_logprobs, advantages, batch.loss_mask, batch.num_tokens)
     if a.objective != "clip":
         low = a.clip_low if a.objective == "cispo-both" else 1.0
         loss, metrics = clipped_importance_policy_gradient(
@@ -82,7 +94,7 @@ def policy_gradient(
             clip_high=a.clip_high,
             dual_clip=a.dual_clip,
         )
-    metrics["entropy"] = masked_mean(student.entropy, batch.loss_mask, batch.num_tokens)
+    metrics["entropy"] = masked_mean(policy.entropy, batch.loss_mask, batch.num_tokens)
     return loss, metrics
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vpd_agent.runs.files import read_jsonl
 from vpd_agent.runs.record import HARMLESS, NOT_FLAGS, read_record
 from vpd_agent.runs.run_folder import METRICS
+from vpd_agent.train.monitor import sampled_tokens
 from vpd_envs.data.provenance import leaves
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"
@@ -58,13 +59,15 @@ class RunResult:
 
     @cached_property
     def rollouts(self) -> Curve:
-        """Those that were sampled up to each step, a trust gate's of the teacher among them."""
-        return self._summed(lambda row: row.get("rollouts", 0) + row.get("gate/rows", 0))
+        """Those that were sampled up to each step: the student's, those on the teacher's prompt
+        that are trained on, and a trust gate's of the teacher."""
+        counts = ("rollouts", "teacher_rollouts/count", "gate/rows")
+        return self._summed(lambda row: sum(row.get(name, 0) for name in counts))
 
     @cached_property
     def tokens(self) -> Curve:
-        """The policy's tokens in its own rollouts up to each step."""
-        return self._summed(lambda row: row.get("rollouts", 0) * row.get("response_tokens", 0))
+        """The policy's tokens in the rollouts that it was trained on up to each step."""
+        return self._summed(sampled_tokens)
 
     @cached_property
     def seconds(self) -> Curve:

@@ -169,7 +169,8 @@ class RolloutBatch:
         max_response_tokens: what a response could have had; None: as many as the longest has.
         teacher_sees_outcome: whether those prompts show a rollout's own outcome; without it no row
             is an own success.
-        `old_logprobs` are those of the rollouts.
+        `prompt` is the student's, also of a teacher rollout; `old_logprobs` are those of the
+        rollouts, which a teacher rollout has on the teacher's prompt.
         """
         if not rollouts:
             raise ValueError("A batch needs at least one rollout, got none.")
@@ -180,7 +181,9 @@ class RolloutBatch:
             )
         for rollout in rollouts:
             _check(rollout)
-        prompt, prompt_mask = pad_left([r.prompt_ids for r in rollouts], pad_id)
+        prompt, prompt_mask = pad_left(
+            [r.plain_prompt_ids or r.prompt_ids for r in rollouts], pad_id
+        )
         response, token_mask = pad_right([r.response_ids for r in rollouts], pad_id)
         old_logprobs = torch.zeros(token_mask.shape)
         old_logprobs[token_mask] = torch.tensor([x for r in rollouts for x in r.logprobs])

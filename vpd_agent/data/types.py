@@ -29,3 +29,10 @@ class Rollout:
     is_policy_token: list[bool] | None = None  # which of response_ids the policy sampled; None: all
     judge_seconds: float = 0.0  # of the answer that took longest; 0 where the environment is silent
     demonstration: str = ""  # a solved answer of another rollout, which the teacher may be shown
+    # The student's prompt, where `prompt_ids` is a teacher's that was sampled on; None elsewhere.
+    plain_prompt_ids: list[int] | None = None
+
+    @property
+    def is_teacher_rollout(self) -> bool:
+        """Whether the policy sampled it on a teacher's prompt."""
+        return self.plain_prompt_ids is not None

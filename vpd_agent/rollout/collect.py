@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from sandbox import SandboxError
 from vpd_agent.data.types import Message, Rollout
 from vpd_agent.engines import Engine, Generation
 from vpd_agent.model.policy import Policy
+
+# From what was tried at a problem to the prompt of the next tries, or None for the plain one.
+TeacherPrompt = Callable[[Sequence[Rollout]], list[int] | None]
 
 
 @dataclass
@@ -46,17 +50,25 @@ def all_problem_ids(environment: gym.vector.VectorEnv) -> list[str]:
 
 
 def start_episodes(
-    environment: gym.vector.VectorEnv, problem_ids: Sequence[str]
+    environment: gym.vector.VectorEnv,
+    problem_ids: Sequence[str],
+    which: Sequence[bool] | None = None,
 ) -> list[list[Message]]:
-    """Start an episode for each problem; chat messages of each. One problem per sub-environment."""
+    """Start an episode for each problem; chat messages of each. One problem per sub-environment.
+
+    which: only of these sub-environments, by `reset`'s "reset_mask"; the others have no messages.
+    """
     if len(problem_ids) != environment.num_envs:
         raise ValueError(
             f"Expected one problem id per sub-environment: the environment has "
             f"{environment.num_envs}, got {len(problem_ids)}."
         )
-    observations, infos = environment.reset(options={"problem_ids": list(problem_ids)})
+    options: dict[str, Any] = {"problem_ids": list(problem_ids)}
+    if which is not None:
+        options["reset_mask"] = np.array(which, dtype=bool)
+    observations, infos = environment.reset(options=options)
     if "messages" in infos:
-        return [list(m) for m in infos["messages"]]
+        return [list(m or ()) for m in infos["messages"]]
     return [[{"role": "user", "content": text}] for text in observations]
 
 
@@ -108,40 +120,70 @@ class Actor:
         problem_ids: Sequence[str],
         group_size: int = 1,
         generator: torch.Generator | None = None,
+        *,
+        teacher_rollouts: int = 0,
+        teacher_prompt: TeacherPrompt = lambda attempts: None,
     ) -> Collected:
         """`group_size` rollouts of each problem, judged at once.
 
         Episodes of several turns go on until the environment ends them or they are
         max_response_tokens long. The environment must have len(problem_ids) · group_size
         sub-environments. Raises SandboxError if nothing at all could be judged.
+
+        teacher_rollouts: how many of each group are sampled once the others are judged, on the
+            prompt that `teacher_prompt` makes of those (`Rollout.is_teacher_rollout`), or, where it
+            gives None, on the plain prompt as the others. The environment's `reset` must take
+            "reset_mask" then, as Gymnasium has it.
         """
         policy, longest = self.policy, self.max_response_tokens
-        limit = self.max_answer_tokens
+        own = group_size - teacher_rollouts
         repeated = [p for p in problem_ids for _ in range(group_size)]
-        messages = start_episodes(self.environment, repeated)
+        is_own = [i % group_size < own for i in range(len(repeated))]
+        messages = start_episodes(self.environment, repeated, is_own if teacher_rollouts else None)
         prompts = [policy.encode(m) for m in messages[::group_size]]
         episodes = []
         for i, problem_id in enumerate(repeated):
-            asked = problem_id, i // group_size, messages[i], prompts[i // group_size]
+            group = i // group_size
+            asked = problem_id, group, messages[group * group_size], prompts[group]
             rollout = Rollout(*asked, [], [], text="", finish="", reward=0.0, feedback="")
-            episodes.append(_Episode(rollout, longest))
+            episodes.append(_Episode(rollout, longest, open=is_own[i]))
         sample = partial(self.engine.generate, temperature=self.temperature, generator=generator)
 
-        generations = sample(prompts, samples=group_size, max_tokens=limit)
-        self._judge(episodes, episodes, generations)
-        while answering := [e for e in episodes if e.open and e.append_observation(policy)]:
-            most = min(limit, max(e.tokens_left for e in answering))
-            generations = sample([e.ids for e in answering], max_tokens=most)
-            try:
-                self._judge(episodes, answering, generations)
-            except SandboxError as error:  # of the last few; the others are judged
-                for episode in answering:
-                    episode.open, episode.error = False, str(error)
+        generations = sample(prompts, samples=own, max_tokens=self.max_answer_tokens)
+        self._judge(episodes, [e for e in episodes if e.open], generations)
+        self._go_on(episodes, sample)
+        if teacher_rollouts:
+            start_episodes(self.environment, repeated, [not mine for mine in is_own])
+            groups = [episodes[i : i + group_size] for i in range(0, len(episodes), group_size)]
+            shown = [_begin_rest(group[:own], group[own:], teacher_prompt) for group in groups]
+            generations = sample(shown, samples=teacher_rollouts, max_tokens=self.max_answer_tokens)
+            self._judge_or_drop(episodes, [e for e in episodes if e.open], generations)
+            self._go_on(episodes, sample)
 
         return Collected(
             [e.finished() for e in episodes if e.error is None],
             [e.error for e in episodes if e.error is not None],
         )
+
+    def _go_on(self, episodes: Sequence[_Episode], sample: Callable[..., list[Generation]]) -> None:
+        """The further turns of the episodes that are open."""
+        while answering := [e for e in episodes if e.open and e.append_observation(self.policy)]:
+            most = min(self.max_answer_tokens, max(e.tokens_left for e in answering))
+            generations = sample([e.ids for e in answering], max_tokens=most)
+            self._judge_or_drop(episodes, answering, generations)
+
+    def _judge_or_drop(
+        self,
+        episodes: Sequence[_Episode],
+        answering: Sequence[_Episode],
+        generations: Sequence[Generation],
+    ) -> None:
+        """As `_judge`; where nothing could be judged, only these episodes are lost."""
+        try:
+            self._judge(episodes, answering, generations)
+        except SandboxError as error:
+            for episode in answering:
+                episode.open, episode.error = False, str(error)
 
     def _judge(
         self,
@@ -249,3 +291,16 @@ class _Episode:
         self.rollout.response_ids.extend(ids)
         self.rollout.logprobs.extend(logprobs)
         self.is_policy_token += [is_policy_token] * len(ids)
+
+
+def _begin_rest(
+    tried: Sequence[_Episode], rest: Sequence[_Episode], teacher_prompt: TeacherPrompt
+) -> list[int]:
+    """Open the episodes of a group that have waited for the others; the prompt they begin with."""
+    prompt = teacher_prompt([e.finished() for e in tried if e.error is None])
+    for episode in rest:
+        episode.open = True
+        if prompt is not None:
+            plain = episode.rollout.prompt_ids
+            episode.rollout = replace(episode.rollout, prompt_ids=prompt, plain_prompt_ids=plain)
+    return rest[0].rollout.prompt_ids

@@ -32,9 +32,10 @@ from vpd_agent.rollout.collect import Actor
 from vpd_agent.rollout.environment import critics
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.micro_batches import MicroBatches, mini_batches
-from vpd_agent.train.monitor import describe
+from vpd_agent.train.micro_batches import MicroBatches
+from vpd_agent.train.monitor import describe, describe_teacher_rollouts
 from vpd_agent.train.prefetch import run_in_background
+from vpd_agent.train.step_batch import StepBatch, silent
 from vpd_agent.train.trust_probe import ask_teacher
 from vpd_agent.train.updater import Updater
 
@@ -128,20 +129,26 @@ class Learner:
         Raises FloatingPointError where log-probabilities, a loss or its gradient are not finite.
         """
         self._check_logprobs(rollouts)
-        prompts = self._teacher_prompts(rollouts)
-        batch = self._batch(rollouts, prompts)
-        metrics = describe(batch, rollouts, self.processes)
+        own = [r for r in rollouts if not r.is_teacher_rollout]
+        prompts = self._teacher_prompts(own)
+        batch = self._batch(own, prompts)
+        metrics = describe(batch, own, self.processes)
+        of_teacher = self._batch_of_teacher([r for r in rollouts if r.is_teacher_rollout], batch)
+        if self.algorithm.teacher_rollouts:
+            metrics |= describe_teacher_rollouts(of_teacher)
         if isinstance(self.algorithm, WithTeacher):
             taught = num_taught_rollouts(batch, self.algorithm)
             metrics["taught_fraction"] = taught / batch.num_rollouts
         if not self.engine.logprobs_match_trainer or self.config.overlap:
             batch, gap = self._corrected(batch)
             metrics |= gap
+            if of_teacher is not None:
+                of_teacher, _ = self._corrected(of_teacher, on_teacher_prompt=True)
         if self.algorithm.gate is not None:
-            metrics |= self._measure_trust(self.algorithm.gate, rollouts, prompts)
+            metrics |= self._measure_trust(self.algorithm.gate, own, prompts)
         with run_in_background(meanwhile):
             for update in range(self.config.updates_per_batch):
-                metrics |= self._pass_over(batch, update)
+                metrics |= self._pass_over(StepBatch(batch, of_teacher), update)
             if self.teacher is not None and (self.step + 1) % self.algorithm.ema_every == 0:
                 self.teacher.update()
             if self.reference is not None and self.algorithm.reference_rate:
@@ -151,35 +158,27 @@ class Learner:
         self.step += 1
         return metrics
 
-    def _pass_over(self, batch: RolloutBatch, update: int) -> dict[str, float]:
+    def _pass_over(self, batch: StepBatch, update: int) -> dict[str, float]:
         """The step's losses on a batch: first those of the whole batch, then the others, mini-batch
         by mini-batch. Returns their metrics."""
         losses = self.algorithm.losses(Step(self.step, self.config.steps, update))
         on_all = [loss for loss in losses if loss.whole_batch]
         others = [loss for loss in losses if not loss.whole_batch]
         metrics = self._take(on_all, batch) if on_all else {}
-        return metrics | _means([self._take(others, b) for b in self._mini_batches(batch, update)])
-
-    def _mini_batches(self, batch: RolloutBatch, update: int) -> Iterator[RolloutBatch]:
-        """Of all processes together; one without any rollout is left out."""
-        if self.config.mini_batches == 1:
-            yield batch
-            return
         seed = self._seed("mini_batches", self.step, update)
-        for part in mini_batches(batch, self.config.mini_batches, seed):
-            part = self._counted(part)
-            if part.num_rollouts:
-                yield part
+        parts = batch.mini_batches(self.config.mini_batches, seed, self._counted)
+        return metrics | _means([self._take(others, part) for part in parts])
 
-    def _take(self, losses: Sequence[Loss], batch: RolloutBatch) -> dict[str, float]:
+    def _take(self, losses: Sequence[Loss], batch: StepBatch) -> dict[str, float]:
         """One optimizer step per loss; returns their metrics."""
         metrics: dict[str, float] = {}
-        micro_batches = self.micro_batches(batch)
+        own, of_teacher = (self.micro_batches(b) if b is not None else () for b in batch)
         for loss in losses:
-            if loss.when is not None and not loss.when(self.state):
+            has_part = loss.compute is not None or batch.of_teacher is not None
+            if not has_part or (loss.when is not None and not loss.when(self.state)):
                 continue
             with self.timed(loss.name):
-                self.state, more = self.updater.update(loss, micro_batches, self.state, self.step)
+                self.state, more = self.updater.update(loss, own, self.state, self.step, of_teacher)
             metrics |= more
             if loss.moves_teacher and self.teacher is not None:
                 self.teacher.update()
@@ -246,6 +245,11 @@ class Learner:
         limits = c.max_response_tokens, c.max_turn_tokens
         return Actor(self.policy, engine or self.engine, environment, *limits, c.temperature)
 
+    def second_prompt(self, attempts: Sequence[Rollout]) -> list[int] | None:
+        """The teacher's prompt of the first of these attempts that failed and has one."""
+        failed = [r for r in attempts if r.reward < self.config.success_reward]
+        return next((p for p in self.prompts_with_feedback(failed) if p is not None), None)
+
     @contextmanager
     def sampling_teacher(self) -> Iterator[Engine]:
         """Within, an engine that samples from the weights that teach: the run's engine, with the
@@ -268,16 +272,30 @@ class Learner:
     def max_tokens_before_response(self) -> int:
         return self.policy.context_length - self.config.max_response_tokens
 
+    def _batch_of_teacher(
+        self, rollouts: Sequence[Rollout], own: RolloutBatch
+    ) -> RolloutBatch | None:
+        """Of teacher rollouts; None where no process has any. own: any batch of this process."""
+        if not self.algorithm.teacher_rollouts or not self.processes.max(len(rollouts)):
+            return None
+        if not rollouts:
+            return self._counted(silent(own))
+        return self._batch(rollouts, [r.prompt_ids for r in rollouts], shows_outcome=False)
+
     def _batch(
-        self, rollouts: Sequence[Rollout], prompts: Sequence[list[int] | None]
+        self,
+        rollouts: Sequence[Rollout],
+        prompts: Sequence[list[int] | None],
+        shows_outcome: bool = True,
     ) -> RolloutBatch:
+        """shows_outcome: whether the prompts may show a rollout's own outcome."""
         batch = RolloutBatch.from_rollouts(
             rollouts,
             prompts,
             success_reward=self.config.success_reward,
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
-            teacher_sees_outcome=self.template.needs_feedback,
+            teacher_sees_outcome=shows_outcome and self.template.needs_feedback,
         )
         return self._counted(batch).to(self.policy.device)
 
@@ -286,11 +304,14 @@ class Learner:
         totals: dict[str, Any] = self.processes.sum(batch.totals())
         return replace(batch, **totals)
 
-    def _corrected(self, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
+    def _corrected(
+        self, batch: RolloutBatch, *, on_teacher_prompt: bool = False
+    ) -> tuple[RolloutBatch, dict[str, float]]:
         """The batch with log-probabilities of the policy as it is, and weights that correct for a
         sampler that had other ones; metrics of the difference."""
         with self.timed("correct"):
-            old_logprobs = self.micro_batches(batch).logprobs()
+            micro_batches = self.micro_batches(batch)
+            old_logprobs = micro_batches.logprobs(on_teacher_prompt=on_teacher_prompt)
         weights, metrics = sampler_correction(
             old_logprobs,
             batch.old_logprobs,
@@ -413,6 +434,14 @@ def check_sizes(algorithm: Algorithm, config: TrainConfig, processes: int) -> No
             f"{algorithm.name} compares the rollouts of a group, so group_size must be at "
             f"least {algorithm.min_group_size}, got {config.group_size}."
         )
+    if algorithm.teacher_rollouts:
+        count = num_teacher_rollouts(algorithm, config)
+        if not 2 <= count < config.group_size:
+            raise ValueError(
+                f"Of each group at least 2 rollouts must be the teacher's and at least 1 the "
+                f"student's: teacher_rollouts={algorithm.teacher_rollouts:g} of a group_size of "
+                f"{config.group_size} are {count}. Change one of the two."
+            )
 
 
 def _check_setup(
@@ -432,14 +461,19 @@ def _check_setup(
         )
     if config.overlap and critics(environment):
         raise ValueError(
-            "overlap cannot be used with feedback by self-critique: the critic would read "
-            "weights while they change. Leave one of both away."
+            "overlap cannot be used with feedback by self-critique or reflection: the critic would "
+            "read weights while they change. Leave one of both away."
         )
     if algorithm.reference_rate and reference is not None:
         raise ValueError(
             "A reference that is given stays as it is, and reference_rate would move it. Leave out "
             "one of the two."
         )
+
+
+def num_teacher_rollouts(algorithm: Algorithm, config: TrainConfig) -> int:
+    """Of each group."""
+    return round(algorithm.teacher_rollouts * config.group_size)
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -47,11 +47,12 @@ class MicroBatches:
             yield self._inputs(self.batch.rows(self.parts[-1]).trimmed().silenced())
 
     @torch.no_grad()
-    def logprobs(self) -> Tensor:
+    def logprobs(self, *, on_teacher_prompt: bool = False) -> Tensor:
         """[B, T] log-probabilities of the responses under the policy as it is now."""
         result = torch.zeros_like(self.batch.old_logprobs)
         for number, inputs in enumerate(self):
-            scored = inputs.student.logprobs
+            logits = inputs.policy_on_teacher_prompt if on_teacher_prompt else inputs.student
+            scored = logits.logprobs
             if number < len(self.parts):
                 result[self.parts[number], : scored.shape[1]] = scored.float()
         return result

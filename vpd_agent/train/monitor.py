@@ -72,6 +72,27 @@ def describe(
     }
 
 
+def describe_teacher_rollouts(batch: RolloutBatch | None) -> dict[str, float]:
+    """How many rollouts of a step were sampled on the teacher's prompt, of all processes together,
+    and, where there are any, the share that is solved and their mean length. `describe` is of the
+    others."""
+    if batch is None:
+        return {"teacher_rollouts/count": 0.0}
+    count = batch.num_rollouts
+    return {
+        "teacher_rollouts/count": count,
+        "teacher_rollouts/solve_rate": batch.num_solved / count,
+        "teacher_rollouts/mean_tokens": batch.num_tokens / count,
+    }
+
+
+def sampled_tokens(row: Row) -> float:
+    """What a step sampled for training, from its metrics."""
+    own = row.get("rollouts", 0) * row.get("response_tokens", 0)
+    tokens = row.get("teacher_rollouts/mean_tokens", 0)
+    return own + row.get("teacher_rollouts/count", 0) * tokens
+
+
 def slowest_judged(rollouts: Sequence[Rollout], processes: Processes) -> list[tuple[str, float]]:
     """The problems and seconds of the judge calls that took longest, the slowest first; of all
     processes together, and none where the environment does not tell."""

@@ -88,6 +88,8 @@ LAPTOP = Preset(
         "srpo": {"importance_clip": None},
         "distil": {"teacher": "ema"},
         "rlsd": {"share_decay_steps": 0},  # runs are longer than the 60 steps of its script
+        # OPSD's clip of entries ends in answers that do not end, within 40 steps.
+        "past": {"entry_clip": None, "teacher_learning_rate": 1e-4},
     },
     train_changes={name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rlsd", "rft")},
 )
@@ -129,6 +131,8 @@ _GRPO = {"scale_advantages": False, "clip_high": 0.28}
 _OPSD = {"temperature": 1.1}
 # run_qwen3_4b_sdpg_boxed.sh of the code of arXiv 2606.04036: 16 of 128 prompts in a mini-batch.
 _SDPG = {"mini_batches": 8, "weight_decay": 0.1}  # with 10 steps of warm-up
+# arXiv 2602.04942, table 2: its learning rate on τ-bench, its temperature, 3 steps per batch.
+_PI_DISTILL = {"learning_rate": 5e-6, "temperature": 0.75, "updates_per_batch": 3}
 
 # SRPO's runs (arXiv 2604.02288, section 4.1): 5e-6, one optimizer step per batch; the options of
 # its SDPO branch are SDPO's, whose runs in code it does not repeat. RLSD's script (arXiv
@@ -155,6 +159,7 @@ CODE = Preset(
         "sdpo": {"mini_batches": 32},  # one prompt each
         "grpo": {"mini_batches": 4},
         "opsd": _OPSD,
+        "pi-distill": _PI_DISTILL,
         "sdpg": {**_SDPG, "warmup_steps": 10},
     },
 )
@@ -176,6 +181,7 @@ SCIENCE = Preset(
         # Its authors try learning rates of 1e-5 and 1e-6, and mini-batches of 8 and 32 prompts.
         "grpo": {"learning_rate": 1e-6, "mini_batches": 4},
         "opsd": _OPSD,
+        "pi-distill": _PI_DISTILL,
         "sdpg": {**_SDPG, "learning_rate": 1e-6},
         "srpo": {"learning_rate": 5e-6},
         **{name: {"learning_rate": 1e-6} for name in ("vpd-pg", "sdar", "rlsd", "rft")},

@@ -50,8 +50,14 @@ from vpd_agent.train import checkpoint
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.graceful_shutdown import graceful_shutdown
 from vpd_agent.train.inspection import Inspection
-from vpd_agent.train.learner import Learner, Parts, Result
-from vpd_agent.train.monitor import CollapseMonitor, quiet_divergence, slowest_judged, why_slow
+from vpd_agent.train.learner import Learner, Parts, Result, num_teacher_rollouts
+from vpd_agent.train.monitor import (
+    CollapseMonitor,
+    quiet_divergence,
+    sampled_tokens,
+    slowest_judged,
+    why_slow,
+)
 from vpd_agent.train.prefetch import Prefetched
 from vpd_agent.train.problems import problems_of_step, usable_problems
 from vpd_envs import TextVectorEnv
@@ -144,7 +150,8 @@ class Trainer(Learner):
                         collected = self.fail_together(self._next_rollouts)
                     if self._inspection is not None:
                         with self.timed("inspect"):
-                            self._inspection.keep(collected.rollouts)
+                            own = [r for r in collected.rollouts if not r.is_teacher_rollout]
+                            self._inspection.keep(own)
                     metrics = self._train_or_skip(collected)
                 metrics = self._with_costs(metrics, collected)
                 self._write_samples(collected)
@@ -171,6 +178,8 @@ class Trainer(Learner):
                 self.processes.local_shard(ids),
                 config.group_size,
                 self.generator("rollouts", step),
+                teacher_rollouts=num_teacher_rollouts(self.algorithm, config),
+                teacher_prompt=self.second_prompt,
             )
         if collected.dropped:
             self.warn(
@@ -216,8 +225,7 @@ class Trainer(Learner):
         dropped = self.processes.sum({"dropped": float(len(collected.dropped))})["dropped"]
         row: dict[str, Any] = {"step": self.step, "dropped": int(dropped), **metrics}
         if "rollouts" in metrics:
-            tokens = metrics["rollouts"] * metrics["response_tokens"]
-            row["tokens_per_second"] = round(tokens / self.seconds["step"], 1)
+            row["tokens_per_second"] = round(sampled_tokens(metrics) / self.seconds["step"], 1)
         if calls := slowest_judged(collected.rollouts, self.processes):
             row["seconds/slowest_judged"] = calls
         if slow := why_slow(calls, self.seconds["step"]):

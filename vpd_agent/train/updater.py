@@ -15,12 +15,14 @@ from torch import nn
 from vpd_agent.algorithms.base import Loss, LossInputs, State
 from vpd_agent.distributed.world import Processes
 from vpd_agent.model.policy import Policy
+from vpd_agent.ops.losses import Metrics
 from vpd_agent.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from vpd_agent.distributed.fsdp import Sharding
 
 Measure = Callable[[LossInputs], dict[str, torch.Tensor]]
+Compute = Callable[[LossInputs], tuple[torch.Tensor, Metrics]]
 
 
 class NonFiniteGradient(FloatingPointError):
@@ -42,14 +44,19 @@ class Updater:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     def update(
-        self, loss: Loss, micro_batches: Iterable[LossInputs], state: State, step: int
+        self,
+        loss: Loss,
+        micro_batches: Iterable[LossInputs],
+        state: State,
+        step: int,
+        of_teacher: Iterable[LossInputs] = (),
     ) -> tuple[State, dict[str, float]]:
         """One optimizer step along `gradient`; returns the state and the metrics that `gradient`
         does, with the norm of the gradient and the learning rate, as LOSS/METRIC.
 
         Raises NonFiniteGradient, with all weights and the optimizer as they were.
         """
-        state, metrics = self.gradient(loss, micro_batches, state)
+        state, metrics = self.gradient(loss, micro_batches, state, of_teacher)
         norm = self._clipped(self.policy.parameters())
         if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
             self.policy.model.zero_grad()
@@ -65,21 +72,32 @@ class Updater:
         return state, {f"{loss.name}/{key}": value for key, value in metrics.items()}
 
     def gradient(
-        self, loss: Loss, micro_batches: Iterable[LossInputs], state: State
+        self,
+        loss: Loss,
+        micro_batches: Iterable[LossInputs],
+        state: State,
+        of_teacher: Iterable[LossInputs] = (),
     ) -> tuple[State, dict[str, float]]:
         """Leaves the whole batch's gradient in the parameters' `.grad`. Returns what the algorithm
         remembers after the loss's `measure`, and the loss's metrics of the whole batch.
 
-        micro_batches: iterated several times if the loss measures.
+        micro_batches: iterated several times if the loss measures. of_teacher: of teacher rollouts.
         """
         self.policy.model.zero_grad()
         if loss.measure is not None and loss.update is not None:
             micro_batches, sums = self._measured(loss.measure, micro_batches, state)
             state = loss.update(state, sums)
-        metrics = self._summed(partial(_backward, loss), micro_batches, state)
+        metrics: dict[str, float] = defaultdict(float)
+        for compute, inputs in (
+            (loss.compute, micro_batches),
+            (loss.on_teacher_rollouts, of_teacher),
+        ):
+            if compute is not None:
+                for name, value in self._summed(partial(_backward, compute), inputs, state).items():
+                    metrics[name] += value
         if self.policy.sharding is None:  # else the backward passes have summed them already
             self.processes.add_gradients(self.policy.parameters())
-        return state, metrics
+        return state, dict(metrics)
 
     def optimizer(self, name: str) -> torch.optim.Optimizer:
         if name not in self.optimizers:
@@ -160,7 +178,7 @@ class Updater:
         return self.processes.sum(total)
 
 
-def _backward(loss: Loss, inputs: LossInputs) -> dict[str, torch.Tensor]:
-    value, metrics = loss.compute(inputs)
+def _backward(compute: Compute, inputs: LossInputs) -> dict[str, torch.Tensor]:
+    value, metrics = compute(inputs)
     value.backward()
     return {"loss": value.detach(), **metrics}

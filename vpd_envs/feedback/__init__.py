@@ -9,6 +9,7 @@ text it is given, and so what an order means:
                           all others: passed on (among the parts, solved ones too are shown another)
     SelfCritique          criticized attempts: replaced, or followed by the critique; the critic is
                           shown it as the outcome; all others: passed on
+    Reflection            failed attempts: followed by a diagnosis; all others: passed on
     JudgeFeedback         as SelfCritique; passed on where no answer came in time
     NoisyFeedback         dropped, exchanged or cut
     FeedbackBudget        cut; the place for it is outermost
@@ -27,5 +28,6 @@ from vpd_envs.feedback.named import SOURCES as SOURCES
 from vpd_envs.feedback.named import NamedSource as NamedSource
 from vpd_envs.feedback.named import named_sources as named_sources
 from vpd_envs.feedback.noise import NoisyFeedback as NoisyFeedback
+from vpd_envs.feedback.reflection import Reflection as Reflection
 from vpd_envs.feedback.self_critique import SelfCritique as SelfCritique
 from vpd_envs.feedback.siblings import SiblingFeedback as SiblingFeedback

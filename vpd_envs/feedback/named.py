@@ -15,6 +15,7 @@ from vpd_envs.feedback.budget import FeedbackBudget
 from vpd_envs.feedback.environment import EnvironmentFeedback
 from vpd_envs.feedback.judge import JudgeFeedback
 from vpd_envs.feedback.noise import NoisyFeedback
+from vpd_envs.feedback.reflection import Reflection
 from vpd_envs.feedback.self_critique import SelfCritique
 from vpd_envs.feedback.siblings import SiblingFeedback
 
@@ -57,6 +58,9 @@ SOURCES: Mapping[str, NamedSource] = {
         EnvironmentFeedback, "the first failing part alone", {"verbosity": "first"}
     ),
     "self-critique": NamedSource(SelfCritique, "what the policy itself says of its attempt"),
+    "reflection": NamedSource(
+        Reflection, "the feedback, then the policy's own diagnosis of a failed attempt"
+    ),
     "judge": NamedSource(JudgeFeedback, "what another model says, behind an HTTP endpoint"),
     "noisy": NamedSource(NoisyFeedback, "feedback dropped, exchanged or cut, for ablations"),
     "budget": NamedSource(FeedbackBudget, "at most so many characters"),

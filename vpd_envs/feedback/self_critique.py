@@ -27,8 +27,9 @@ class SelfCritique(CritiqueSource):
     def critiques(self, prompts: list[str]) -> Sequence[str]:
         if self.critic is None:
             raise ValueError(
-                "SelfCritique has no critic. Give one, SelfCritique(critic), or set source.critic: "
-                "a function that takes a list of prompts and gives a list of as many texts."
+                f"{type(self).__name__} has no critic. Give one, {type(self).__name__}(critic), or "
+                f"set source.critic: a function that takes a list of prompts and gives a list of "
+                f"as many texts."
             )
         texts = self.critic(prompts)
         if not is_text_each(texts, len(prompts)):

@@ -11,7 +11,7 @@ from vpd_agent.cli.main import main
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
-from vpd_envs import SelfCritique, SiblingFeedback
+from vpd_envs import Reflection, SelfCritique, SiblingFeedback
 from vpd_envs.answers.sanitize import sanitize
 
 KWARGS = {"sandbox": "local"}
@@ -40,6 +40,8 @@ def test_sources_are_found_wherever_they_stand():
     assert isinstance(source, SelfCritique)
     assert isinstance(environment.env.source, SiblingFeedback)
     assert critics(EnvironmentSpec("vpd/MiniCode-v0", kwargs=KWARGS).make(2)) == []
+    reflecting = EnvironmentSpec("vpd/MiniCode-v0", "status+reflection", KWARGS).make(2)
+    assert [type(source) for source in critics(reflecting)] == [Reflection]
 
 
 def test_the_policy_s_critique_is_the_feedback_of_its_failed_attempts():

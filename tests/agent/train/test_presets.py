@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_fraction": 0.0,
         },
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
+        "past": {"entry_clip": None, "teacher_learning_rate": 1e-4},
     },
     "tiny": {
         "vpd": {"e_step_learning_rate": 1e-5, "teacher": "ema"} | OWN_E_STEP,
@@ -94,10 +95,11 @@ RATES = {  # of learning: that of most algorithms, and of those that have anothe
     "laptop": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "laptop-long": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "tiny": (5e-5, {}),
-    "code": (1e-6, {}),
+    "code": (1e-6, {"pi-distill": 5e-6}),
     "science": (
         1e-5,
-        dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rlsd", "rft"), 1e-6) | {"srpo": 5e-6},
+        dict.fromkeys(("grpo", "sdpg", "vpd-pg", "sdar", "rlsd", "rft"), 1e-6)
+        | {"srpo": 5e-6, "pi-distill": 5e-6},
     ),
 }
 OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
@@ -105,11 +107,13 @@ OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "sdpo": {"mini_batches": 32},
         "grpo": {"mini_batches": 4},
         "opsd": {"temperature": 1.1},
+        "pi-distill": {"temperature": 0.75, "updates_per_batch": 3},
         "sdpg": {"mini_batches": 8, "warmup_steps": 10, "weight_decay": 0.1},
     },
     "science": {
         "grpo": {"mini_batches": 4},
         "opsd": {"temperature": 1.1},
+        "pi-distill": {"temperature": 0.75, "updates_per_batch": 3},
         "sdpg": {"mini_batches": 8, "weight_decay": 0.1},
     },
 }
