@@ -59,7 +59,7 @@ TASKS: dict[str, type[Examples[Any, Any]]] = {
 
 
 def _recipes(prefix: str, warm: WarmupConfig, cold_steps: int) -> dict[str, Recipe]:
-    rigid = replace(warm, rigid=True, rigid_share=0.8, teacher_rigid_share=0.5)
+    rigid = replace(warm, rigid=True, rigid_share=0.8, teacher_rigid_share=0.65)
     return {
         f"{prefix}-warm": warm,
         f"{prefix}-cold": replace(warm, steps=cold_steps, teacher_share=0.0),
@@ -84,6 +84,9 @@ _ARITHMETIC = WarmupConfig(
     task="arithmetic",
     steps=300,
     batch_size=64,
+    teacher_share=0.8,
+    copy_share=0.2,
+    malformed_share=0.05,
     ignore_share=0.0,
     rigid_share=0.0,
     teacher_rigid_share=0.0,
@@ -92,7 +95,7 @@ RECIPES: dict[str, Recipe] = {
     **_recipes("tiny", WarmupConfig(), cold_steps=90),
     **_recipes("tiny-function", _FUNCTION, cold_steps=90),
     **_recipes("tiny-choice", _CHOICE, cold_steps=40),
-    **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=300),
+    **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=180),
     "tiny-code": CodeWarmupConfig(),
 }
 

@@ -92,7 +92,7 @@ def test_prompts_and_answers_fit_the_preset_of_the_task(name):
     room = PRESETS[preset].train
     policy = tiny_policy()
     for suffix in ("warm", "cold", "rigid-warm"):
-        for example in drawn(f"{name}-{suffix}", 300):
+        for example in drawn(f"{name}-{suffix}", 60):
             answer = policy.tokenizer(example.answer).input_ids
             assert len(answer) < room.max_response_tokens  # the end of sequence is one more
             assert len(policy.encode(example.messages)) <= room.max_teacher_prompt_tokens
