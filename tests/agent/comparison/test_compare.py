@@ -143,6 +143,14 @@ def test_nothing_is_trained_twice_and_nothing_else_is_taken_for_it(straight, cap
 
 
 @pytest.mark.slow
+def test_finished_runs_of_another_comparison_are_taken_over(straight, tmp_path):
+    out = tmp_path / "c"
+    assert run(*command(out, "--reuse", straight.parent)) == 0
+    assert learned(out) == learned(straight)
+    assert not list(out.glob("*.log"))  # nothing was trained
+
+
+@pytest.mark.slow
 def test_a_finished_comparison_is_told_again_without_torch(straight, capsys):
     """In a process of its own, which has not imported it for another test."""
     assert run(*command(straight)) == 0
