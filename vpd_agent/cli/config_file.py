@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from sandbox.plugins import did_you_mean
+from sandbox.plugins import did_you_mean, is_import, unknown
 from vpd_agent.cli.flags import RENAMED, FlagGroup, flag_types
 from vpd_agent.runs.record import NOT_FLAGS, UNSAVED
 
@@ -86,6 +86,21 @@ def read(path: Path, over: tuple[Path, ...] = ()) -> list[ConfigEntry]:
         below = read(path.parent / str(base.value), (*over, path.resolve()))
         entries = {(entry.method, entry.key): entry for entry in below} | entries
     return list(entries.values())
+
+
+def entries_for(names: tuple[str, str], entries: Iterable[ConfigEntry]) -> list[ConfigEntry]:
+    """The entries for all algorithms, then those for one of them, which are over the others.
+
+    names: of that one, as it was typed and its own. Raises ValueError for a method that is none.
+    """
+    from vpd_agent.algorithms import ALGORITHMS
+
+    entries = list(entries)
+    for entry in entries:
+        known = entry.method in ("", *ALGORITHMS, *names) or is_import(entry.method)
+        if not known:
+            raise ValueError(f"{entry.place}: {unknown('algorithm', entry.method, ALGORITHMS)}")
+    return [*(e for e in entries if not e.method), *(e for e in entries if e.method in names)]
 
 
 def with_defaults(

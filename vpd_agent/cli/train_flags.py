@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from sandbox.plugins import is_import, unknown
-from vpd_agent.cli.config_file import ConfigEntry, read, with_defaults
+from sandbox.plugins import unknown
+from vpd_agent.cli.config_file import ConfigEntry, entries_for, read, with_defaults
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.runs.record import read_record
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
@@ -95,7 +95,7 @@ def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEn
 
     names: the algorithm's, as it was typed and its own.
     """
-    given = _for_method(names, read(Path(early.config))) if early.config is not None else []
+    given = entries_for(names, read(Path(early.config))) if early.config is not None else []
     begun: list[ConfigEntry] = []
     if early.resume and not early.help:
         out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
@@ -112,15 +112,3 @@ def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEn
             )
     merged = {entry.key: entry for entry in (*begun, *given) if entry.key != "algorithm"}
     return list(merged.values())
-
-
-def _for_method(names: tuple[str, str], entries: Sequence[ConfigEntry]) -> list[ConfigEntry]:
-    """The entries for all algorithms, then those for this one, which are over them. Raises
-    ValueError for a name of no algorithm."""
-    from vpd_agent.algorithms import ALGORITHMS
-
-    for entry in entries:
-        known = entry.method in ("", *ALGORITHMS, *names) or is_import(entry.method)
-        if not known:
-            raise ValueError(f"{entry.place}: {unknown('algorithm', entry.method, ALGORITHMS)}")
-    return [*(e for e in entries if not e.method), *(e for e in entries if e.method in names)]

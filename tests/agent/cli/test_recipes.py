@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vpd_agent.cli.config_file import read
-from vpd_agent.cli.train_flags import TrainArguments, read_arguments
+from vpd_agent.algorithms import ALGORITHMS
+from vpd_agent.cli.config_file import entries_for, read, with_defaults
+from vpd_agent.cli.train_flags import TrainArguments, flag_groups, read_arguments
 from vpd_agent.train.dry_run import Report, dry_run
 from vpd_agent.train.estimate import KNOWN_SHAPES
+from vpd_agent.train.presets import PRESETS
 from vpd_agent.train.run import make_plan
 
 ROOT = Path(__file__).parents[3]
@@ -52,13 +55,17 @@ def data(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
-def arguments(recipe: Path, method: str, *more: str) -> TrainArguments:
-    return read_arguments(method, ["--config", str(recipe), "--dry-run", *more])
+def arguments(recipe: Path, method: str) -> TrainArguments:
+    """What `read_arguments` makes of the recipe alone. (It parses all flags, which takes long.)"""
+    entries = entries_for((method, method), read(recipe))
+    preset = {entry.key: entry.value for entry in entries}["preset"]
+    groups = with_defaults(flag_groups(ALGORITHMS[method], PRESETS[preset]), entries)
+    return TrainArguments(**{name: replace(group.default) for name, group in groups.items()})
 
 
-def report_of(read: TrainArguments) -> Report:
-    flags: dict[str, Any] = vars(read.options) | {"config": read.config}
-    return dry_run(make_plan(read.algorithm, template=read.template, **flags))
+def report_of(given: TrainArguments, **options: Any) -> Report:
+    flags: dict[str, Any] = vars(given.options) | {"config": given.config} | options
+    return dry_run(make_plan(given.algorithm, template=given.template, **flags))
 
 
 def test_there_is_one_for_each_published_run():
@@ -77,10 +84,19 @@ def test_there_is_one_for_each_published_run():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_it_dry_runs(recipe, method, data):
     env = next(entry.value for entry in read(recipe) if entry.key == "env")
-    report = report_of(arguments(recipe, method, "--data", str(data[env])))
+    report = report_of(arguments(recipe, method), data=str(data[env]))
     assert "estimated" in report.facts["problems"]  # they were read and measured
     assert report.costs
     assert report.facts["folder"] == f"runs/{recipe.stem}/{method}"
+
+
+def test_the_command_reads_them_so():
+    recipe = ROOT / "recipes/livecodebench-qwen3-8b.yaml"
+    for method in METHODS:
+        given = read_arguments(method, ["--config", str(recipe)])
+        expected = arguments(recipe, method)
+        assert replace(given.options, config=None) == expected.options
+        assert given[1:] == expected[1:]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
