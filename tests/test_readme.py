@@ -12,7 +12,7 @@ from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text().replace("\\\n", " ")  # a command of several lines is one
 PLACEHOLDER = re.compile(r"[A-Z_]+(/.*)?")  # DIR, PATH_OR_NAME
 MADE = ("--out", ">")  # the file or folder behind these is made by the line
 READ = ("--data", "--answers", "--stdin", "--model", "--config")  # the one behind these is there

@@ -190,10 +190,10 @@ class MultiTurn:
 
     turns: chat: attempts and feedback are the turns of a conversation, as many as fit into
         max_prompt_tokens; then a fresh start with the problem alone. all: the problem with the
-        feedback on all earlier attempts in one turn, worded by the template of teacher prompts, the
-        attempts left out; the oldest feedback is dropped where it is too long (the baseline of
-        arXiv 2601.20802, which finds it better with attempts left out). last: the same with the
-        last attempt alone, which is all that the template of the tiny models can show.
+        feedback on all earlier attempts in one turn, worded by the template of teacher prompts, of
+        which the default one leaves the attempts out; the oldest feedback is dropped where the
+        prompt is too long (the baseline of arXiv 2601.20802, section 5). last: the same with the
+        feedback on the last attempt alone, which is all that the tiny models can read.
     max_prompt_tokens: of a prompt with feedback.
     """
 
