@@ -87,12 +87,12 @@ def _diagnosis(answer: str) -> str:
     """The four texts of an answer, a labeled line each; the answer itself if it has none."""
     found = _json_object(answer)
     texts = {label: found.get(key) for key, label in LABELS.items()}
-    lines = [f"{label}: {' '.join(t.split())}" for label, t in texts.items() if _is_filled(t)]
+    lines = [
+        f"{label}: {' '.join(text.split())}"
+        for label, text in texts.items()
+        if isinstance(text, str) and text.strip()
+    ]
     return "\n".join(lines) or answer
-
-
-def _is_filled(text: Any) -> bool:
-    return isinstance(text, str) and bool(text.strip())
 
 
 def _json_object(answer: str) -> Mapping[str, Any]:
