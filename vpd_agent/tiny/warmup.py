@@ -82,7 +82,7 @@ _CHOICE = WarmupConfig(
 )
 _ARITHMETIC = WarmupConfig(
     task="arithmetic",
-    steps=300,
+    steps=450,
     batch_size=64,
     teacher_share=0.8,
     copy_share=0.2,
