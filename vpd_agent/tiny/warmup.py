@@ -82,7 +82,7 @@ _CHOICE = WarmupConfig(
 )
 _ARITHMETIC = WarmupConfig(
     task="arithmetic",
-    steps=300,
+    steps=360,
     batch_size=64,
     teacher_share=0.8,
     copy_share=0.2,
@@ -171,11 +171,12 @@ def _put_digits_on_circles(policy: Policy, seed: int) -> None:
     they have anyway. From random ones a model learns the table of additions too slowly."""
     angles = 2 * torch.pi / 10 * torch.arange(10)[:, None] * torch.arange(1, 6)  # [10, 5]
     places = torch.cat([angles.cos(), angles.sin()], 1) / 5**0.5  # [10, 10], rows of length 1
-    embeddings = policy.model.get_input_embeddings().weight
+    table = policy.model.get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
     generator = torch.Generator().manual_seed(seed)
-    axes = 0.2 * torch.randn(10, embeddings.shape[1], generator=generator)
+    axes = 0.2 * torch.randn(10, table.embedding_dim, generator=generator)
     ids = policy.tokenizer.convert_tokens_to_ids(list("0123456789"))
-    embeddings[ids] = places @ axes
+    table.weight[ids] = places @ axes
 
 
 def _examples(config: Recipe) -> Examples[Any, Any] | CodeExamples:

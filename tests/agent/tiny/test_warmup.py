@@ -142,6 +142,21 @@ def test_known_digits_leave_the_options_that_they_fit():
     assert {blind.guess(blind.problems[0]) for _ in range(100)} == set("ABCD")
 
 
+def test_the_arithmetic_start_has_digits_on_circles_of_the_usual_size():
+    """cos and sin of 2πkd/10 add up to 0 over the digits d, for k = 1 … 5."""
+
+    def embeddings(name, text):
+        policy = warmup.train(replace(RECIPES[name], steps=0))
+        ids = policy.tokenizer(text, add_special_tokens=False).input_ids
+        return policy.model.get_input_embeddings().weight[ids].detach()
+
+    digits = embeddings("tiny-arithmetic-warm", "0123456789")
+    assert digits.sum(0).abs().max() < 1e-5
+    assert embeddings("tiny-warm", "0123456789").sum(0).abs().max() > 0.1
+    assert 0.15 < digits.std() < 0.25
+    assert (embeddings("tiny-arithmetic-warm", "x+=") == embeddings("tiny-warm", "x+=")).all()
+
+
 def test_no_held_out_sum_is_taught():
     held_out = {frozenset(i.split("+")) for i in MiniArithmetic("test").problem_ids}
     for example in drawn("tiny-arithmetic-warm", 3000):
