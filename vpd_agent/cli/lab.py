@@ -132,7 +132,10 @@ def _run(commands: _Commands, out: Path) -> int:
         files = write_summary(out) if any(out.glob("*/*/results.json")) else []
     print("\n".join(map(str, files)))
     if failed:
-        say(f"Runs failed in {', '.join(failed)}. To run them again: the same with --retry-failed.")
+        say(
+            f"Not all of {', '.join(failed)} could be done; see above why. To run again what "
+            f"failed: the same command with --retry-failed."
+        )
     return 1 if failed else 0
 
 

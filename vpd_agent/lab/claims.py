@@ -192,7 +192,8 @@ CLAIMS = (
         "taught",
         (
             difference(
-                "vpd distill_on=failed on_truncated=true", "vpd distill_on=all on_truncated=true"
+                "vpd distill_on=failed teach_truncated=true",
+                "vpd distill_on=all teach_truncated=true",
             ),
         ),
     ),

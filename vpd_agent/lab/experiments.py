@@ -49,9 +49,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         settings=(
             "*.on_own_success=true",
             "*.distill_on=all,failed,solved",
-            "*.on_truncated=true,false",
+            "*.teach_truncated=true,false",
         ),
-        baseline="vpd distill_on=all on_truncated=true",
+        baseline="vpd distill_on=all teach_truncated=true",
     ),
     "prior": Experiment(
         "What should VPD's teacher be compared with: the current student, or the initial one?",
