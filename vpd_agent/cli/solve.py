@@ -67,16 +67,20 @@ def _parsed(arguments: Sequence[str]) -> _Arguments:
         raise ValueError(unknown("preset", name, PRESETS))
     preset, kind = PRESETS[name], algorithm_class(early.algorithm)
     defaults = SolveOptions(env=REQUIRED, model=REQUIRED, out=REQUIRED)
-    groups = {
-        "options": FlagGroup(SolveOptions, defaults),
-        "template": FlagGroup(TeacherTemplate, preset.template, prefix="template."),
-    }
-    own = FlagGroup(kind, preset.algorithm(early.algorithm))
-    if taken := set(flag_types(groups)).intersection(flag_types({"": own})):
+    common = FlagGroup(SolveOptions, defaults)
+    own = FlagGroup(kind, preset.algorithm(kind.name))
+    if taken := set(flag_types({"": common})).intersection(flag_types({"": own})):
         raise ValueError(
             f"{kind.name}: vpd solve has other flags of the name {', '.join(sorted(taken))}: "
             f"rename these options of the algorithm."
         )
-    parsed = parse("vpd solve", arguments, description=DESCRIPTION, algorithm=own, **groups)
+    parsed = parse(
+        "vpd solve",
+        arguments,
+        description=DESCRIPTION,
+        options=common,
+        algorithm=own,
+        template=FlagGroup(TeacherTemplate, preset.template, prefix="template."),
+    )
     options = replace(parsed.options, preset=name)
     return _Arguments(options, parsed.algorithm, parsed.template)
