@@ -82,6 +82,11 @@ class TrainConfig:
     """Of an episode after its first prompt: the answer, or all answers and replies."""
     max_turn_tokens: int | None = None
     """Of one answer, in environments of several turns; None: what is left of the episode."""
+    teach_truncated: bool = True
+    """Whether a rollout that was cut off has a teacher too. Without one, neither E-step nor
+    distillation counts it: what an answer would have been that does not end is hard to tell, and a
+    teacher on such answers makes others run on (the "overlong filtering" of DAPO, arXiv 2503.14476,
+    for the teacher's term)."""
     success_reward: float = 1.0
     """A rollout counts as solved from this reward on."""
     eval_every: int = 10

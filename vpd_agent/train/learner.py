@@ -215,6 +215,9 @@ class Learner:
         if self.teacher is None:
             return [None] * len(rollouts)
         prompts = self.prompts_with_feedback(rollouts)
+        if not self.config.teach_truncated:
+            ended = [r.finish != "length" for r in rollouts]
+            prompts = [p if e else None for p, e in zip(prompts, ended, strict=True)]
         if not any(prompts) and not self._warned_of_no_teacher:
             self._warned_of_no_teacher = True
             self.warn(

@@ -336,6 +336,19 @@ def test_the_share_that_is_taught(num_solved, siblings):
     assert metrics["teacher_fraction"] == 1.0
 
 
+def test_cut_off_rollouts_have_no_teacher_where_they_are_not_taught():
+    """Of 4 rollouts, 3 have feedback, and 1 of these was cut off."""
+    policy = small_policy()
+    finishes, feedbacks = ["stop", "length", "length", "stop"], ["?", "?", "", "?"]
+    rows = [
+        replace(rollout("ab", f"x{i}", policy=policy, reward=0.0), finish=finish, feedback=feedback)
+        for i, (finish, feedback) in enumerate(zip(finishes, feedbacks, strict=True))
+    ]
+    for teach_truncated, expected in ((True, [1, 1, 0, 1]), (False, [1, 0, 0, 1])):
+        trainer = make_trainer(SDPO(), policy=policy, teach_truncated=teach_truncated)
+        assert trainer.make_batch(rows).has_teacher.int().tolist() == expected
+
+
 def test_a_run_gives_up_when_too_many_steps_are_skipped(tmp_path):
     """A learning rate that blows the weights up at once: every later step is not finite."""
     folder = RunFolder(tmp_path / "run")
