@@ -129,7 +129,8 @@ def distillation(
     and the sampler's. Where the algorithm has a gate, it weighs the mean too. Where a loss has a
     policy gradient as well, this comes first: the pass over the vocabulary leaves what that needs.
     factor: f_t, constants, [B, T] or [B, 1]; where it is 0 a token counts in the mean all the same.
-    The metrics are means over tokens whatever normalizer and factor.
+    The metrics are means over tokens whatever the normalizer; a divergence that has no factor is
+    not computed and counts as 0 there.
     """
     a, student, teacher = algorithm, inputs.student, inputs.teacher
     mask, count = distillation_mask(inputs.batch, a)
