@@ -223,8 +223,8 @@ def test_compare_trains_an_algorithm_from_outside_beside_ours(folder, model):
     ("name", "expected"),
     [
         ("reinforce", "Unknown algorithm 'reinforce'. There are vpd, vpd-pg, sdpo, sdpg, opsd, "
-                      "sdar, grpo, rft, pi-distill, past; or module:Class or path/to/file.py:Class, "
-                      "your own."),
+                      "sdar, grpo, rft, pi-distill, past; or module:Class or "
+                      "path/to/file.py:Class, your own."),
         ("gropo", "Unknown algorithm 'gropo'. Did you mean 'grpo'"),
         ("no_module:A", "There is no module 'no_module' to import the algorithm from: neither "
                         "installed nor in the current folder"),
