@@ -22,10 +22,12 @@ if "CI" not in os.environ and find_spec("hypothesis"):
     hypothesis.settings.register_profile("without deadline", deadline=None)
     hypothesis.settings.load_profile("without deadline")
 
-# Shells start what runs in the background with SIGINT ignored, which children inherit: then the
-# programs and commands of the tests would not be stopped by it.
+# Shells start what runs in the background with SIGINT ignored, and nohup with SIGHUP, which children
+# inherit: then the programs and commands of the tests would not be stopped by them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if all(map(find_spec, ("torch", "jaxtyping", "beartype"))):
     from jaxtyping import install_import_hook

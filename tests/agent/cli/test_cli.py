@@ -245,7 +245,7 @@ LCB = ("--env", "vpd/LiveCodeBench-v0", "--model", "tiny", "--sandbox", "local")
         (["compare", *MINI[:2], "--model", "tiny-warn"], "Did you mean 'tiny-warm'?"),
         (["train", "vpd", *MINI, "--beta", "-1"], "beta must be positive"),
         (["train", "vpd", *MINI, "--max-prompt-tokens", "2"], "No problem is left"),
-        (["train", "vpd", *MINI, "--preset", "lapto"], "Did you mean 'laptop'?"),
+        (["train", "vpd", *MINI, "--preset", "lapto"], "Did you mean 'laptop'"),
         (["train", "vpd", *MINI, "--feedback", "gossip"], "environment, siblings"),
         (["train", "vpd", *MINI[:4], "--sandbox", "jail"], "There are auto, docker, bubblewrap"),
         (["train", "vpd", *MINI, "--data", "x.jsonl"], "Unknown option of vpd/MiniCode-v0: 'data'"),

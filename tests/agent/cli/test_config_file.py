@@ -284,7 +284,7 @@ def test_a_saved_configuration_gives_the_same_run(tmp_path, model):
         ("learning_rate: fast", "line 1: learning_rate must be a number, got 'fast'."),
         ("resume: true", "unknown key 'resume'. It belongs on the command line."),
         ("algorithm: sdpo", "this is a configuration of 'sdpo', not of 'vpd'"),
-        ("preset: lapto", "Did you mean 'laptop'?"),
+        ("preset: lapto", "Did you mean 'laptop'"),
         ("engine: vlm", "Did you mean 'vllm'?"),
         ("trackers: [tensorbord]", "Did you mean 'tensorboard'?"),
         ("steps: -1", "steps must be at least 0, got -1"),

@@ -41,8 +41,10 @@ CONFIG = TrainConfig(
     micro_batch_tokens=300,  # parts of unequal size, and of unequal number in the processes
 )
 
+# One of each kind: a gate, a reference, sums over the whole batch, teacher rollouts.
+KINDS = ("vpd-pg", "sdpg", "sc-sdpo", "srpo", "rft", "pi-distill", "past")
 VARIANTS = {
-    **{name: kind() for name, kind in ALGORITHMS.items()},
+    **{name: ALGORITHMS[name]() for name in KINDS},
     "grpo with reference": GRPO(kl_to_reference=0.3, reference_rate=0.4),
     "vpd with fixed prior": VPD(e_step_every=1, prior="fixed", teacher="ema"),
     "sdpo with top-k": SDPO(top_k=7, alpha=0.5, teacher="trust_region"),
@@ -84,6 +86,19 @@ def all_rollouts(policy: Policy) -> list:
     return first + second
 
 
+def with_teacher_rollouts(rollouts: list, policy: Policy) -> list:
+    """Of each group, all but the first were sampled on a teacher's prompt."""
+    firsts = {r.group: r for r in reversed(rollouts)}.values()
+    return [
+        r if any(r is first for first in firsts) else replace(
+            r,
+            plain_prompt_ids=r.prompt_ids,
+            prompt_ids=policy.encode([{"role": "user", "content": f"{r.problem_id}, a hint"}]),
+        )
+        for r in rollouts
+    ]  # fmt: skip
+
+
 def make_trainer(algorithm, processes: Processes, policy: Policy | None = None, **changes):
     config = replace(CONFIG, **changes)
     trainer = Trainer(
@@ -103,15 +118,22 @@ def make_trainer(algorithm, processes: Processes, policy: Policy | None = None, 
 def learned(algorithm, processes: Processes, shard: bool = False, lora: bool = False) -> dict:
     """Gradients and metrics of the first step's losses; then weights and state after two steps."""
     policy = float64_policy()
-    rollouts = processes.local_shard(all_rollouts(policy))
+    rollouts = all_rollouts(policy)
+    if algorithm.teacher_rollouts:
+        rollouts = with_teacher_rollouts(rollouts, policy)
+    rollouts = processes.local_shard(rollouts)
     trainer = make_trainer(algorithm, processes, add_lora(policy, rank=2) if lora else policy)
     if shard:
         shard_all(trainer)
-    batch = trainer.make_batch(rollouts)
+    batch = trainer.make_batch([r for r in rollouts if not r.is_teacher_rollout])
+    of_teacher = trainer._batch_of_teacher([r for r in rollouts if r.is_teacher_rollout], batch)
     gradients, metrics = {}, {}
     for loss in algorithm.losses(Step(0, 4)):
         trainer.state, metrics[loss.name] = trainer.updater.gradient(
-            loss, trainer.micro_batches(batch), trainer.state
+            loss,
+            trainer.micro_batches(batch),
+            trainer.state,
+            trainer.micro_batches(of_teacher) if of_teacher is not None else (),
         )
         gradients[loss.name] = [whole(p.grad) for p in trainer.policy.parameters()]
     trainer.state = {}

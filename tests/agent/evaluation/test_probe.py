@@ -321,7 +321,7 @@ def test_another_model_is_probed_as_the_teacher_it_is(tmp_path):
         (["--teacher-prompt", "plain"], "Choose a --teacher-model"),
         (["--out", "there.txt"], "--out must be a file NAME.json"),
         (["--out", "no/such/folder/there.json"], "does not exist"),
-        (["--preset", "labtop"], "Did you mean 'laptop'?"),
+        (["--preset", "labtop"], "Did you mean 'laptop'"),
         (["--feedback", "sibling"], "siblings"),
         (["--model", "tinny"], "tinny"),
         (["--teacher-model", "tinny"], "tinny"),

@@ -35,7 +35,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_fraction": 0.0,
         },
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
-        "past": {"entry_clip": None, "teacher_learning_rate": 1e-4},
+        "past": {"entry_clip": None, "teacher": "ema", "teacher_learning_rate": 1e-4},
     },
     "tiny": {
         "vpd": {"e_step_learning_rate": 1e-5, "teacher": "ema"} | OWN_E_STEP,
