@@ -22,8 +22,8 @@ if "CI" not in os.environ and find_spec("hypothesis"):
     hypothesis.settings.register_profile("without deadline", deadline=None)
     hypothesis.settings.load_profile("without deadline")
 
-# Shells start what runs in the background with SIGINT ignored, and nohup with SIGHUP, which children
-# inherit: then the programs and commands of the tests would not be stopped by them.
+# Shells start what runs in the background with SIGINT ignored, nohup with SIGHUP, and children
+# inherit it: then the programs and commands of the tests would not be stopped by them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
