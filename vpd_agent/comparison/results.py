@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from vpd_agent.runs.costs import sampled_tokens
 from vpd_agent.runs.files import read_jsonl
 from vpd_agent.runs.record import HARMLESS, NOT_FLAGS, read_record
 from vpd_agent.runs.run_folder import METRICS
-from vpd_agent.train.monitor import sampled_tokens
 from vpd_envs.data.provenance import leaves
 
 STUDENT, TEACHER = "eval/student_pass@1", "eval/teacher_repair"

@@ -86,13 +86,6 @@ def describe_teacher_rollouts(batch: RolloutBatch | None) -> dict[str, float]:
     }
 
 
-def sampled_tokens(row: Row) -> float:
-    """What a step sampled for training, from its metrics."""
-    own = row.get("rollouts", 0) * row.get("response_tokens", 0)
-    tokens = row.get("teacher_rollouts/mean_tokens", 0)
-    return own + row.get("teacher_rollouts/count", 0) * tokens
-
-
 def slowest_judged(rollouts: Sequence[Rollout], processes: Processes) -> list[tuple[str, float]]:
     """The problems and seconds of the judge calls that took longest, the slowest first; of all
     processes together, and none where the environment does not tell."""

@@ -34,6 +34,7 @@ from vpd_agent.evaluation.in_training import (
 )
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.collect import Collected, all_problem_ids
+from vpd_agent.runs.costs import sampled_tokens
 from vpd_agent.runs.identity import problem_fingerprints
 from vpd_agent.runs.run_folder import (
     BAD_BATCHES,
@@ -54,7 +55,6 @@ from vpd_agent.train.learner import Learner, Parts, Result, num_teacher_rollouts
 from vpd_agent.train.monitor import (
     CollapseMonitor,
     quiet_divergence,
-    sampled_tokens,
     slowest_judged,
     why_slow,
 )
