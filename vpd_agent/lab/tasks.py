@@ -32,14 +32,14 @@ class Task:
 
 def _tasks() -> dict[str, Task]:
     """Each kind with a warm start, with a cold one (the model has no skill of reading feedback),
-    and but for functions in its rigid form (one exact form of a right answer counts), which starts
-    warm."""
+    and but for functions in its rigid form (one exact form of a right answer counts), whose warm
+    start writes that form most of the time."""
     found = {}
     for kind, (env, model) in _KINDS.items():
         found[f"{kind}-warm"] = Task(env, f"{model}-warm")
         found[f"{kind}-cold"] = Task(env, f"{model}-cold")
         if kind != "function":
-            found[f"{kind}-rigid"] = Task(env, f"{model}-warm", ("rigid=true",))
+            found[f"{kind}-rigid"] = Task(env, f"{model}-rigid-warm", ("rigid=true",))
     return found
 
 
