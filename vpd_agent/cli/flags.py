@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, get_type_hints
@@ -52,6 +53,15 @@ def parse(
         args=list(arguments),
         console_outputs=is_main_process(),
     )
+
+
+def read_ahead(arguments: Sequence[str], **defaults: str) -> dict[str, str]:
+    """The values of a few flags on which the defaults of others depend, so that they are read
+    first; where one is not given, its default here."""
+    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name, default in defaults.items():
+        ahead.add_argument(f"--{name}", default=default)
+    return vars(ahead.parse_known_args(arguments)[0])
 
 
 def flag_types(groups: Mapping[str, FlagGroup]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
-from sandbox.plugins import unknown
-from vpd_agent.cli.flags import FlagGroup, parse
+from vpd_agent.cli.flags import FlagGroup, parse, read_ahead
 from vpd_agent.console import bars, is_main_process, phase, print_table, say
 from vpd_agent.train.options import EnvironmentOptions, ModelOptions, open_sandbox
 
@@ -106,16 +104,10 @@ def probe(arguments: list[str]) -> int:
 
 def _preset_name(arguments: Sequence[str]) -> str:
     """The preset, which decides defaults, so that it is read ahead of the other flags."""
-    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.presets import chosen_preset
 
-    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--env", "--model", "--preset"):
-        ahead.add_argument(option, default="")
-    early, _ = ahead.parse_known_args(arguments)
-    name = early.preset if early.preset not in ("", "auto") else preset_for(early.env, early.model)
-    if name not in PRESETS:
-        raise ValueError(unknown("preset", name, PRESETS))
-    return name
+    early = read_ahead(arguments, env="", model="", preset="auto")
+    return chosen_preset(early["preset"] or "auto", early["env"], early["model"])
 
 
 def _check(options: ProbeOptions) -> None:
@@ -243,8 +235,7 @@ def _teacher_prompts(
 
 def _report(options: ProbeOptions, found: dict[str, Any]) -> int:
     """Print what came out, write it, and return the exit code."""
-    from vpd_agent.evaluation.report import finite
-    from vpd_agent.runs.files import write_atomically
+    from vpd_agent.runs.files import finite, write_atomically
 
     for title, header, rows in _tables(found):
         print_table(title, header, rows)

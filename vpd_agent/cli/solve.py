@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from sandbox.plugins import unknown
-from vpd_agent.cli.flags import FlagGroup, flag_types, parse
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse, read_ahead
 from vpd_agent.console import is_main_process, print_table, say
 
 if TYPE_CHECKING:
@@ -54,18 +52,12 @@ def _parsed(arguments: Sequence[str]) -> _Arguments:
     """The flags, over the defaults of the preset and the algorithm, which are read ahead."""
     from vpd_agent.algorithms import algorithm_class
     from vpd_agent.rollout.teacher_prompt import TeacherTemplate
-    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.presets import PRESETS, chosen_preset
     from vpd_agent.train.solve import SolveOptions
 
-    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--env", "--model", "--preset"):
-        ahead.add_argument(option, default="")
-    ahead.add_argument("--algorithm", default=SolveOptions.algorithm)
-    early, _ = ahead.parse_known_args(arguments)
-    name = early.preset if early.preset not in ("", "auto") else preset_for(early.env, early.model)
-    if name not in PRESETS:
-        raise ValueError(unknown("preset", name, PRESETS))
-    preset, kind = PRESETS[name], algorithm_class(early.algorithm)
+    early = read_ahead(arguments, env="", model="", preset="auto", algorithm=SolveOptions.algorithm)
+    name = chosen_preset(early["preset"] or "auto", early["env"], early["model"])
+    preset, kind = PRESETS[name], algorithm_class(early["algorithm"])
     defaults = SolveOptions(env=REQUIRED, model=REQUIRED, out=REQUIRED)
     common = FlagGroup(SolveOptions, defaults)
     own = FlagGroup(kind, preset.algorithm(kind.name))

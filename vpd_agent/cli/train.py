@@ -29,13 +29,14 @@ def train(arguments: list[str]) -> int:
     name, *rest = arguments
     options, algorithm, config, template = read_arguments(name, rest)
 
-    from vpd_agent.train.dry_run import dry_run
     from vpd_agent.train.run import RunFinished, make_plan, make_run
 
     # The configuration stands in for the file that --config names.
     flags: dict[str, Any] = vars(options) | {"config": config}
     try:
         if options.dry_run:
+            from vpd_agent.train.dry_run import dry_run
+
             _show(dry_run(make_plan(algorithm, template=template, **flags)))
             return 0
         with make_run(algorithm, template=template, **flags) as trainer:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from sandbox.plugins import unknown
 from vpd_agent.cli.config_file import ConfigEntry, entries_for, read, with_defaults
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.runs.record import read_record
@@ -42,7 +41,7 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     resumed. Exits as `parse` does.
     """
     from vpd_agent.algorithms import algorithm_class
-    from vpd_agent.train.presets import PRESETS, preset_for
+    from vpd_agent.train.presets import PRESETS, chosen_preset
 
     algorithm = algorithm_class(name)
     # The defaults depend on files and on what is trained where, so these are read ahead.
@@ -57,9 +56,7 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     env, model, chosen = (
         getattr(early, key) or str(from_files.get(key, "")) for key in ("env", "model", "preset")
     )
-    preset = preset_for(env, model) if chosen in ("", "auto") else chosen
-    if preset not in PRESETS:
-        raise ValueError(unknown("preset", preset, PRESETS))
+    preset = chosen_preset(chosen or "auto", env, model)
     groups = with_defaults(flag_groups(algorithm, PRESETS[preset]), entries)
     parsed = parse(f"vpd train {name}", arguments, description="", **groups)
     options = replace(parsed.options, preset=preset)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sandbox.installation import install_hint
 from vpd_agent.comparison.figures import STABILITY, draw
 from vpd_agent.comparison.formats import (
     NONE,
@@ -34,8 +33,9 @@ from vpd_agent.comparison.sections import (
 )
 from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
 from vpd_agent.comparison.words import cautions, findings, limits, verdicts
-from vpd_agent.console import phase, say
-from vpd_agent.runs.files import write_atomically
+from vpd_agent.console import phase
+from vpd_agent.runs.files import finite, write_atomically
+from vpd_agent.runs.pictures import missing_matplotlib_is_told
 
 FIGURES = "figures"  # the folder
 _FORMAT = 1  # of results.json
@@ -49,19 +49,14 @@ def write_report(out: Path, results: Results) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with phase("Writing the report"):
         said = collapses(results)
-        record = json.dumps(finite(_record(standings, said, out)), ensure_ascii=False)
         files = [out / name for name in REPORT]
-        write_atomically(files[2], without_folders(record) + "\n")
+        write_record(files[2], _record(standings, said, out))
         _write_texts(out, standings, said, [])
-        try:
+        figures: list[Figure] = []
+        without = "The report is without its figures: they need"
+        with missing_matplotlib_is_told(without, "vpd report draws them then."):
             figures = draw(standings, out / FIGURES)
-        except ImportError as error:
-            say(
-                f"The report is without its figures: they need matplotlib "
-                f"({install_hint('report')}; {error}). vpd report draws them then."
-            )
-            return files
-        _write_texts(out, standings, said, figures)
+            _write_texts(out, standings, said, figures)
     return files + [out / FIGURES / f"{f.name}.{e}" for f in figures for e in ("png", "svg")]
 
 
@@ -190,10 +185,7 @@ def _run_record(run: RunResult, out: Path) -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> Any:
-    """NaN and infinity, which JSON does not have, as null."""
-    if isinstance(value, dict):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write numbers as JSON, without the folders of this machine."""
+    text = json.dumps(finite(record), ensure_ascii=False)
+    write_atomically(path, without_folders(text) + "\n")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
@@ -16,6 +16,7 @@ from vpd_agent.data.types import Message, Rollout
 from vpd_agent.engines import Engine
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.discovery import Attempts
+from vpd_agent.evaluation.random_numbers import generator_for
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.collect import Actor, StepResult, judge, start_episodes
 from vpd_agent.rollout.critic import PolicyCritic
@@ -102,8 +103,7 @@ class Bench:
 
     def generator(self, *purpose: object) -> torch.Generator:
         """Random numbers of their own for each purpose."""
-        digest = hashlib.sha256(repr(purpose).encode("utf-8", "surrogatepass")).digest()
-        return torch.Generator(self.policy.device).manual_seed(int.from_bytes(digest[:7]))
+        return generator_for(self.policy.device, *purpose)
 
     def is_solved(self, reward: float) -> bool:
         return reward >= self.success_reward
@@ -140,15 +140,12 @@ class Method(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BestOfK:
-    """K independent attempts of the model as it is, all of them made whatever comes of the first:
-    pass@k is then estimated without bias."""
+class OneByOne(ABC):
+    """A method that works on one problem at a time."""
 
-    name: ClassVar[str] = "best-of-k"
+    name: ClassVar[str]
 
     bench: Bench
-    budget: int
 
     @property
     def width(self) -> int:
@@ -161,16 +158,45 @@ class BestOfK:
         generator = self.bench.generator(self.name, seed, problem_id)
         start = time.perf_counter()
         try:
-            made = self.bench.rollouts(problem_id, self.budget, generator, on_attempts)
+            made = self.rollouts(problem_id, generator, on_attempts)
+            seconds = time.perf_counter() - start
         except SandboxError as error:
             return [error]
-        return [attempts_of(self.bench, made, seed, self.name, time.perf_counter() - start)]
+        finally:
+            self.restore()
+        return [_attempts_of(self.bench, made, seed, self.name, seconds)]
+
+    @abstractmethod
+    def rollouts(
+        self, problem_id: str, generator: torch.Generator, on_attempts: OnAttempts
+    ) -> list[Rollout]:
+        """The judged attempts at a problem, of which there is one at least. Raises SandboxError
+        where they could not be judged."""
+
+    def restore(self) -> None:  # noqa: B027  # most methods change nothing
+        """Undo what the attempts at a problem changed."""
 
 
-def attempts_of(
+@dataclass(frozen=True)
+class BestOfK(OneByOne):
+    """K independent attempts of the model as it is, all of them made whatever comes of the first:
+    pass@k is then estimated without bias."""
+
+    name: ClassVar[str] = "best-of-k"
+
+    bench: Bench
+    budget: int
+
+    def rollouts(
+        self, problem_id: str, generator: torch.Generator, on_attempts: OnAttempts
+    ) -> list[Rollout]:
+        return self.bench.rollouts(problem_id, self.budget, generator, on_attempts)
+
+
+def _attempts_of(
     bench: Bench, rollouts: Sequence[Rollout], seed: int, method: str, seconds: float
 ) -> Attempts:
-    """What a method's rollouts at a problem, of which there is one at least, amount to."""
+    """What a method's rollouts at a problem amount to."""
     solved = [i for i, r in enumerate(rollouts, 1) if bench.is_solved(r.reward)]
     return Attempts(
         rollouts[0].problem_id,

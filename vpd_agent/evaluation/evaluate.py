@@ -11,6 +11,7 @@ import torch
 
 from vpd_agent.data.types import Rollout
 from vpd_agent.evaluation.answer_file import AnswerFile
+from vpd_agent.evaluation.random_numbers import generator_for
 from vpd_agent.evaluation.statistics import Interval, pass_at_k
 from vpd_agent.rollout.collect import Actor
 
@@ -96,7 +97,7 @@ def complete_answers(
     for start in range(0, len(wanted), actor.environment.num_envs):
         call = wanted[start : start + actor.environment.num_envs]
         if any(key not in file.judged for key in call):
-            generator = _generator(actor.policy.device, seed, call)
+            generator = generator_for(actor.policy.device, seed, call)
             rollouts, errors = answer_each(actor, [p for p, _ in call], generator)
             rows = [
                 {"problem_id": p, "sample": sample, **_row(rollouts.get(i), errors.get(i))}
@@ -136,9 +137,3 @@ def _row(rollout: Rollout | None, error: str | None) -> dict:
         "feedback": rollout.feedback,
         **({"demonstration": shown} if (shown := rollout.demonstration) else {}),
     }
-
-
-def _generator(device: torch.device, seed: int, call: Sequence[tuple[str, int]]) -> torch.Generator:
-    """Of random numbers that belong to these samples of these problems."""
-    digest = hashlib.sha256(repr((seed, list(call))).encode("utf-8", "surrogatepass")).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))

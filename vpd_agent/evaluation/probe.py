@@ -9,7 +9,6 @@ student's on the student's answers, since the divergence is all that is learned 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from vpd_agent.algorithms.trust_gate import solve_rates_of_others
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.evaluation.evaluate import OnProgress
+from vpd_agent.evaluation.random_numbers import generator_for
 from vpd_agent.evaluation.statistics import Interval
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher
@@ -81,7 +81,7 @@ def student_answers(
     for start in range(0, len(problem_ids), size):
         ids = list(problem_ids[start : start + size])
         padding = ids[:1] * (size - len(ids))
-        generator = _generator(actor, seed, "student", start)
+        generator = generator_for(actor.policy.device, seed, "student", start)
         found = actor.collect([*ids, *padding], samples, generator).rollouts
         rollouts += [replace(r, group=r.group + start) for r in found if r.group < len(ids)]
         if on_progress is not None:
@@ -111,7 +111,7 @@ def with_teacher(
             [result[i].rollout.problem_id for i in chunk],
             [result[i].prompt or [] for i in chunk],
             max_tokens=actor.max_answer_tokens,
-            generator=_generator(actor, seed, "teacher", start),
+            generator=generator_for(actor.policy.device, seed, "teacher", start),
         )
         for i, said in zip(chunk, judged, strict=True):
             if said.error is None:
@@ -389,11 +389,6 @@ def _lengths(lengths: Sequence[int]) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def _generator(actor: Actor, *purpose: object) -> torch.Generator:
-    digest = hashlib.sha256(repr(purpose).encode()).digest()
-    return torch.Generator(actor.policy.device).manual_seed(int.from_bytes(digest[:7]))
 
 
 _FORMAT_ERRORS = frozenset(status.value for status in Status if status.is_format)

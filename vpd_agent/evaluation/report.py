@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from vpd_agent.evaluation.evaluate import Evaluation
 from vpd_agent.evaluation.statistics import Interval, powers_of_two
-from vpd_agent.runs.files import write_atomically
+from vpd_agent.runs.files import finite, write_atomically
 from vpd_agent.runs.pictures import draw_if_possible, pyplot
 
 EXPLAINED = (
@@ -78,13 +77,6 @@ def write_report(
         write_atomically(files[1], "\n\n".join(sections) + "\n")
         files.append(picture)
     return files
-
-
-def finite(value: Any) -> Any:
-    """NaN and infinity, which JSON does not have, as null."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

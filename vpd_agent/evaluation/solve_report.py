@@ -20,9 +20,9 @@ from vpd_agent.evaluation.discovery import (
     results_of,
     summary,
 )
-from vpd_agent.evaluation.report import finite, markdown
+from vpd_agent.evaluation.report import markdown
 from vpd_agent.evaluation.statistics import powers_of_two
-from vpd_agent.runs.files import write_atomically
+from vpd_agent.runs.files import finite, write_atomically
 from vpd_agent.runs.pictures import draw_if_possible, pyplot
 
 MEANING = {
@@ -137,7 +137,7 @@ class Report:
             else [],
             "measured": dict(self.measured),
         }
-        write_atomically(numbers, json.dumps(_finite(told), indent=1, ensure_ascii=False) + "\n")
+        write_atomically(numbers, json.dumps(finite(told), indent=1, ensure_ascii=False) + "\n")
         write_atomically(page, self._page())
         pictures = [folder / f"discovery.{ending}" for ending in ("png", "svg")]
         drawn = bool(results) and draw_if_possible(pictures[0], partial(self._draw, pictures))
@@ -205,12 +205,3 @@ def _solved_at_cost(result: MethodResult, cost: str) -> tuple[list[float], list[
 def _difference(difference: Mapping[str, float]) -> str:
     mean, low, high = (100 * difference[part] for part in ("mean", "low", "high"))
     return f"{mean:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if math.isfinite(low) else "")
-
-
-def _finite(value: Any) -> Any:
-    """`finite`, in lists too."""
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return finite(value)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sandbox.installation import install_hint
 from vpd_agent.comparison.formats import (
     NONE,
     counted,
@@ -19,10 +17,10 @@ from vpd_agent.comparison.formats import (
     without_folders,
 )
 from vpd_agent.comparison.page import page
-from vpd_agent.comparison.report import FIGURES, finite, markdown
+from vpd_agent.comparison.report import FIGURES, markdown, write_record
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER
 from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
-from vpd_agent.console import phase, say
+from vpd_agent.console import phase
 from vpd_agent.lab.claims import Tested, check_claims
 from vpd_agent.lab.experiments import EXPERIMENTS
 from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
@@ -30,6 +28,7 @@ from vpd_agent.lab.prize import Prize, find_prize, ranked
 from vpd_agent.lab.readings import Lab, Reading, read_lab
 from vpd_agent.lab.words import answers, many_intervals, overview
 from vpd_agent.runs.files import write_atomically
+from vpd_agent.runs.pictures import missing_matplotlib_is_told
 
 PAGE, TEXT, NUMBERS = "index.html", "summary.md", "summary.json"
 _FORMAT = 1  # of summary.json and of an experiment's results.json
@@ -44,20 +43,14 @@ def write_summary(out: Path) -> list[Path]:
         raise ValueError(f"{out} holds no finished comparison of the lab: run vpd lab NAME first.")
     claims, prize = check_claims(lab), find_prize(lab)
     with phase("Writing the lab's summary"):
-        record = json.dumps(finite(_record(lab, claims, prize)), ensure_ascii=False)
-        write_atomically(out / NUMBERS, without_folders(record) + "\n")
+        write_record(out / NUMBERS, _record(lab, claims, prize))
         for experiment in dict.fromkeys(name for name, _ in lab):
-            text = json.dumps(finite(_runs(experiment, lab)), ensure_ascii=False)
-            write_atomically(out / experiment / RESULTS, without_folders(text) + "\n")
+            write_record(out / experiment / RESULTS, _runs(experiment, lab))
         _write_texts(out, lab, claims, prize, {})
-        try:
+        without = "The summary is without its figures: they need"
+        with missing_matplotlib_is_told(without, "The same command draws them then."):
             figures = draw_lab(lab, claims, out / FIGURES)
             _write_texts(out, lab, claims, prize, figures)
-        except ImportError as error:
-            say(
-                f"The summary is without its figures: they need matplotlib "
-                f"({install_hint('report')}; {error}). The same command draws them then."
-            )
     return [out / name for name in (PAGE, TEXT, NUMBERS)]
 
 

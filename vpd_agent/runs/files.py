@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -23,6 +24,15 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8", errors=_ESCAPE)
     sync(temporary)
     temporary.replace(path)
+
+
+def finite(value: Any) -> Any:
+    """What JSON can hold of a value: NaN and infinity, which it does not have, as null."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_temporary(path: Path, names: Iterable[str]) -> bool:

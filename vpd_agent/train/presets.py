@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sandbox.plugins import unknown
 from vpd_agent.algorithms import Algorithm, algorithm_class
 from vpd_agent.rollout.teacher_prompt import COMPACT, TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
@@ -208,6 +209,15 @@ def preset_for(environment: str, model: str) -> str:
             return "laptop-long"
         return "laptop" if environment.startswith("vpd/Mini") else "tiny"
     return "code" if environment in CODE_ENVIRONMENTS else "science"
+
+
+def chosen_preset(preset: str, environment: str, model: str) -> str:
+    """The name of a preset, of which "auto" is that for this environment and model. Raises
+    ValueError for one that there is not."""
+    name = preset_for(environment, model) if preset == "auto" else preset
+    if name not in PRESETS:
+        raise ValueError(unknown("preset", name, PRESETS))
+    return name
 
 
 def is_tiny(model: str) -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sandbox import SandboxError
+import torch
+
 from vpd_agent.data.types import Rollout
-from vpd_agent.evaluation.attempts import Bench, OnAttempts, attempts_of
-from vpd_agent.evaluation.discovery import Attempts
+from vpd_agent.evaluation.attempts import Bench, OnAttempts, OneByOne
 from vpd_agent.train.learner import Learner
 
 
-class TestTimeDistillation:
+class TestTimeDistillation(OneByOne):
     """Attempts at a problem by the group, a training step on each group in which none solves it.
 
     That is SDPO's test-time self-distillation (arXiv 2601.20802, section 5) where the learner's
@@ -34,28 +33,11 @@ class TestTimeDistillation:
         self.budget = budget
         self._initial = copy.deepcopy(learner.state_dict())
 
-    @property
-    def width(self) -> int:
-        return 1
-
-    def solve(
-        self, problem_ids: Sequence[str], seed: int, on_attempts: OnAttempts
-    ) -> list[Attempts | SandboxError]:
-        (problem_id,) = problem_ids
-        start = time.perf_counter()
-        try:
-            made = self._attempts(problem_id, seed, on_attempts)
-            seconds = time.perf_counter() - start
-        except SandboxError as error:
-            return [error]
-        finally:
-            self._restore()
-        return [attempts_of(self.bench, made, seed, self.name, seconds)]
-
-    def _attempts(self, problem_id: str, seed: int, on_attempts: OnAttempts) -> list[Rollout]:
+    def rollouts(
+        self, problem_id: str, generator: torch.Generator, on_attempts: OnAttempts
+    ) -> list[Rollout]:
         made: list[Rollout] = []
         group_size = self.learner.config.group_size
-        generator = self.bench.generator(self.name, seed, problem_id)
         while True:
             size = min(group_size, self.budget - len(made))
             group = self.bench.rollouts(problem_id, size, generator, on_attempts)
@@ -75,7 +57,7 @@ class TestTimeDistillation:
             learner.engine.sync(learner.policy)  # an earlier loss may have changed weights
             learner.step += 1
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Begin anew: the initial weights, and optimizers that have seen nothing."""
         self.learner.updater.optimizers.clear()
         self.learner.load_state_dict(self._initial)

@@ -33,7 +33,7 @@ from vpd_agent.runs.identity import fingerprint, judge_hash, model_hashes
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.learner import Learner
 from vpd_agent.train.options import EnvironmentOptions, ModelOptions, open_sandbox
-from vpd_agent.train.presets import PRESETS, preset_for
+from vpd_agent.train.presets import PRESETS, chosen_preset
 from vpd_agent.train.single_problem import TestTimeDistillation
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
 
     def preset_name(self) -> str:
         """Raises ValueError for one that there is not."""
-        name = preset_for(self.env, self.model) if self.preset == "auto" else self.preset
-        if name not in PRESETS:
-            raise ValueError(unknown("preset", name, PRESETS))
-        return name
+        return chosen_preset(self.preset, self.env, self.model)
 
     def train_config(self, algorithm: Algorithm) -> TrainConfig:
         """Of the training on one problem. Raises ValueError for a value that is out of bounds."""
