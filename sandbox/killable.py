@@ -168,6 +168,7 @@ class KillablePool(ABC, Generic[Member]):
         member = place.member
         if member is None:
             with place.starting:
+                self.check_open()  # `close` may have been here before us, and not wait again
                 place.member = member = self.start_member()
                 if self.closed:  # meanwhile
                     self._discard(place)

@@ -77,9 +77,11 @@ class Local:
             try:
                 empty(str(directory), time.monotonic() + QUICK_SECONDS)
             except TimeoutError:  # what a job left is much, and no caller should wait for it
-                with contextlib.suppress(RuntimeError):  # too late for threads: we end
-                    threading.Thread(target=finish_removing).start()
-                    return
+                if threading.main_thread().is_alive():  # else nobody waits for a new thread
+                    with contextlib.suppress(RuntimeError):  # in this moment it ended
+                        # Also where a daemon thread calls us: Python does not exit before it ends.
+                        threading.Thread(target=finish_removing, daemon=False).start()
+                        return
             finish_removing()
 
         def finish_removing() -> None:

@@ -186,6 +186,33 @@ def test_nothing_is_left(box, ending, temporary):
     wait_until_nothing_is_left(temporary, report)
 
 
+SLOW_REMOVAL = """
+import sys, threading, time
+import sandbox, sandbox.local
+
+remove = sandbox.local.remove
+sandbox.local.remove = lambda directory: (time.sleep(0.5), remove(directory))
+sandbox.local.QUICK_SECONDS = -1  # every removal takes too long for those who wait
+box = sandbox.make("local", cages=1)
+box.run(sandbox.Job("pass"))
+if sys.argv[1] == "in_a_daemon_thread":
+    thread = threading.Thread(target=box.close, daemon=True)
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("where", ["in_a_daemon_thread", "at_exit"])
+def test_a_process_ends_after_the_removal_of_what_jobs_left(where, temporary):
+    subprocess.run(
+        [sys.executable, "-c", SLOW_REMOVAL, where],
+        env={"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(temporary), "PATH": "/usr/bin:/bin"},
+        check=True,
+        timeout=60,
+    )
+    assert list(temporary.iterdir()) == []
+
+
 def wait_until_nothing_is_left(temporary, report):
     deadline = time.monotonic() + SECONDS
     while True:
