@@ -20,6 +20,8 @@ import pytest
 
 import sandbox
 from sandbox import Job, Limits, SandboxError
+from sandbox.local import Local
+from sandbox.pool import Pool
 from sandbox.runner import descendants, empty
 
 PRINT_42 = Job("print(42)")
@@ -227,6 +229,24 @@ def test_close_leaves_nothing(fresh_box, while_running):
     wait_until(lambda: not exists())
     with pytest.raises(SandboxError, match="closed"):
         fresh_box.run(PRINT_42)
+
+
+def test_a_pool_that_is_closed_meanwhile_starts_no_cage(monkeypatch):
+    """Its caller may be a thread that does not live to kill it."""
+    started = []
+    box = Pool(Local(), cages=1)
+    monkeypatch.setattr(box, "start_member", lambda: started.append(1))
+    (place,) = box._places
+    with ThreadPoolExecutor(2) as threads:
+        with place.starting:
+            job = threads.submit(box.run, PRINT_42)
+            wait_until(lambda: not box._free)  # it is about to start a cage, and waits
+            closing = threads.submit(box.close)
+            wait_until(lambda: box.closed)
+        closing.result(timeout=30)
+        with pytest.raises(SandboxError, match="closed"):
+            job.result(timeout=30)
+    assert started == []
 
 
 def close_while_jobs_run(box, cage):
