@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class LabOptions:
     steps: int = 200
     """Training steps of each run."""
     tune: int = 0
-    """Trials for each contestant before its runs, as in vpd compare. 0 or 1: none."""
+    """Trials for each algorithm, as in vpd compare, on code-warm and before all else. What is best
+    there holds on every task, but for what an experiment varies. 0 or 1: none."""
     jobs: int | None = None
     """Runs side by side, as in vpd compare."""
     retry_failed: bool = False
@@ -48,8 +49,7 @@ class LabOptions:
     @property
     def for_compare(self) -> tuple[str, ...]:
         """What goes on to every vpd compare."""
-        words = ["--tune", str(self.tune)] if self.tune else []
-        words += ["--jobs", str(self.jobs)] if self.jobs is not None else []
+        words = ["--jobs", str(self.jobs)] if self.jobs is not None else []
         return (*words, *(["--retry-failed"] if self.retry_failed else []))
 
 
@@ -64,13 +64,13 @@ def lab(arguments: list[str]) -> int:
     if options.list or not options.names:
         print(_listing())
         return 0
-    commands = _commands(options, arguments[len(own) + 1 :])
+    plan = _Plan(options, arguments[len(own) + 1 :])
     if options.dry_run:
-        return _dry_run(commands)
+        return _dry_run(plan)
     with phase("Checking the experiments"):
-        for command in commands.values():
+        for command in plan.commands.values():
             planned(command)
-    return _run(commands, options.out)
+    return _run(plan)
 
 
 def _listing() -> str:
@@ -83,44 +83,84 @@ def _listing() -> str:
     )
 
 
-def _commands(options: LabOptions, extra: list[str]) -> _Commands:
-    from vpd_agent.lab.experiments import Request, chosen, commands
+class _Plan:
+    """The comparisons that the options ask for.
 
-    experiments = chosen(options.names)  # a misspelled name is told before torch is imported
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a file; pass a folder.")
-    request = Request(
-        out=options.out,
-        seeds=options.seeds,
-        steps=options.steps,
-        tasks=options.tasks,
-        algorithms=options.algorithms,
-        options=options.for_compare,
-        extra=extra,
-    )
-    return commands(experiments, request)
+    tuning: the command that comes first, or None. commands: the others, with what was chosen if it
+    has finished.
+    """
+
+    def __init__(self, options: LabOptions, extra: list[str]) -> None:
+        from vpd_agent.lab.experiments import TUNED_ON, TUNING, Request, chosen, tuning_command
+
+        self._experiments = chosen(options.names)  # misspelled names are told before torch comes
+        self.out = options.out
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out {self.out} is a file; pass a folder.")
+        self._request = Request(
+            out=self.out,
+            seeds=options.seeds,
+            steps=options.steps,
+            tasks=options.tasks,
+            algorithms=options.algorithms,
+            options=options.for_compare,
+            extra=extra,
+        )
+        self.tuning: list[str] | None = None
+        self.tuning_key = TUNING, TUNED_ON
+        if options.tune < 0:
+            raise ValueError(f"--tune must be at least 0, got {options.tune}.")
+        if options.tune > 1:
+            self.tuning = tuning_command(self._experiments, self._request, options.tune)
+            planned(self.tuning)  # raises ValueError where it is wrong
+
+    @property
+    def commands(self) -> _Commands:
+        from vpd_agent.lab.experiments import commands
+
+        return commands(self._experiments, replace(self._request, tuned=self._tuned()))
+
+    @property
+    def is_tuned(self) -> bool:
+        return bool(self._tuned())
+
+    def _tuned(self) -> dict[str, dict[str, str]]:
+        from vpd_agent.lab.readings import chosen_values, read_tuning
+
+        return chosen_values(read_tuning(self.out)) if self.tuning is not None else {}
 
 
-def _dry_run(commands: _Commands) -> int:
+def _dry_run(plan: _Plan) -> int:
     from vpd_agent.lab.estimate import Planned, estimate
 
+    commands = dict(plan.commands)
+    if plan.tuning is not None:
+        commands = {plan.tuning_key: plan.tuning, **commands}
     with phase("Looking at the runs that there are"):
         plans = []
         for (experiment, task), command in commands.items():
-            plan = planned(command)
-            plans.append(Planned(experiment, task, plan.runs(), plan.num_trial_runs, plan.jobs))
-        found = estimate(plans)
-    for plan, command in zip(plans, commands.values(), strict=True):
-        print(f"# {found.sentence(plan)}\n{shlex.join(['vpd', 'compare', *command])}\n")
-    print(f"# {found.summary(plans)}")
+            found = planned(command)
+            plans.append(Planned(experiment, task, found.runs(), found.num_trial_runs, found.jobs))
+        estimated = estimate(plans)
+    for one, command in zip(plans, commands.values(), strict=True):
+        print(f"# {estimated.sentence(one)}\n{shlex.join(['vpd', 'compare', *command])}\n")
+    if plan.tuning is not None and not plan.is_tuned:
+        print("# What the tuning chooses is added to the other commands when it has finished.")
+    print(f"# {estimated.summary(plans)}")
     return 0
 
 
-def _run(commands: _Commands, out: Path) -> int:
+def _run(plan: _Plan) -> int:
     """Call the comparisons one after the other, with a summary after each experiment."""
     from vpd_agent.lab.summary import write_summary
 
-    failed, files = [], []
+    if plan.tuning is not None:
+        say(f"{' on '.join(plan.tuning_key)}, of every algorithm")
+        if code := _compare(plan.tuning):
+            if code != 130:
+                say("The tuning could not be finished, so nothing that depends on it was begun.")
+            return code
+    failed, files, commands = [], [], plan.commands
     for experiment in dict.fromkeys(name for name, _ in commands):
         for (name, task), command in commands.items():
             if name == experiment:
@@ -129,7 +169,7 @@ def _run(commands: _Commands, out: Path) -> int:
                 if code == 130:
                     return code
                 failed += [f"{name} on {task}"] if code else []
-        files = write_summary(out) if any(out.glob("*/*/results.json")) else []
+        files = write_summary(plan.out) if any(plan.out.glob("*/*/results.json")) else []
     print("\n".join(map(str, files)))
     if failed:
         say(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def sections(
         Section("Where the time goes", [_phase_table(results), *pictures("phases")]),
         Section("Every run", [_run_table(results)]),
         Section("Failed and missing runs", [_lost_table(results)]),
-        Section("What was tuned", [_tuning_table(results), _how_trials_are_scored(results)]),
+        Section("What was tuned", tuning_blocks(results.tuning or [])),
         Section("Settings", [_own_settings(results), _shared_settings(results)]),
         Section("Made with", [_origin_table(results)]),
     ]
@@ -212,9 +212,14 @@ def _lost_table(results: Results) -> Table:
     return Table(["contestant", "seed", "outcome", "reason"], rows, words=4)
 
 
-def _tuning_table(results: Results) -> Table:
+def tuning_blocks(trials: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What was tried for each contestant, and what was chosen; nothing where nothing was."""
+    return [_tuning_table(trials), _HOW_TRIALS_ARE_SCORED] if trials else []
+
+
+def _tuning_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
-    for trial in results.tuning or []:
+    for trial in trials:
         values = listed([f"{k} = {as_text(v)}" for k, v in trial["values"].items()]) or "preset"
         told = " ".join(NONE if s is None else score(s) for s in trial["scores"])
         average = score(mean_score(trial))
@@ -224,16 +229,13 @@ def _tuning_table(results: Results) -> Table:
     return Table(["contestant", "tried", "", "seeds", "scores", "mean"], rows, words=3)
 
 
-def _how_trials_are_scored(results: Results) -> str:
-    if not results.tuning:
-        return ""
-    return (
-        "A score per tuning seed: the mean pass@1 of the evaluations after the first step, on "
-        "training problems that were set aside for it. The highest mean was chosen."
-    )
+_HOW_TRIALS_ARE_SCORED = (
+    "A score per tuning seed: the mean pass@1 of the evaluations after the first step, on "
+    "training problems that were set aside for it. The highest mean was chosen."
+)
 
 
-def mean_score(trial: dict[str, Any]) -> float:
+def mean_score(trial: Mapping[str, Any]) -> float:
     """Over the runs of a trial that did not fail."""
     return mean([s for s in trial["scores"] if s is not None]).value
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sandbox.plugins import unknown
 from vpd_agent.lab.tasks import TASKS, tasks_that
 
 ALL = "all"  # in place of a name
+TUNING, TUNED_ON = "tuning", "code-warm"  # a folder beside those of the experiments, and its task
+
+Tuned = Mapping[str, Mapping[str, str]]  # algorithm → the flags of vpd train chosen for it
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Request:
     """What is asked of the lab, whichever the experiment.
 
     out: the lab's folder. steps: of each run. tasks: only these; empty for all.
-    algorithms: in place of all there are. options: of vpd compare, as words. extra: of every vpd
-    train.
+    algorithms: in place of all there are. tuned: what they train with, where an experiment does not
+    vary it. options: of vpd compare, as words. extra: of every vpd train.
     """
 
     out: Path
@@ -110,6 +113,7 @@ class Request:
     steps: int
     tasks: Sequence[str] = ()
     algorithms: Sequence[str] = ()
+    tuned: Tuned = field(default_factory=dict)
     options: Sequence[str] = ()
     extra: Sequence[str] = ()
 
@@ -149,18 +153,28 @@ def commands(
     return found
 
 
+def tuning_command(
+    experiments: Mapping[str, Experiment], request: Request, trials: int
+) -> list[str]:
+    """The words of the vpd compare that tunes the algorithms of these experiments, each with as
+    many trials, on one task for all of them."""
+    algorithms = tuple(
+        dict.fromkeys(a for e in experiments.values() for a in _algorithms(e, request))
+    )
+    words = _command(TUNING, Experiment("", (), algorithms), TUNED_ON, replace(request, tuned={}))
+    return ["--tune", str(trials), *words]
+
+
 def folder_of(out: Path, experiment: str, task: str) -> Path:
     """The folder of a comparison."""
     return out / experiment / task
 
 
 def _command(name: str, experiment: Experiment, task: str, request: Request) -> list[str]:
-    from vpd_agent.algorithms import ALGORITHMS  # needs torch
-
-    algorithms = experiment.algorithms or request.algorithms or tuple(ALGORITHMS)
+    algorithms = _algorithms(experiment, request)
     words = [*TASKS[task].flags, "--algorithms", *algorithms, "--feedback", *experiment.feedback]
-    if experiment.settings:
-        words += ["--set-algorithm", *experiment.settings]
+    if settings := [*experiment.settings, *_tuned_settings(experiment, algorithms, request.tuned)]:
+        words += ["--set-algorithm", *settings]
     if experiment.baseline is not None:
         words += ["--baseline", experiment.baseline]
     words += ["--seeds", *map(str, request.seeds), "--steps", str(request.steps)]
@@ -170,3 +184,20 @@ def _command(name: str, experiment: Experiment, task: str, request: Request) -> 
     if not any(word.partition("=")[0] == "--save-every" for word in extra):
         extra += ["--save-every", "0"]  # 30 MB a run; one of a minute begins again soon enough
     return [*words, "--", *extra]
+
+
+def _algorithms(experiment: Experiment, request: Request) -> tuple[str, ...]:
+    from vpd_agent.algorithms import ALGORITHMS  # needs torch
+
+    return experiment.algorithms or tuple(request.algorithms) or tuple(ALGORITHMS)
+
+
+def _tuned_settings(
+    experiment: Experiment, algorithms: Sequence[str], tuned: Tuned
+) -> Iterator[str]:
+    """For --set-algorithm; what the experiment itself varies is left to it."""
+    own = {setting.partition("=")[0] for setting in experiment.settings}
+    for algorithm in algorithms:
+        for key, value in tuned.get(algorithm, {}).items():
+            if own.isdisjoint((f"{algorithm}.{key}", f"*.{key}")):
+                yield f"{algorithm}.{key}={value}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
-from vpd_agent.lab.experiments import EXPERIMENTS, folder_of
+from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON, TUNING, folder_of
 from vpd_agent.lab.tasks import TASKS
 
 
@@ -41,6 +41,22 @@ def read_lab(out: Path) -> dict[tuple[str, str], Reading]:
         for name in EXPERIMENTS
         for task in TASKS
         if (reading := _read(out, name, task)) is not None
+    }
+
+
+def read_tuning(out: Path) -> list[dict[str, Any]]:
+    """The trials of the lab's tuning, a dict each as in `Results.tuning`; [] where there are none
+    or not all."""
+    path = folder_of(out, TUNING, TUNED_ON) / RESULTS
+    return json.loads(path.read_text(encoding="utf-8"))["tuning"] if path.is_file() else []
+
+
+def chosen_values(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Algorithm → the flags of vpd train that its best trial had."""
+    return {
+        trial["contestant"]: {flag: str(value) for flag, value in trial["values"].items()}
+        for trial in trials
+        if trial["chosen"]
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,21 @@ from vpd_agent.comparison.formats import (
 from vpd_agent.comparison.page import page
 from vpd_agent.comparison.report import FIGURES, markdown, write_record
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER
-from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
+from vpd_agent.comparison.sections import (
+    Block,
+    Figure,
+    Links,
+    Section,
+    Table,
+    mean_score,
+    tuning_blocks,
+)
 from vpd_agent.console import phase
 from vpd_agent.lab.claims import Tested, check_claims
-from vpd_agent.lab.experiments import EXPERIMENTS
+from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON
 from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
 from vpd_agent.lab.prize import Prize, find_prize, ranked
-from vpd_agent.lab.readings import Lab, Reading, read_lab
+from vpd_agent.lab.readings import Lab, Reading, read_lab, read_tuning
 from vpd_agent.lab.words import answers, many_intervals, overview
 from vpd_agent.runs.files import write_atomically
 from vpd_agent.runs.pictures import missing_matplotlib_is_told
@@ -35,32 +43,39 @@ _FORMAT = 1  # of summary.json and of an experiment's results.json
 _TITLE = "The laptop lab"
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the page tells. trials: of the tuning, a dict each; [] where nothing was tuned."""
+
+    lab: Lab
+    claims: list[Tested]
+    prize: Prize
+    trials: list[dict[str, Any]]
+
+
 def write_summary(out: Path) -> list[Path]:
     """Write the summary of the comparisons that are in a lab's folder; returns the files, the page
     first. Without matplotlib it has no figures. Raises ValueError where there is none."""
     lab = read_lab(out)
     if not lab:
         raise ValueError(f"{out} holds no finished comparison of the lab: run vpd lab NAME first.")
-    claims, prize = check_claims(lab), find_prize(lab)
+    found = _Found(lab, check_claims(lab), find_prize(lab), read_tuning(out))
     with phase("Writing the lab's summary"):
-        write_record(out / NUMBERS, _record(lab, claims, prize))
+        write_record(out / NUMBERS, _record(found))
         for experiment in dict.fromkeys(name for name, _ in lab):
             write_record(out / experiment / RESULTS, _runs(experiment, lab))
-        _write_texts(out, lab, claims, prize, {})
+        _write_texts(out, found, {})
         without = "The summary is without its figures: they need"
         with missing_matplotlib_is_told(without, "The same command draws them then."):
-            figures = draw_lab(lab, claims, out / FIGURES)
-            _write_texts(out, lab, claims, prize, figures)
+            figures = draw_lab(lab, found.claims, out / FIGURES)
+            _write_texts(out, found, figures)
     return [out / name for name in (PAGE, TEXT, NUMBERS)]
 
 
-def _write_texts(
-    out: Path, lab: Lab, claims: list[Tested], prize: Prize, figures: Mapping[str, Figure]
-) -> None:
-    found = _sections(lab, claims, prize, figures)
-    about = _about(lab)
-    write_atomically(out / TEXT, without_folders(markdown(_TITLE, about, found)))
-    write_atomically(out / PAGE, without_folders(page(_TITLE, about, found, out / FIGURES)))
+def _write_texts(out: Path, found: _Found, figures: Mapping[str, Figure]) -> None:
+    sections, about = _sections(found, figures), _about(found.lab)
+    write_atomically(out / TEXT, without_folders(markdown(_TITLE, about, sections)))
+    write_atomically(out / PAGE, without_folders(page(_TITLE, about, sections, out / FIGURES)))
 
 
 def _about(lab: Lab) -> str:
@@ -72,26 +87,37 @@ def _about(lab: Lab) -> str:
     )
 
 
-def _sections(
-    lab: Lab, claims: list[Tested], prize: Prize, figures: Mapping[str, Figure]
-) -> list[Section]:
+def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
     def drawn(*names: str) -> list[Block]:
         return [figures[name] for name in names if name in figures]
 
-    found = [Section("The main curve", drawn(MAIN_CURVE))]
+    lab, claims, prize = found.lab, found.claims, found.prize
+    sections = [Section("The main curve", drawn(MAIN_CURVE))]
     tables = [_claim_table(claims), _how_claims_are_tested(), _part_table(claims)]
-    found.append(Section("The papers' claims", [[overview(claims)], *tables, *drawn(CLAIMS)]))
-    found.append(Section("The prize", [prize.words, _prize_table(prize), _how_prize_is_found()]))
+    sections.append(Section("The papers' claims", [[overview(claims)], *tables, *drawn(CLAIMS)]))
+    places = [prize.words, _prize_table(prize), _how_prize_is_found()]
+    sections.append(Section("The prize", places))
     for name, experiment in EXPERIMENTS.items():
         mine = [reading for (e, _), reading in lab.items() if e == name]
         if mine:
             blocks = [answers(name, lab, claims)]
             blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
             blocks += [_end_table(mine), _reports(mine)]
-            found.append(Section(name, [experiment.question, *blocks]))
-    found.append(Section("What this does not show", [_limits(lab, claims)]))
-    found.append(Section("How each comparison is repeated", [_command_table(lab)]))
-    return [section for section in found if any(section.blocks)]
+            sections.append(Section(name, [experiment.question, *blocks]))
+    tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
+    sections.append(Section("What was tuned", tuned))
+    sections.append(Section("What this does not show", [_limits(found)]))
+    sections.append(Section("How each comparison is repeated", [_command_table(lab)]))
+    return [section for section in sections if any(section.blocks)]
+
+
+def _where_it_was_tuned(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not trials:
+        return []
+    return [
+        f"Each algorithm had the same number of trials on {TUNED_ON}, on seeds that nothing else "
+        "uses. What was chosen there holds on every task, but for what an experiment varies."
+    ]
 
 
 def _claim_table(claims: Sequence[Tested]) -> Table:
@@ -165,8 +191,9 @@ def _reports(readings: Sequence[Reading]) -> Links:
     return Links({f"report on {r.task}": f"{r.experiment}/{r.task}/report.html" for r in readings})
 
 
-def _limits(lab: Lab, claims: Sequence[Tested]) -> list[str]:
-    told = [many_intervals(list(claims))]
+def _limits(found: _Found) -> list[str]:
+    lab = found.lab
+    told = [many_intervals(found.claims)]
     counts = {len(reading.results.seeds) for reading in lab.values()}
     if min(counts) < 2:
         told.append("Comparisons of one seed have no intervals, so that nothing is told apart.")
@@ -174,11 +201,13 @@ def _limits(lab: Lab, claims: Sequence[Tested]) -> list[str]:
         "Intervals are over seeds: they tell what other seeds would give on these held-out "
         "problems with these models of half a million parameters, not what larger models do."
     )
-    if not any(reading.results.tuning for reading in lab.values()):
-        told.append(
-            "Nothing was tuned: each method has the values of its preset and may do better with "
-            "others."
-        )
+    told.append(
+        f"The algorithms were tuned on {TUNED_ON} alone: each may do better on another task with "
+        "other values."
+        if found.trials
+        else "Nothing was tuned: each method has the values of its preset and may do better with "
+        "others."
+    )
     missing = [name for name in EXPERIMENTS if not any(e == name for e, _ in lab)]
     return [*filter(None, told), *([f"Not run: {listed(missing)}."] if missing else [])]
 
@@ -189,8 +218,9 @@ def _command_table(lab: Lab) -> Table:
     return Table(["comparison", "command"], rows, words=2, folded=fold)
 
 
-def _record(lab: Lab, claims: list[Tested], prize: Prize) -> dict[str, Any]:
+def _record(found: _Found) -> dict[str, Any]:
     """summary.json: every number of the page."""
+    lab, claims, prize = found.lab, found.claims, found.prize
     return {
         "format": _FORMAT,
         "about": _about(lab),
@@ -213,7 +243,8 @@ def _record(lab: Lab, claims: list[Tested], prize: Prize) -> dict[str, Any]:
             }
             for name, experiment in EXPERIMENTS.items()
         },
-        "limits": _limits(lab, claims),
+        "tuning": [trial | {"mean": mean_score(trial)} for trial in found.trials],
+        "limits": _limits(found),
     }
 
 

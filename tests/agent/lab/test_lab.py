@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,56 @@ def test_what_fails_in_one_comparison_stops_no_other(compared, tmp_path, capsys)
     assert "it holds another comparison" in told.err
     assert "Not all of prior on code-warm could be done" in " ".join(told.err.split())
     assert "frequency" in (tmp_path / "index.html").read_text()
+
+
+def trials():
+    """Two for vpd, of which the second was better."""
+    return [
+        {"contestant": "vpd", "values": {"learning_rate": "0.1", "e_step_every": "2"},
+         "seeds": [1000], "scores": [score], "chosen": score == 0.75}
+        for score in (0.25, 0.75)
+    ]  # fmt: skip
+
+
+def tuned(out: Path) -> None:
+    results = replace(made_up(out, {"vpd": [0.5, 0.6]}), tuning=trials())
+    report.write_report(out, results)
+
+
+def test_the_lab_tunes_first_and_trains_with_what_was_chosen(compared, tmp_path, monkeypatch):
+    """What an experiment varies by itself is left to it."""
+    calls, _ = compared
+    commands_, made_before = [], command_line.compare
+
+    def compare(arguments):
+        commands_.append(arguments)
+        if "--tune" in arguments:
+            tuned(Path(arguments[arguments.index("--out") + 1]))
+        return made_before(arguments)
+
+    monkeypatch.setattr(command_line, "compare", compare)
+    assert run("lab", *TWO, "--tune", 2, "--out", tmp_path) == 0
+    assert calls == ["tuning/code-warm", "prior/code-warm", "frequency/code-warm"]
+    tuning, prior, frequency = (" ".join(words) for words in commands_)
+    assert tuning.startswith("--tune 2 --env vpd/MiniCode-v0")
+    assert "--set-algorithm" not in tuning
+    assert (
+        "--set-algorithm vpd.prior=dynamic,fixed vpd.learning_rate=0.1 vpd.e_step_every=2 --"
+        in (prior)
+    )
+    assert "--set-algorithm vpd.e_step_every=1,2,5,10 vpd.learning_rate=0.1 --" in frequency
+    text = (tmp_path / "summary.md").read_text()
+    assert "| vpd | learning_rate = 0.1 and e_step_every = 2 | chosen | 1000 | .75 | .75 |" in text
+    assert "tuned on code-warm alone" in text
+
+
+def test_nothing_is_trained_where_the_tuning_did_not_end(compared, tmp_path, capsys):
+    calls, codes = compared
+    for code, told in ((1, "The tuning could not be finished"), (130, "")):
+        codes |= {"tuning/code-warm": code}
+        assert run("lab", *TWO, "--tune", 2, "--out", tmp_path / str(code)) == code
+        assert told in capsys.readouterr().err
+    assert calls == ["tuning/code-warm"] * 2
 
 
 def test_an_interrupted_lab_goes_on_to_the_same_summary(compared, tmp_path):
