@@ -42,6 +42,9 @@ class LabOptions:
     out: Path = Path("runs/lab")
     """The lab's folder: OUT/EXPERIMENT/TASK for each comparison, and the summary, OUT/index.html.
     The same command goes on with what is not finished."""
+    publish: Path | None = None
+    """Write the summary into this folder too, without the reports of the single comparisons: small
+    enough to be committed."""
     dry_run: bool = False
     """Train nothing: print the commands that the experiments consist of, with the number of runs
     and about how long they take."""
@@ -94,9 +97,10 @@ class _Plan:
         from vpd_agent.lab.experiments import TUNED_ON, TUNING, Request, chosen, tuning_command
 
         self._experiments = chosen(options.names)  # misspelled names are told before torch comes
-        self.out = options.out
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"--out {self.out} is a file; pass a folder.")
+        self.out, self.publish = options.out, options.publish
+        for flag, folder in (("out", self.out), ("publish", self.publish)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise ValueError(f"--{flag} {folder} is a file; pass a folder.")
         self._request = Request(
             out=self.out,
             seeds=options.seeds,
@@ -170,6 +174,8 @@ def _run(plan: _Plan) -> int:
                     return code
                 failed += [f"{name} on {task}"] if code else []
         files = write_summary(plan.out) if any(plan.out.glob("*/*/results.json")) else []
+    if plan.publish is not None and files:
+        files = [*files, *write_summary(plan.out, plan.publish)]
     print("\n".join(map(str, files)))
     if failed:
         say(

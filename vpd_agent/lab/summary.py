@@ -45,24 +45,35 @@ _TITLE = "The laptop lab"
 
 @dataclass(frozen=True)
 class _Found:
-    """What the page tells. trials: of the tuning, a dict each; [] where nothing was tuned."""
+    """What the page tells.
+
+    trials: of the tuning, a dict each; [] where nothing was tuned. beside_reports: whether the
+    reports of the comparisons stand where the page can link to them.
+    """
 
     lab: Lab
     claims: list[Tested]
     prize: Prize
     trials: list[dict[str, Any]]
+    beside_reports: bool
 
 
-def write_summary(out: Path) -> list[Path]:
+def write_summary(out: Path, to: Path | None = None) -> list[Path]:
     """Write the summary of the comparisons that are in a lab's folder; returns the files, the page
-    first. Without matplotlib it has no figures. Raises ValueError where there is none."""
+    first. Without matplotlib it has no figures. Raises ValueError where there is none.
+
+    to: another folder for it, which gets no links to the reports of the comparisons.
+    """
     lab = read_lab(out)
     if not lab:
         raise ValueError(f"{out} holds no finished comparison of the lab: run vpd lab NAME first.")
-    found = _Found(lab, check_claims(lab), find_prize(lab), read_tuning(out))
+    found = _Found(lab, check_claims(lab), find_prize(lab), read_tuning(out), to in (None, out))
+    out = to or out
     with phase("Writing the lab's summary"):
+        out.mkdir(parents=True, exist_ok=True)
         write_record(out / NUMBERS, _record(found))
         for experiment in dict.fromkeys(name for name, _ in lab):
+            (out / experiment).mkdir(exist_ok=True)
             write_record(out / experiment / RESULTS, _runs(experiment, lab))
         _write_texts(out, found, {})
         without = "The summary is without its figures: they need"
@@ -102,7 +113,7 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
         if mine:
             blocks = [answers(name, lab, claims)]
             blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
-            blocks += [_end_table(mine), _reports(mine)]
+            blocks += [_end_table(mine), *([_reports(mine)] if found.beside_reports else [])]
             sections.append(Section(name, [experiment.question, *blocks]))
     tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
     sections.append(Section("What was tuned", tuned))

@@ -98,6 +98,18 @@ def test_the_summary_leads_nowhere_outside_its_folder(made):
         assert (made / target).is_file(), target
 
 
+def test_a_published_summary_stands_by_itself(compared, tmp_path):
+    published = tmp_path / "published"
+    assert run("lab", *TWO, "--out", tmp_path / "lab", "--publish", published) == 0
+    files = {str(p.relative_to(published)) for p in published.rglob("*") if p.is_file()}
+    assert files == {"index.html", "summary.md", "summary.json",
+                     "prior/results.json", "frequency/results.json"}  # fmt: skip
+    for name in files - {"index.html", "summary.md"}:
+        assert (published / name).read_bytes() == (tmp_path / "lab" / name).read_bytes()
+    assert "report on" in (tmp_path / "lab/index.html").read_text()
+    assert "report on" not in (published / "index.html").read_text()
+
+
 @pytest.mark.slow
 def test_the_same_runs_give_the_same_pictures(tmp_path):
     report.write_report(tmp_path / "main/code-warm", made_up(tmp_path / "main/code-warm", ENDS))
@@ -119,6 +131,7 @@ def test_the_same_runs_give_the_same_pictures(tmp_path):
         (["mian"], "Unknown experiment 'mian'. Did you mean 'main'?"),
         (["main", "--tasks", "code-wram"], "Unknown task 'code-wram'. Did you mean 'code-warm'"),
         (["rigid", "--tasks", "code-warm"], "rigid has none of these; it has code-rigid"),
+        (["frequency", "--publish", __file__], "is a file; pass a folder."),
         (["frequency", "--steps", 0], "--steps must be at least 1, got 0."),
         (["frequency", "--tune", 2, "--seeds", 1000], "--tune-seeds has 1000 of --seeds"),
         (["frequency", "--", "--learning-raet", 1], "Did you mean '--learning-rate'"),
