@@ -46,13 +46,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         "On which rollouts should the teacher speak: all, failed or solved ones, and those that "
         "were cut off?",
         ("code-warm",),
-        ("vpd", "sdpo"),
+        ("vpd",),
         # Without own success `all` would be `failed` here: this feedback shows a solved rollout
-        # nothing but its own success.
+        # nothing but its own success. The reward's term would hide what distillation does alone.
         settings=(
-            "*.on_own_success=true",
-            "*.distill_on=all,failed,solved",
-            "*.teach_truncated=true,false",
+            "vpd.reward_weight=0",
+            "vpd.on_own_success=true",
+            "vpd.distill_on=all,failed,solved",
+            "vpd.teach_truncated=true,false",
         ),
         baseline="vpd distill_on=all teach_truncated=true",
     ),
@@ -79,13 +80,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         baseline="vpd outcome",
     ),
     "noise": Experiment(
-        "How much does learning depend on feedback that is true: 0, 25, 50 and 75 % of it "
-        "exchanged between problems?",
+        "How much does learning depend on feedback that is true: 0, 25 and 75 % of it exchanged "
+        "between problems?",
         ("code-warm",),
         ("vpd", "vpd-pg", "sdpo"),
         (
             "environment",
-            *(f"environment+noisy:shuffle={share}" for share in ("0.25", "0.5", "0.75")),
+            *(f"environment+noisy:shuffle={share}" for share in ("0.25", "0.75")),
         ),
         settings=("vpd.gate_width=None,0.15",),
         baseline="vpd environment gate_width=None",
