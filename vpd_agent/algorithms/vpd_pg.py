@@ -11,15 +11,20 @@ from vpd_agent.algorithms.base import LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import scheduled, trust
 from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.model.teacher import TeacherWeights
-from vpd_agent.ops.losses import Metrics, Normalizer
+from vpd_agent.ops.losses import Metrics
 
 
 @dataclass(frozen=True)
 class VPDPG(VPD):
-    """VPD's E-step every `e_step_every` steps; M-step L_clip(GRPO) + w(k) · KL(π_θ ‖ sg[q]).
+    """VPD's E-step every `e_step_every` steps; M-step λ · L_clip(GRPO) + w(k) · D(π_θ, sg[q]).
 
-    w is distill_weight times the trust gate, or, without a gate, falls linearly to 0. The verifier
-    corrects what the teacher gets wrong; the E-step keeps the teacher worth listening to.
+    λ is reward_weight. w is distill_weight times the trust gate, or, without a gate, falls linearly
+    to 0; D is the divergence of `alpha`. The verifier corrects what the teacher gets wrong; the
+    E-step keeps the teacher worth listening to. Where the gate is shut there is no E-step either,
+    and the reward alone is left.
+
+    The defaults ended highest on MiniCode with a warm start, a cold one and in the rigid form, on
+    seeds that nothing else used (20 to 23).
     """
 
     name: ClassVar[str] = "vpd-pg"
@@ -28,12 +33,12 @@ class VPDPG(VPD):
 
     e_step_every: int = 2
     beta: float = 1.0
-    reward_weight: float = 1.0
+    reward_weight: float = 0.3
+    alpha: float = 0.5
     teacher: TeacherWeights = "ema"
-    distill_normalizer: Normalizer = "token"  # what w was tuned with
     gate_width: float | None = 0.15
-    gate_e_step: bool = False
-    """Take E-steps only while the gate is open."""
+    gate_e_step: bool = True
+    """Take E-steps only while the gate is open; without a gate, always."""
     distill_weight: float = 1.0
     """w at its highest."""
     decay_fraction: float | None = None
@@ -45,8 +50,6 @@ class VPDPG(VPD):
         check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
         decay = self.decay_fraction
         check(decay is None or 0 <= decay <= 1, "decay_fraction", "between 0 and 1", decay)
-        gated = self.gate_width is not None or not self.gate_e_step
-        check(gated, "gate_e_step", "False without gate_width", self.gate_e_step)
 
     def weight(self, step: Step) -> float:
         decay = self.decay_fraction

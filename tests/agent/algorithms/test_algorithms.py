@@ -535,12 +535,12 @@ EQUATIONS = {
     },
     "vpd-pg": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
-        "m_step": naive_policy_gradient(rows) + 0.4 * naive_distillation(rows, normalizer="token"),
+        "m_step": 0.3 * naive_policy_gradient(rows) + 0.4 * naive_distillation(rows, alpha=0.5),
     },
     "vpd-pg without a gate": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
-        "m_step": naive_policy_gradient(rows)
-        + (1 - 4 / 10) * naive_distillation(rows, normalizer="token"),
+        "m_step": 0.3 * naive_policy_gradient(rows)
+        + (1 - 4 / 10) * naive_distillation(rows, alpha=0.5),
     },
     "opsd": lambda rows: {
         "distill": naive_distillation(rows, alpha=0.5, on=lambda row: row.solved)
@@ -839,8 +839,9 @@ def test_a_reference_that_is_given_is_not_averaged():
 @pytest.mark.parametrize("trust", [{}, {"trust": -0.3}])
 def test_a_closed_gate_leaves_vpd_pg_the_reward_alone(trust, monkeypatch):
     monkeypatch.setitem(globals(), "TRUST", trust)
-    gated = gradients_of(VPDPG(e_step_every=100))["m_step"]
-    torch.testing.assert_close(gated, gradients_of(GRPO())["policy"])
+    _, gated = gradients_of(VPDPG(e_step_every=100, reward_weight=0.5))["m_step"]
+    _, alone = gradients_of(GRPO())["policy"]
+    torch.testing.assert_close(gated, 0.5 * alone)
 
 
 def test_a_closed_gate_leaves_sdpo_nothing(monkeypatch):
@@ -850,7 +851,7 @@ def test_a_closed_gate_leaves_sdpo_nothing(monkeypatch):
 
 @pytest.mark.parametrize(("trust", "learns"), [(0.1, True), (0.0, False)])
 def test_with_gate_e_step_a_closed_gate_stops_the_e_step(trust, learns):
-    for algorithm, expected in ((VPDPG(gate_e_step=True), learns), (VPDPG(), True)):
+    for algorithm, expected in ((VPDPG(), learns), (VPDPG(gate_e_step=False), True)):
         trainer = make_trainer(replace(algorithm, gate_every=100))
         trainer.step, trainer.state = 2, {"trust": trust}  # E-steps are due in even steps
         metrics = trainer.train_step(mixed_rollouts(trainer.policy))
@@ -1051,7 +1052,6 @@ def test_the_trainer_names_no_algorithm(module):
         (VPD, {"e_step_every": 0}),
         (VPD, {"ema_rate": 0.0}),
         (VPDPG, {"gate_every": 0}),
-        (VPDPG, {"gate_e_step": True, "gate_width": None}),
         (OPSD, {"importance_clip": 0.0}),
         (OPSD, {"entry_clip": 0.0}),
         (SDPG, {"divergence_clip": math.nan}),

@@ -16,11 +16,18 @@ OWN_E_STEP = {"e_step_optimizer": "own"}
 # What differs from the defaults of the algorithm's class; what is not named has just those.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "laptop": {
-        "vpd": {"alpha": 0.5, "beta": 1.0, "teacher": "ema", "e_step_learning_rate": 1e-4}
+        "vpd": {
+            "alpha": 0.5,
+            "beta": 1.0,
+            "teacher": "ema",
+            "e_step_every": 2,
+            "e_step_learning_rate": 1e-4,
+            "reward_weight": 0.3,
+        }
         | OWN_E_STEP,
         "vpd-pg": {"e_step_learning_rate": 1e-4} | OWN_E_STEP,
-        "sdpo": {"alpha": 0.5, "importance_clip": None},
-        "sc-sdpo": {"alpha": 0.5, "importance_clip": None},
+        "sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
+        "sc-sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
         "srpo": {"importance_clip": None},
         "distil": {"teacher": "ema"},
         "rlsd": {"share_decay_steps": 0},
@@ -70,6 +77,7 @@ LAPTOP = TINY_MODEL | {
     "max_prompt_tokens": 64,
     "max_teacher_prompt_tokens": 96,
     "max_response_tokens": 12,
+    "teach_truncated": False,
     "eval_every": 40,
     "save_every": 100,
 }
@@ -142,9 +150,12 @@ DEFAULTS = {
     "vpd-pg": {
         "e_step_every": 2,
         "beta": 1.0,
+        "alpha": 0.5,
+        "reward_weight": 0.3,
         "gate_width": 0.15,
+        "gate_e_step": True,
         "ema_rate": 0.05,
-        "distill_normalizer": "token",
+        "distill_normalizer": "sequence",
     },
     "sdpg": {
         "clip_high": 0.28,
