@@ -29,7 +29,7 @@ class VPD(Distillation, PolicyGradient):
 
     name: ClassVar[str] = "vpd"
     tuned_field: ClassVar[str] = "e_step_every"
-    tuned_values: ClassVar[tuple[float, ...]] = (1, 2, 5)
+    tuned_values: ClassVar[tuple[float, ...]] = (5, 2, 1)  # the first others are tried first
 
     e_step_every: int = 5
     """F: M-steps per E-step."""

@@ -66,7 +66,6 @@ LAPTOP = Preset(
     template=COMPACT,
     algorithms={
         "vpd": {
-            "e_step_every": 2,
             "reward_weight": _LAPTOP_REWARD,
             "beta": 1.0,  # short answers: the log-ratio is a sum over few tokens
             "e_step_learning_rate": 1e-4,  # stronger E-steps break the teacher late in the run

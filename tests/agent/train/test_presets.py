@@ -20,7 +20,6 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "alpha": 0.5,
             "beta": 1.0,
             "teacher": "ema",
-            "e_step_every": 2,
             "e_step_learning_rate": 1e-4,
             "reward_weight": 0.3,
         }
