@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +13,7 @@ import tyro
 from sandbox import SandboxError
 from vpd_agent.cli.compare import compare, planned
 from vpd_agent.cli.flags import FlagGroup, parse
+from vpd_agent.cli.solve import solve
 from vpd_agent.console import phase, say, say_error
 
 _Commands = Mapping[tuple[str, str], list[str]]  # (experiment, task) → arguments of vpd compare
@@ -124,6 +125,13 @@ class _Plan:
 
         return commands(self._experiments, replace(self._request, tuned=self._tuned()))
 
+    def prompt_only(self, experiment: str, task: str) -> list[str] | None:
+        """The arguments of the vpd solve beside a comparison of methods; None beside others."""
+        from vpd_agent.lab.prize import REGIMES
+        from vpd_agent.lab.prompt_only import command
+
+        return command(task, self._request) if experiment in REGIMES else None
+
     @property
     def is_tuned(self) -> bool:
         return bool(self._tuned())
@@ -147,7 +155,10 @@ def _dry_run(plan: _Plan) -> int:
             plans.append(Planned(experiment, task, found.runs(), found.num_trial_runs, found.jobs))
         estimated = estimate(plans)
     for one, command in zip(plans, commands.values(), strict=True):
-        print(f"# {estimated.sentence(one)}\n{shlex.join(['vpd', 'compare', *command])}\n")
+        print(f"# {estimated.sentence(one)}\n{shlex.join(['vpd', 'compare', *command])}")
+        if words := plan.prompt_only(one.experiment, one.task):
+            print(shlex.join(["vpd", "solve", *words]))
+        print()
     if plan.tuning is not None and not plan.is_tuned:
         print("# What the tuning chooses is added to the other commands when it has finished.")
     print(f"# {estimated.summary(plans)}")
@@ -160,7 +171,7 @@ def _run(plan: _Plan) -> int:
 
     if plan.tuning is not None:
         say(f"{' on '.join(plan.tuning_key)}, of every algorithm")
-        if code := _compare(plan.tuning):
+        if code := _called(compare, plan.tuning):
             if code != 130:
                 say("The tuning could not be finished, so nothing that depends on it was begun.")
             return code
@@ -169,9 +180,11 @@ def _run(plan: _Plan) -> int:
         for (name, task), command in commands.items():
             if name == experiment:
                 say(f"{name} on {task}")
-                code = _compare(command)
+                code = _called(compare, command)
                 if code == 130:
                     return code
+                words = plan.prompt_only(name, task)
+                code = (_called(solve, words) if words else 0) or code
                 failed += [f"{name} on {task}"] if code else []
         files = write_summary(plan.out) if any(plan.out.glob("*/*/results.json")) else []
     if plan.publish is not None and files:
@@ -185,10 +198,10 @@ def _run(plan: _Plan) -> int:
     return 1 if failed else 0
 
 
-def _compare(command: list[str]) -> int:
+def _called(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     """The exit code. What ends one comparison ends none of the others."""
     try:
-        return compare(command)
+        return command(arguments)
     except (ValueError, SandboxError, OSError) as error:
-        say_error(f"vpd compare: {error}")
+        say_error(f"vpd {command.__name__}: {error}")
         return 1

@@ -29,10 +29,12 @@ from vpd_agent.comparison.sections import (
     tuning_blocks,
 )
 from vpd_agent.console import phase
+from vpd_agent.lab import prompt_only
 from vpd_agent.lab.claims import Tested, check_claims
 from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON
 from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
-from vpd_agent.lab.prize import Prize, find_prize, ranked
+from vpd_agent.lab.prize import REGIMES, Prize, find_prize, ranked
+from vpd_agent.lab.prompt_only import PromptOnly
 from vpd_agent.lab.readings import Lab, Reading, read_lab, read_tuning
 from vpd_agent.lab.words import answers, many_intervals, overview
 from vpd_agent.runs.files import write_atomically
@@ -47,14 +49,16 @@ _TITLE = "The laptop lab"
 class _Found:
     """What the page tells.
 
-    trials: of the tuning, a dict each; [] where nothing was tuned. beside_reports: whether the
-    reports of the comparisons stand where the page can link to them.
+    trials: of the tuning, a dict each; [] where nothing was tuned. prompt_only: experiment → the
+    baseline on its tasks. beside_reports: whether the reports of the comparisons stand where the
+    page can link to them.
     """
 
     lab: Lab
     claims: list[Tested]
     prize: Prize
     trials: list[dict[str, Any]]
+    prompt_only: dict[str, list[PromptOnly]]
     beside_reports: bool
 
 
@@ -67,7 +71,14 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
     lab = read_lab(out)
     if not lab:
         raise ValueError(f"{out} holds no finished comparison of the lab: run vpd lab NAME first.")
-    found = _Found(lab, check_claims(lab), find_prize(lab), read_tuning(out), to in (None, out))
+    found = _Found(
+        lab,
+        check_claims(lab),
+        find_prize(lab),
+        read_tuning(out),
+        {name: prompt_only.read(out, EXPERIMENTS[name].tasks) for name in REGIMES},
+        to in (None, out),
+    )
     out = to or out
     with phase("Writing the lab's summary"):
         out.mkdir(parents=True, exist_ok=True)
@@ -113,6 +124,7 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
         if mine:
             blocks = [answers(name, lab, claims)]
             blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
+            blocks += _prompt_only_blocks(found.prompt_only.get(name, []))
             blocks += [_end_table(mine), *([_reports(mine)] if found.beside_reports else [])]
             sections.append(Section(name, [experiment.question, *blocks]))
     tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
@@ -120,6 +132,26 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
     sections.append(Section("What this does not show", [_limits(found)]))
     sections.append(Section("How each comparison is repeated", [_command_table(lab)]))
     return [section for section in sections if any(section.blocks)]
+
+
+def _prompt_only_blocks(found: Sequence[PromptOnly]) -> list[Block]:
+    """The baseline without training."""
+    rows = [
+        [one.task, method, score(d.first), f"{score(d.all)} ({score(d.low)} to {score(d.high)})"]
+        for one in found
+        for method, d in one.methods.items()
+    ]
+    if not rows:
+        return []
+    most = listed([str(k) for k in dict.fromkeys(one.budget for one in found)])
+    told = (
+        f"Without training, the initial model's attempts at the held-out problems: as many in all "
+        f"as a run has rollouts, {most} at each problem. A judge says which attempt is right, and "
+        f"in multi-turn each attempt is shown the feedback on the last. A trained student has one "
+        f"attempt and no feedback, so these say what a judge at hand is worth, not what was "
+        f"learned."
+    )
+    return [told, Table(["task", "without training", "first attempt", "any of them"], rows, 2)]
 
 
 def _where_it_was_tuned(trials: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -253,6 +285,9 @@ def _record(found: _Found) -> dict[str, Any]:
                 "comparisons": [_comparison_record(r) for (e, _), r in lab.items() if e == name],
             }
             for name, experiment in EXPERIMENTS.items()
+        },
+        "prompt_only": {
+            name: [asdict(one) for one in mine] for name, mine in found.prompt_only.items()
         },
         "tuning": [trial | {"mean": mean_score(trial)} for trial in found.trials],
         "limits": _limits(found),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 MethodName = Literal["ttd", "best-of-k", "multi-turn"]
 RESULTS = "results.jsonl"
+FOR_SHORT_ANSWERS = ("laptop", "laptop-long")  # presets whose models can read one attempt
 PUBLISHED_GROUP_SIZE = 16  # arXiv 2601.20802, table 12
 FROM_PRESET = (  # options that are the preset's where they are not given
     *("group_size", "learning_rate", "micro_batch_size", "temperature", "success_reward"),
@@ -74,10 +75,10 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
     algorithm: str = "sdpo"
     """What trains in ttd, by name; its options are flags as of vpd train."""
     preset: str = "auto"
-    """Whose defaults: laptop, tiny, code, science; auto: by environment and model."""
+    """Whose defaults: laptop, laptop-long, tiny, code, science; auto: by environment and model."""
     group_size: int | None = None
-    """Attempts of one training step of ttd; default: 8 with the laptop's and the tiny preset's
-    models, else 16, as published."""
+    """Attempts of one training step of ttd; default: 8 with the laptop presets and the tiny one,
+    else 16, as published."""
     learning_rate: float | None = None
     """Of ttd, constant; default: that of vpd train with this algorithm."""
     micro_batch_size: int | None = None
@@ -97,7 +98,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
     """How multi-turn shows feedback. chat: attempts and feedback are the turns of a conversation,
     as many as fit, then a fresh start. all: the problem with the feedback on all earlier attempts,
     the oldest dropped where it is too long (as published). last: the same with the last attempt
-    alone. Default: last for the laptop preset, whose models can read one; else all."""
+    alone. Default: last for the laptop presets, whose models can read one; else all."""
     batch: int = 64
     """Attempts sampled and judged at a time, at most; in multi-turn, problems. It is part of what
     is measured: what is sampled together shares random numbers."""
@@ -126,7 +127,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
         """Of the training on one problem. Raises ValueError for a value that is out of bounds."""
         name = self.preset_name()
         given = {key: getattr(self, key) for key in FROM_PRESET if getattr(self, key) is not None}
-        if self.group_size is None and name not in ("laptop", "tiny"):
+        if self.group_size is None and name not in (*FOR_SHORT_ANSWERS, "tiny"):
             given["group_size"] = PUBLISHED_GROUP_SIZE
         elif self.group_size is None:
             given["group_size"] = PRESETS["laptop"].train.group_size
@@ -142,7 +143,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
         )
 
     def chosen_turns(self) -> Turns:
-        return self.turns or ("last" if self.preset_name() == "laptop" else "all")
+        return self.turns or ("last" if self.preset_name() in FOR_SHORT_ANSWERS else "all")
 
 
 def _flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from vpd_agent.cli.main import main
 from vpd_agent.comparison import report
 from vpd_agent.comparison.experiment import Contestant
 from vpd_agent.comparison.runs import Run
-from vpd_agent.lab import summary
+from vpd_agent.lab import prompt_only, summary
 from vpd_agent.lab.claims import CLAIMS
 from vpd_agent.lab.estimate import Planned, estimate
 from vpd_agent.lab.experiments import EXPERIMENTS, Request, chosen, commands
@@ -221,7 +222,17 @@ def compared(monkeypatch):
             report.write_report(out, made_up(out, {"vpd": [0.5, 0.6]}))
         return code
 
+    def solve(arguments: list[str]) -> int:
+        out = Path(arguments[arguments.index("--out") + 1])
+        calls.append("/".join(out.parts[-2:]))
+        curve = {"mean": [0.125, 0.875], "low": [0.0625, 0.75], "high": [0.25, 0.9375]}
+        out.mkdir(parents=True)
+        numbers = {"budget": 2, "methods": {"multi-turn": {"discovery": curve}}}
+        (out / "results.json").write_text(json.dumps(numbers))
+        return codes.pop(calls[-1], 0)
+
     monkeypatch.setattr(command_line, "compare", compare)
+    monkeypatch.setattr(command_line, "solve", solve)
     return calls, codes
 
 
@@ -237,6 +248,23 @@ def test_what_fails_in_one_comparison_stops_no_other(compared, tmp_path, capsys)
     assert "it holds another comparison" in told.err
     assert "Not all of prior on code-warm could be done" in " ".join(told.err.split())
     assert "frequency" in (tmp_path / "index.html").read_text()
+
+
+def test_the_prompt_only_baseline_stands_beside_the_methods(compared, tmp_path, capsys):
+    """It has as many attempts as a run has rollouts: 200 steps of 64, shared by 300 problems."""
+    calls, codes = compared
+    codes |= {"prompt-only/code-cold": 1}
+    assert run("lab", "cold-start", "--tasks", "code-cold", "--out", tmp_path) == 1
+    assert calls == ["cold-start/code-cold", "prompt-only/code-cold"]
+    assert "Not all of cold-start on code-cold could be done" in capsys.readouterr().err
+    assert (
+        "| code-cold | multi-turn | .12 | .88 (.75 to .94) |"
+        in (tmp_path / "summary.md").read_text()
+    )
+    words = prompt_only.command("function-cold", request(tmp_path))
+    assert words[words.index("--budget") + 1] == str(math.ceil(200 * 64 / 300))
+    assert run("solve", *words, "--limit", 0) == 2  # all of its flags are known
+    assert "--limit must be at least 1" in capsys.readouterr().err
 
 
 def trials():

@@ -1,0 +1,63 @@
+"""The prompt-only baseline: attempts of the initial model, with feedback in the context or without,
+as many at the held-out problems as a run has rollouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpd_agent.lab.experiments import Request
+from vpd_agent.lab.tasks import TASKS
+from vpd_agent.train.presets import PRESETS, preset_for
+
+FOLDER = "prompt-only"
+METHODS = ("best-of-k", "multi-turn")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The share of problems that one of the first k attempts solved. low, high: at all of them."""
+
+    first: float
+    all: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PromptOnly:
+    """What each method discovered on a task. budget: attempts at each problem."""
+
+    task: str
+    budget: int
+    methods: dict[str, Discovery]
+
+
+def command(task: str, request: Request) -> list[str]:
+    """The words of its `vpd solve`, without these two."""
+    asked = TASKS[task]
+    config = PRESETS[preset_for(asked.env, asked.model)].train
+    budget = -(-request.steps * config.rollouts_per_step // config.eval_problems)
+    return [
+        *asked.flags,
+        *("--methods", *METHODS),
+        *("--split", "test", "--limit", str(config.eval_problems), "--budget", str(budget)),
+        *("--out", str(request.out / FOLDER / task)),
+    ]
+
+
+def read(out: Path, tasks: Sequence[str]) -> list[PromptOnly]:
+    """What there is of these tasks."""
+    paths = {task: out / FOLDER / task / "results.json" for task in tasks}
+    return [_read(task, path) for task, path in paths.items() if path.is_file()]
+
+
+def _read(task: str, path: Path) -> PromptOnly:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    found = {}
+    for method, numbers in told["methods"].items():
+        mean, low, high = (numbers["discovery"][part] for part in ("mean", "low", "high"))
+        found[method] = Discovery(mean[0], mean[-1], low[-1], high[-1])
+    return PromptOnly(task, told["budget"], found)
