@@ -57,6 +57,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         baseline="vpd distill_on=all teach_truncated=true",
     ),
+    "reward": Experiment(
+        "What does a part of the reward's term beside distillation do for VPD and SDPO, which have "
+        "none as published?",
+        ("code-warm",),
+        ("vpd", "sdpo"),
+        settings=("*.reward_weight=0,0.3",),
+        baseline="vpd reward_weight=0",
+    ),
     "prior": Experiment(
         "What should VPD's teacher be compared with: the current student, or the initial one?",
         tasks_that("warm"),

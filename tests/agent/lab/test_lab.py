@@ -75,7 +75,8 @@ def test_every_number_of_the_summary_is_in_summary_json(made):
 
 def test_the_summary_says_what_holds_and_which_runs_were_left_out(made):
     text = (made / "summary.md").read_text()
-    assert "| VPD ends above SDPO. | holds here: code-warm; not run: choice-warm" in text
+    says = "VPD ends above SDPO, each with 0.3 of the reward's term."
+    assert f"| {says} | holds here: code-warm; not run: choice-warm" in text
     assert "code-warm: left out of the numbers: sdpo seed 2 (failed)." in text
     assert "[report on code-warm](main/code-warm/report.html)" in text
     assert "Not decided yet: vpd is best or tied on 2 of" in text
