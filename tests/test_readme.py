@@ -64,7 +64,7 @@ def test_every_flag_of_a_command_in_the_readme_is_one(help_of):
 def test_flags_that_the_text_names_are_those_of_a_command(help_of):
     named = set(re.findall(r"`(--[a-z][a-z-]+)", README))
     there = [help_of("train", name) for name in ALGORITHMS]
-    others = (["eval"], ["solve"], ["compare"], ["judge"], ["sandbox", "run"])
+    others = (["eval"], ["solve"], ["compare"], ["lab"], ["judge"], ["sandbox", "run"])
     there += [help_of(*words) for words in others]
     assert named <= set.union(*there)
 
