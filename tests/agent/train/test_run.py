@@ -156,7 +156,7 @@ def test_a_run_has_another_model_as_its_teacher_to_its_end(model, tmp_path):
     teacher = tmp_path / "teacher"
     small_policy(seed=1).save(teacher)
     options = {"model": model, "out": tmp_path / "run", **OPTIONS, "teacher_model": str(teacher)}
-    config = CONFIG | {"steps": 1}
+    config = CONFIG | {"steps": 1, "teach_truncated": True}
     with make_run("sdpo", config=config, teacher_prompt="plain", **options) as trainer:
         assert trainer.teacher.weights == "frozen"
         assert trainer.teacher_engine.policy is trainer.teacher.policy
