@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -206,22 +206,18 @@ class ChoiceExamples(NameExamples[Problem, str]):
         super().__init__(config)
         env = mini_choice.MiniChoice(table_seed=config.table_seed)
         self.problems = [env.problem(problem_id) for problem_id in env.problem_ids]
+        self.marked = mini_choice.marked_names(config.table_seed)
 
     def prompt(self, problem: Problem) -> str:
         return problem.prompt
 
     def guess(self, problem: Problem) -> str:
-        """One of the options with the digits of the names that are known."""
+        """What is known of the two names, and a random choice for the rest."""
         names = problem.metadata["first"], problem.metadata["second"]
-        options = zip(mini_choice.LETTERS, problem.metadata["options"], strict=True)
-        return self.random.choice([letter for letter, value in options if self.fits(names, value)])
+        return mini_choice.letter_of(*map(self.is_marked, names, self.known, self.marked))
 
-    def fits(self, names: Pair, value: str) -> bool:
-        """Whether no known digit of these names contradicts the two digits of an option."""
-        return all(
-            str(known.get(name, digit)) == digit
-            for name, known, digit in zip(names, self.known, value, strict=True)
-        )
+    def is_marked(self, name: str, known: Container[str], marked: Container[str]) -> bool:
+        return name in marked if name in known else self.random.random() < 0.5
 
     def wrong_guess(self, problem: Problem, truth: str) -> str:
         wrong = self.guess(problem)

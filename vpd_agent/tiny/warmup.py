@@ -70,9 +70,9 @@ def _recipes(prefix: str, warm: WarmupConfig, cold_steps: int) -> dict[str, Reci
 _FUNCTION = WarmupConfig(task="function", steps=170, batch_size=64, known_names=10)
 _CHOICE = WarmupConfig(
     task="choice",
-    steps=180,
+    steps=120,
     batch_size=48,
-    known_names=3,
+    known_names=4,
     teacher_share=0.7,
     copy_share=0.3,
     malformed_share=0.1,

@@ -1,9 +1,8 @@
 """MiniChoice: multiple choice so small that a model of half a million parameters learns it.
 
-The prompt is two names of two letters and four options, `jfpq A34 B74 C38 D78`. A hidden table says
-which digit 1-9 each name stands for, a and b; the answer is the letter of the option `ab`, alone
-or in brackets, `(B)`. The options are the four pairs of one right and one wrong digit for each
-name, in any order, so that neither digit alone decides and no digit is more frequent than another.
+The prompt is two names of two letters, `jfpq`. A hidden table says which names are marked, half of
+them. The question is always which of the two are, and the four options are always the same: A
+neither, B the second, C the first, D both. The answer is the letter, alone or in brackets, `(B)`.
 The feedback is one bit:
 
     =               right
@@ -11,15 +10,14 @@ The feedback is one bit:
     !Empty          nothing; also !Format (anything but one of the letters), !TooLong
     !Form           with rigid=True: not a letter in brackets
 
-600 pairs of names are for training; 300 new pairs of the same names are held out. There is no
-format instruction in the prompt: models this small are taught the format by their warm start.
+600 pairs of names are for training; 300 new pairs of the same names are held out. Question and
+options are not in the prompt: models this small are taught them by their warm start.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vpd_envs.mini_task import RIGHT, MiniTask, Table, number
 from vpd_envs.types import Problem, Status, Verdict
@@ -30,17 +28,17 @@ LETTERS = "ABCD"
 class MiniChoice(MiniTask):
     """`vpd/MiniChoice-v0`. Problem ids are the names.
 
-    table_seed: which name stands for which digit.
+    table_seed: which names there are, and which of them are marked.
 
-    `info["metadata"]`: `first`, `second` (the names) and `options` (the digits of A, B, C, D).
-    `info["details"]`: `chosen`, a letter or None.
+    `info["metadata"]`: `first` and `second`, the names. `info["details"]`: `chosen`, a letter or
+    None.
     """
 
     rigid_form = r"\([A-D]\)"
 
     def problems(self, split: str, table_seed: int) -> Iterable[Problem]:
-        self.table = Table.make(table_seed)
-        return (_problem_of(self.table, *pair) for pair in self.table.pairs(split))
+        pairs, marked = Table.make(table_seed).pairs(split), marked_names(table_seed)
+        return (_problem_of(pair, marked) for pair in pairs)
 
     def read(self, problem: Problem, answer: str) -> Verdict:
         found = re.fullmatch(r"([A-D])|\(([A-D])\)", answer)
@@ -61,28 +59,30 @@ def feedback_for(right: str, chosen: str) -> str:
     return RIGHT if chosen == right else f"!{chosen}"
 
 
-def _problem_of(table: Table, first: str, second: str) -> Problem:
-    a, b = table.first[first], table.second[second]
-    other_a, other_b = (
-        _other_digit(digit, number(table.seed, "choice", slot, first, second))
-        for slot, digit in (("first", a), ("second", b))
-    )
-    values = sorted(
-        (f"{c}{d}" for c, d in itertools.product((a, other_a), (b, other_b))),
-        key=lambda value: number(table.seed, "order", first, second, value),
-    )
-    options = [letter + value for letter, value in zip(LETTERS, values, strict=True)]
+def marked_names(table_seed: int) -> tuple[frozenset[str], frozenset[str]]:
+    """Those of the first slot, and those of the second."""
+    table = Table.make(table_seed)
+
+    def half(slot: str, names: Iterable[str]) -> frozenset[str]:
+        in_order = sorted(names, key=lambda name: number(table_seed, slot, name, "marked"))
+        return frozenset(in_order[: len(in_order) // 2])
+
+    return half("first", table.first), half("second", table.second)
+
+
+def letter_of(first: bool, second: bool) -> str:
+    """The right option, where the first name is marked, and the second."""
+    return LETTERS[2 * first + second]
+
+
+def _problem_of(pair: tuple[str, str], marked: Sequence[frozenset[str]]) -> Problem:
+    first, second = pair
     return Problem(
         id=first + second,
-        prompt=" ".join([first + second, *options]),
-        target=LETTERS[values.index(f"{a}{b}")],
-        metadata={"first": first, "second": second, "options": tuple(values)},
+        prompt=first + second,
+        target=letter_of(first in marked[0], second in marked[1]),
+        metadata={"first": first, "second": second},
     )
-
-
-def _other_digit(digit: int, draw: int) -> int:
-    """One of the other digits from 1 to 9, by a number drawn at random."""
-    return [other for other in range(1, 10) if other != digit][draw % 8]
 
 
 vector = MiniChoice.vector  # gymnasium's entry points cannot name a class attribute

@@ -134,7 +134,7 @@ def test_a_warm_start_is_told_of_a_malformed_attempt_as_the_task_tells(name):
         assert env.verdict(problem, attempt).feedback == feedback, attempt
 
 
-def test_known_digits_leave_the_options_that_they_fit():
+def test_known_names_decide_and_others_are_drawn():
     examples = ChoiceExamples(WarmupConfig(task="choice", known_names=30))
     for problem in examples.problems[:50]:
         assert examples.guess(problem) == problem.target
