@@ -72,7 +72,7 @@ def lab(arguments: list[str]) -> int:
     if options.dry_run:
         return _dry_run(plan)
     with phase("Checking the experiments"):
-        for command in plan.commands.values():
+        for command in (*plan.tuning.values(), *plan.commands.values()):
             planned(command)
     return _run(plan)
 
@@ -90,7 +90,7 @@ def _listing() -> str:
 class _Plan:
     """The comparisons that the options ask for.
 
-    tuning: the command that comes first, or None. commands: the others, with what was chosen if it
+    tuning: the one that comes first, or none. commands: the others, with what was chosen if that
     has finished.
     """
 
@@ -111,13 +111,10 @@ class _Plan:
             options=options.for_compare,
             extra=extra,
         )
-        self.tuning: list[str] | None = None
-        self.tuning_key = TUNING, TUNED_ON
-        if options.tune < 0:
-            raise ValueError(f"--tune must be at least 0, got {options.tune}.")
-        if options.tune > 1:
-            self.tuning = tuning_command(self._experiments, self._request, options.tune)
-            planned(self.tuning)  # raises ValueError where it is wrong
+        self.tuning: _Commands = {}
+        if options.tune not in (0, 1):  # vpd compare refuses a negative one
+            command = tuning_command(self._experiments, self._request, options.tune)
+            self.tuning = {(TUNING, TUNED_ON): command}
 
     @property
     def commands(self) -> _Commands:
@@ -139,15 +136,13 @@ class _Plan:
     def _tuned(self) -> dict[str, dict[str, str]]:
         from vpd_agent.lab.readings import chosen_values, read_tuning
 
-        return chosen_values(read_tuning(self.out)) if self.tuning is not None else {}
+        return chosen_values(read_tuning(self.out)) if self.tuning else {}
 
 
 def _dry_run(plan: _Plan) -> int:
     from vpd_agent.lab.estimate import Planned, estimate
 
-    commands = dict(plan.commands)
-    if plan.tuning is not None:
-        commands = {plan.tuning_key: plan.tuning, **commands}
+    commands = {**plan.tuning, **plan.commands}
     with phase("Looking at the runs that there are"):
         plans = []
         for (experiment, task), command in commands.items():
@@ -159,7 +154,7 @@ def _dry_run(plan: _Plan) -> int:
         if words := plan.prompt_only(one.experiment, one.task):
             print(shlex.join(["vpd", "solve", *words]))
         print()
-    if plan.tuning is not None and not plan.is_tuned:
+    if plan.tuning and not plan.is_tuned:
         print("# What the tuning chooses is added to the other commands when it has finished.")
     print(f"# {estimated.summary(plans)}")
     return 0
@@ -169,9 +164,9 @@ def _run(plan: _Plan) -> int:
     """Call the comparisons one after the other, with a summary after each experiment."""
     from vpd_agent.lab.summary import write_summary
 
-    if plan.tuning is not None:
-        say(f"{' on '.join(plan.tuning_key)}, of every algorithm")
-        if code := _called(compare, plan.tuning):
+    for key, command in plan.tuning.items():
+        say(f"{' on '.join(key)}, of every algorithm")
+        if code := _called(compare, command):
             if code != 130:
                 say("The tuning could not be finished, so nothing that depends on it was begun.")
             return code

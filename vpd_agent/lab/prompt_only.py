@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpd_agent.lab.experiments import Request
+from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.lab.experiments import Request, folder_of
 from vpd_agent.lab.tasks import TASKS
 from vpd_agent.train.presets import PRESETS, preset_for
 
-FOLDER = "prompt-only"
-METHODS = ("best-of-k", "multi-turn")
+_FOLDER = "prompt-only"
+_METHODS = ("best-of-k", "multi-turn")
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """The share of problems that one of the first k attempts solved. low, high: at all of them."""
+    """The share of problems that the first attempt solved, and that any of them did."""
 
     first: float
-    all: float
-    low: float
-    high: float
+    any: Estimate
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,15 @@ def command(task: str, request: Request) -> list[str]:
     budget = -(-request.steps * config.rollouts_per_step // config.eval_problems)
     return [
         *asked.flags,
-        *("--methods", *METHODS),
+        *("--methods", *_METHODS),
         *("--split", "test", "--limit", str(config.eval_problems), "--budget", str(budget)),
-        *("--out", str(request.out / FOLDER / task)),
+        *("--out", str(folder_of(request.out, _FOLDER, task))),
     ]
 
 
 def read(out: Path, tasks: Sequence[str]) -> list[PromptOnly]:
     """What there is of these tasks."""
-    paths = {task: out / FOLDER / task / "results.json" for task in tasks}
+    paths = {task: folder_of(out, _FOLDER, task) / "results.json" for task in tasks}
     return [_read(task, path) for task, path in paths.items() if path.is_file()]
 
 
@@ -59,5 +58,5 @@ def _read(task: str, path: Path) -> PromptOnly:
     found = {}
     for method, numbers in told["methods"].items():
         mean, low, high = (numbers["discovery"][part] for part in ("mean", "low", "high"))
-        found[method] = Discovery(mean[0], mean[-1], low[-1], high[-1])
+        found[method] = Discovery(mean[0], Estimate(mean[-1], low[-1], high[-1]))
     return PromptOnly(task, told["budget"], found)

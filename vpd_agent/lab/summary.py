@@ -137,9 +137,9 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
 def _prompt_only_blocks(found: Sequence[PromptOnly]) -> list[Block]:
     """The baseline without training."""
     rows = [
-        [one.task, method, score(d.first), f"{score(d.all)} ({score(d.low)} to {score(d.high)})"]
+        [one.task, method, score(each.first), interval(each.any)]
         for one in found
-        for method, d in one.methods.items()
+        for method, each in one.methods.items()
     ]
     if not rows:
         return []

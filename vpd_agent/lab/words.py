@@ -71,8 +71,7 @@ def _on_task(reading: Reading) -> list[str]:
 
 
 def _behind(contestant: str, rank: Rank) -> str:
-    near, far = rank.behind.low, rank.behind.high
-    return f"{contestant} by {score(rank.behind.value)} ({score(near)} to {score(far)})"
+    return f"{contestant} by {interval(rank.behind)}"
 
 
 def _repairs(reading: Reading) -> list[str]:

@@ -42,11 +42,11 @@ class Preset:
         return replace(self.train, **self.train_changes.get(algorithm, {}))
 
 
+_LAPTOP_REWARD = 0.3
 # Found on MiniCode rather than taken from the papers, whose models and answers are long: the
 # learning rates, one optimizer step per batch, a moving teacher, weights of the distillation that a
 # model of half a million parameters feels, and what keeps answers ending: no teacher on answers
 # that were cut off, and the reward's term beside the distillation, where the papers have none.
-_LAPTOP_REWARD = 0.3
 LAPTOP = Preset(
     about="vpd/MiniCode-v0, MiniChoice and MiniArithmetic with a tiny model: minutes on a laptop",
     train=TrainConfig(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MethodName = Literal["ttd", "best-of-k", "multi-turn"]
 RESULTS = "results.jsonl"
-FOR_SHORT_ANSWERS = ("laptop", "laptop-long")  # presets whose models can read one attempt
+_FOR_SHORT_ANSWERS = ("laptop", "laptop-long")  # presets whose models can read one attempt
 PUBLISHED_GROUP_SIZE = 16  # arXiv 2601.20802, table 12
 FROM_PRESET = (  # options that are the preset's where they are not given
     *("group_size", "learning_rate", "micro_batch_size", "temperature", "success_reward"),
@@ -127,7 +127,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
         """Of the training on one problem. Raises ValueError for a value that is out of bounds."""
         name = self.preset_name()
         given = {key: getattr(self, key) for key in FROM_PRESET if getattr(self, key) is not None}
-        if self.group_size is None and name not in (*FOR_SHORT_ANSWERS, "tiny"):
+        if self.group_size is None and name not in (*_FOR_SHORT_ANSWERS, "tiny"):
             given["group_size"] = PUBLISHED_GROUP_SIZE
         elif self.group_size is None:
             given["group_size"] = PRESETS["laptop"].train.group_size
@@ -143,7 +143,7 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
         )
 
     def chosen_turns(self) -> Turns:
-        return self.turns or ("last" if self.preset_name() in FOR_SHORT_ANSWERS else "all")
+        return self.turns or ("last" if self.preset_name() in _FOR_SHORT_ANSWERS else "all")
 
 
 def _flag(name: str) -> str:

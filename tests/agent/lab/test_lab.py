@@ -135,6 +135,7 @@ def test_the_same_runs_give_the_same_pictures(tmp_path):
         (["rigid", "--tasks", "code-warm"], "rigid has none of these; it has code-rigid"),
         (["frequency", "--publish", __file__], "is a file; pass a folder."),
         (["frequency", "--steps", 0], "--steps must be at least 1, got 0."),
+        (["frequency", "--tune", -1], "--tune must be at least 0, got -1."),
         (["frequency", "--tune", 2, "--seeds", 1000], "--tune-seeds has 1000 of --seeds"),
         (["frequency", "--", "--learning-raet", 1], "Did you mean '--learning-rate'"),
         (["main", "--tasks", "code-warm", "--algorithms", "vdp"], "Did you mean 'vpd'"),
@@ -299,10 +300,8 @@ def test_the_lab_tunes_first_and_trains_with_what_was_chosen(compared, tmp_path,
     tuning, prior, frequency = (" ".join(words) for words in commands_)
     assert tuning.startswith("--tune 2 --env vpd/MiniCode-v0")
     assert "--set-algorithm" not in tuning
-    assert (
-        "--set-algorithm vpd.prior=dynamic,fixed vpd.learning_rate=0.1 vpd.e_step_every=2 --"
-        in (prior)
-    )
+    varied = "--set-algorithm vpd.prior=dynamic,fixed"
+    assert f"{varied} vpd.learning_rate=0.1 vpd.e_step_every=2 --" in prior
     assert "--set-algorithm vpd.e_step_every=1,2,5,10 vpd.learning_rate=0.1 --" in frequency
     text = (tmp_path / "summary.md").read_text()
     assert "| vpd | learning_rate = 0.1 and e_step_every = 2 | chosen | 1000 | .75 | .75 |" in text
