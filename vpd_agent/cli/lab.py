@@ -14,6 +14,7 @@ from sandbox import SandboxError
 from vpd_agent.cli.compare import compare, planned
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.cli.solve import solve
+from vpd_agent.comparison.formats import counted
 from vpd_agent.console import phase, say, say_error
 
 _Commands = Mapping[tuple[str, str], list[str]]  # (experiment, task) → arguments of vpd compare
@@ -44,8 +45,9 @@ class LabOptions:
     """The lab's folder: OUT/EXPERIMENT/TASK for each comparison, and the summary, OUT/index.html.
     The same command goes on with what is not finished."""
     publish: Path | None = None
-    """Write the summary into this folder too, without the reports of the single comparisons: small
-    enough to be committed."""
+    """Write the summary into this folder too, without the reports of the single comparisons, and
+    the finished runs, packed: small enough to be committed. Runs that are packed there already are
+    taken over first, so the same command goes on with a lab that another machine has begun."""
     dry_run: bool = False
     """Train nothing: print the commands that the experiments consist of, with the number of runs
     and about how long they take."""
@@ -71,6 +73,7 @@ def lab(arguments: list[str]) -> int:
     plan = _Plan(options, arguments[len(own) + 1 :])
     if options.dry_run:
         return _dry_run(plan)
+    plan.take_published()
     with phase("Checking the experiments"):
         for command in (*plan.tuning.values(), *plan.commands.values()):
             planned(command)
@@ -117,6 +120,20 @@ class _Plan:
             self.tuning = {(TUNING, TUNED_ON): command}
 
     @property
+    def archive(self) -> Path | None:
+        """The runs that are packed where the summary is to be published."""
+        from vpd_agent.lab.archive import ARCHIVE
+
+        path = self.publish / ARCHIVE if self.publish is not None else None
+        return path if path is not None and path.is_file() else None
+
+    def take_published(self) -> None:
+        from vpd_agent.lab.archive import unpack
+
+        if self.archive is not None and (taken := unpack(self.archive, self.out)):
+            say(f"{counted(taken, 'folder')} of {self.archive} taken over into {self.out}.")
+
+    @property
     def commands(self) -> _Commands:
         from vpd_agent.lab.experiments import commands
 
@@ -156,12 +173,15 @@ def _dry_run(plan: _Plan) -> int:
         print()
     if plan.tuning and not plan.is_tuned:
         print("# What the tuning chooses is added to the other commands when it has finished.")
+    if plan.archive is not None:
+        print(f"# Finished runs are taken over from {plan.archive} first, which is not in this.")
     print(f"# {estimated.summary(plans)}")
     return 0
 
 
 def _run(plan: _Plan) -> int:
     """Call the comparisons one after the other, with a summary after each experiment."""
+    from vpd_agent.lab.archive import ARCHIVE, pack
     from vpd_agent.lab.summary import write_summary
 
     for key, command in plan.tuning.items():
@@ -184,6 +204,7 @@ def _run(plan: _Plan) -> int:
         files = write_summary(plan.out) if any(plan.out.glob("*/*/results.json")) else []
     if plan.publish is not None and files:
         files = [*files, *write_summary(plan.out, plan.publish)]
+        pack(plan.out, plan.publish / ARCHIVE)
     print("\n".join(map(str, files)))
     if failed:
         say(

@@ -24,6 +24,7 @@ from vpd_agent.lab.claims import CLAIMS
 from vpd_agent.lab.estimate import Planned, estimate
 from vpd_agent.lab.experiments import EXPERIMENTS, Request, chosen, commands
 from vpd_agent.lab.tasks import TASKS
+from vpd_agent.runs.run_folder import RunFolder
 
 ENDS: dict[str, list[float | None]] = {
     "vpd": [0.80, 0.70, 0.90, 0.75], "sdpo": [0.50, 0.45, None, 0.50], "grpo": [0.6, 0.4, 0.6, 0.4],
@@ -104,12 +105,30 @@ def test_a_published_summary_stands_by_itself(compared, tmp_path):
     published = tmp_path / "published"
     assert run("lab", *TWO, "--out", tmp_path / "lab", "--publish", published) == 0
     files = {str(p.relative_to(published)) for p in published.rglob("*") if p.is_file()}
-    assert files == {"index.html", "summary.md", "summary.json",
+    assert files == {"index.html", "summary.md", "summary.json", "runs.jsonl.xz",
                      "prior/results.json", "frequency/results.json"}  # fmt: skip
-    for name in files - {"index.html", "summary.md"}:
+    for name in files - {"index.html", "summary.md", "runs.jsonl.xz"}:
         assert (published / name).read_bytes() == (tmp_path / "lab" / name).read_bytes()
     assert "report on" in (tmp_path / "lab/index.html").read_text()
     assert "report on" not in (published / "index.html").read_text()
+
+
+def test_another_machine_goes_on_from_what_was_published(compared, tmp_path, capsys):
+    published = tmp_path / "published"
+    assert run("lab", *TWO, "--out", tmp_path / "lab", "--publish", published) == 0
+    other = ("lab", *TWO, "--out", tmp_path / "other", "--publish", published)
+    assert run(*other, "--dry-run") == 0
+    assert not (tmp_path / "other").exists()
+    assert f"taken over from {published / 'runs.jsonl.xz'} first" in capsys.readouterr().out
+    _, codes = compared
+    codes |= {"prior/code-warm": 130}
+    assert run(*other) == 130
+    for seed in (0, 1):
+        run_there = tmp_path / f"other/prior/code-warm/vpd-seed{seed}"
+        assert RunFolder.finished_step(run_there) == 40
+    (published / "runs.jsonl.xz").write_bytes(b"cut off")
+    assert run(*other) == 2
+    assert "cannot be read as the runs of a lab" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
