@@ -82,9 +82,9 @@ _CHOICE = WarmupConfig(
 )
 _ARITHMETIC = WarmupConfig(
     task="arithmetic",
-    steps=360,
+    steps=350,
     batch_size=64,
-    teacher_share=0.8,
+    teacher_share=0.5,
     copy_share=0.2,
     malformed_share=0.05,
     ignore_share=0.0,
@@ -95,7 +95,7 @@ RECIPES: dict[str, Recipe] = {
     **_recipes("tiny", WarmupConfig(), cold_steps=90),
     **_recipes("tiny-function", _FUNCTION, cold_steps=90),
     **_recipes("tiny-choice", _CHOICE, cold_steps=40),
-    **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=180),
+    **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=200),
     "tiny-code": CodeWarmupConfig(),
 }
 
