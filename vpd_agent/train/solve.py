@@ -223,7 +223,7 @@ def _solve(
     turns = getattr(getattr(environment.unwrapped, "env", None), "max_turns", 1)
     if turns > 1:
         raise ValueError(
-            "vpd solve counts every judged answer as one attempt, so episodes must have one answer, "
+            "vpd solve counts every judged answer as one attempt, so an episode must have one, "
             f"and those of {options.env} may have {turns}: leave max_turns out of --set, or choose "
             "another environment. The method multi-turn makes its own turns."
         )

@@ -108,6 +108,7 @@ class TextArena(TextEnv):
         check_integer("dataset_seed", dataset_seed, 0)
         check_positive(time_limit_seconds=time_limit_seconds)
         _check_package()
+        game = str(game)  # 2048 comes as a number from a command line
         _check_game(game)
         self.table = Table(game, _json_text(parameters or {}), time_limit_seconds)
         self.table.check()
@@ -253,13 +254,13 @@ def _check_package() -> None:
         raise ValueError(f"{needed}, but {version} is installed: {install_hint('games')}")
 
 
-def _check_game(game: Any) -> None:
+def _check_game(game: str) -> None:
     if game in NOT_OFFERED:
         raise ValueError(
             f"TextArena's {game} is not offered: {NOT_OFFERED[game]}. There are {', '.join(GAMES)}."
         )
     if game not in GAMES:
-        raise ValueError(plugins.unknown("game of TextArena:", str(game), GAMES))
+        raise ValueError(plugins.unknown("game of TextArena:", game, GAMES))
 
 
 def _json_text(parameters: Any) -> str:
