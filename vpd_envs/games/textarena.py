@@ -65,7 +65,7 @@ class TextArena(TextEnv):
     size: how many games there are. Each has a seed of its own, and is made when it is first asked.
     split, dataset_seed: "train" and "test" have different seeds, and so has each `dataset_seed`
         from 0 on. A game with few different beginnings (GuessTheNumber has 20 numbers,
-        LogicPuzzle 40 puzzles) still has the same ones in both.
+        LogicPuzzle 20 easy puzzles) still has the same ones in both.
     parameters: of the game, JSON values, such as {"max_number": 50} or {"target_tile": 64}; by
         default those of the package's variant without a suffix, such as Mastermind-v0.
     time_limit_seconds: for making one game, and for all moves of one episode.
