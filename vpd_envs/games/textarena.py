@@ -110,7 +110,8 @@ class TextArena(TextEnv):
         _check_package()
         game = str(game)  # 2048 comes as a number from a command line
         _check_game(game)
-        self.table = Table(game, _json_text(parameters or {}), time_limit_seconds)
+        given = _json_text({} if parameters is None else parameters)
+        self.table = Table(game, given, time_limit_seconds)
         self.table.check()
         self._origin = split, dataset_seed, size
         first_seed = 2 * dataset_seed * LARGEST_SIZE + (split == "test")

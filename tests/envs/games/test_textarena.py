@@ -338,6 +338,7 @@ def test_a_move_that_takes_too_long_ends_the_game_but_a_slow_game_is_no_verdict(
         ({"parameters": {"max_number": True}}, r"must be like 20, .*got True"),
         ({"parameters": {"min_number": 9, "max_number": 2}}, "does not take the parameters"),
         ({"parameters": {"seed": 1}}, "parameter of GuessTheNumber: 'seed'"),
+        ({"parameters": []}, "parameters must be names with JSON values"),
         ({"parameters": "max_number"}, "parameters must be names with JSON values"),
         ({"parameters": {"max_number": {1}}}, "parameters must be names with JSON values"),
         ({"game": "LogicPuzzle", "parameters": {"difficulty": "mad"}}, "difficulty 'mad'"),
