@@ -92,6 +92,13 @@ CATALOG = (
         "any",
     ),
     Entry(
+        "games.textarena:TextArena",
+        "games of several moves, such as Mastermind, Sokoban, Minesweeper",
+        "the game, in worker processes",
+        "procedural (textarena)",
+        "any",
+    ),
+    Entry(
         "code.mini_code:MiniCode",
         "an expression for two names; for tiny models",
         "sandbox",

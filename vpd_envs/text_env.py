@@ -102,6 +102,12 @@ class TextEnv(gym.Env[str, str]):
         """Judge one answer; called from several threads. Raises SandboxError, never scores it."""
         raise NotImplementedError(f"{type(self).__name__} must implement judge(problem, answer).")
 
+    def after(self, problem: Problem, answer: str) -> Problem:
+        """The problem as the next answer of the episode is judged on it, after an answer that did
+        not end it. Here it is the same; where a verdict depends on the answers before, as in a
+        game, it is a copy whose `earlier` ends in this one."""
+        return problem
+
     def too_long(self, answer: str) -> Verdict:
         """The verdict on an answer beyond the action space; it is not judged."""
         limit = self.action_space.max_length
@@ -133,8 +139,7 @@ class TextEnv(gym.Env[str, str]):
         self._shown += f"\n\nAnswer\n\n{action}\n\nVerdict: {verdict.status.value}, "
         self._shown += f"reward {verdict.reward:g}\n\n{verdict.feedback}"
         info = _step_info(self._problem, verdict, self._turn, over)
-        if over:
-            self._problem = None
+        self._problem = None if over else self.after(self._problem, action)
         return verdict.feedback, float(verdict.reward) if over else 0.0, over, False, info
 
     def ends(self, verdict: Verdict, turn: int) -> bool:
@@ -212,16 +217,17 @@ class TextEnv(gym.Env[str, str]):
         answers: Sequence[str],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Verdict | SandboxError]:
-        """`judge_many` for a batch. The same answer to the same problem is judged once.
+        """`judge_many` for a batch. The same answer to the same problem, after the same earlier
+        answers where those count, is judged once.
 
         on_progress: called with the number of answers judged so far, of `len(answers)`.
         """
-        keys = [(problem.id, answer) for problem, answer in zip(problems, answers, strict=True)]
-        problem_of = {problem.id: problem for problem in problems}
+        keys = [(p.id, p.earlier, answer) for p, answer in zip(problems, answers, strict=True)]
+        problem_of = {(problem.id, problem.earlier): problem for problem in problems}
         counts = Counter(keys)
-        verdicts: dict[tuple[str, str], Verdict | SandboxError] = {}
+        verdicts: dict[tuple[str, tuple[str, ...], str], Verdict | SandboxError] = {}
         done = 0
-        todo = ((problem_of[problem_id], answer) for problem_id, answer in counts)
+        todo = ((problem_of[id_, earlier], answer) for id_, earlier, answer in counts)
         for key, verdict in zip(counts, self.judge_many(todo), strict=True):
             verdicts[key] = verdict
             done += counts[key]
@@ -285,7 +291,7 @@ class TextVectorEnv(VectorEnv):
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
-        self._problems: dict[int, Problem] = {}  # of each episode that has begun
+        self._problems: dict[int, Problem] = {}  # of each episode, as its next answer is judged
         self._active = np.zeros(num_envs, dtype=bool)  # whose episode is open
         self._turns = np.zeros(num_envs, dtype=int)  # answers given in it
         self._shown: tuple[str, ...] = ("",) * num_envs
@@ -363,12 +369,14 @@ class TextVectorEnv(VectorEnv):
         truncated = np.zeros(self.num_envs, dtype=bool)
         infos: list[dict[str, Any]] = [{"active": False}] * self.num_envs
         shown = [""] * self.num_envs
-        for i, problem, verdict in zip(active, problems, verdicts, strict=True):
+        for i, problem, answer, verdict in zip(active, problems, answers, verdicts, strict=True):
             if isinstance(verdict, Verdict):
                 turn = int(self._turns[i])
                 terminated[i] = self.env.ends(verdict, turn)
                 rewards[i] = verdict.reward if terminated[i] else 0.0
                 shown[i] = verdict.feedback
+                if not terminated[i]:
+                    self._problems[i] = self.env.after(problem, answer)
                 self.judge_seconds[i] = verdict.seconds
                 infos[i] = _step_info(problem, verdict, turn, terminated[i]) | {"judged": True}
             else:

@@ -37,6 +37,8 @@ class Problem:
     target: Any = field(repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None  # a system message before the prompt, if the task has one
+    # Answers given before in this episode, if the verdict depends on them: see `TextEnv.after`.
+    earlier: tuple[str, ...] = ()
 
     @property
     def messages(self) -> list[dict[str, str]]:

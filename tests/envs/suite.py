@@ -71,10 +71,16 @@ CASES = (
         ),
     ),
     Case("vpd/ReasoningGym-v0", {"size": 20}, (*TAGGED, "<answer>12</answer>")),
+    Case(
+        "vpd/TextArena-v0",
+        {"game": "Mastermind", "size": 20, "max_turns": 1},
+        ("[1 2 3 4]", "1 2 3 4", "[1 1 1 1]", "[1 2]", "[", "1 2 3 9", "x" * 70),
+    ),
     Case("vpd/MiniChoice-v0", {}, ("A", "B", "C", "D", "E", "AB")),
     Case("vpd/MiniArithmetic-v0", {}, ("12", "100", "x", "1234567", "9" * 70)),
 )
-HAS_PUZZLES = find_spec("reasoning_gym") is not None
+# An environment whose package may be missing: what the package is to be imported as.
+OPTIONAL = {"vpd/ReasoningGym-v0": "reasoning_gym", "vpd/TextArena-v0": "textarena"}
 each_env = pytest.mark.parametrize(
     "case",
     [
@@ -82,8 +88,8 @@ each_env = pytest.mark.parametrize(
             case,
             id=case.id[4:-3],
             marks=pytest.mark.skipif(
-                case.id == "vpd/ReasoningGym-v0" and not HAS_PUZZLES,
-                reason="reasoning-gym is not installed",
+                case.id in OPTIONAL and find_spec(OPTIONAL[case.id]) is None,
+                reason=f"{OPTIONAL.get(case.id)} is not installed",
             ),
         )
         for case in CASES

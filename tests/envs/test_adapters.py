@@ -7,6 +7,7 @@ pytest and verifiers (it has many dependencies), with this repository on the pat
 """
 
 import asyncio
+import dataclasses
 import importlib
 import inspect
 import itertools
@@ -61,7 +62,21 @@ class Doubling(TextEnv):
         return Verdict(0.0, Status.WRONG_ANSWER, f"{answer} is not it.")
 
 
+class Insisting(Doubling):
+    """Asks once more about a right answer: only then it counts."""
+
+    def after(self, problem, answer):
+        return dataclasses.replace(problem, earlier=(*problem.earlier, answer))
+
+    def judge(self, problem, answer):
+        verdict = super().judge(problem, answer)
+        if verdict.solved and answer not in problem.earlier:
+            return Verdict(0.0, Status.WRONG_ANSWER, "Sure?")
+        return verdict
+
+
 gym.register("Doubling-v0", entry_point=Doubling, vector_entry_point=Doubling.vector)
+gym.register("Insisting-v0", entry_point=Insisting, vector_entry_point=Insisting.vector)
 
 
 def reward_of(env, ids, answers, **more):
@@ -221,6 +236,14 @@ def test_the_reward_of_an_episode_is_that_of_its_last_answer():
         for answer in answers:
             tool.submit(answer)
         assert tool.get_reward() == reward, answers
+
+
+@pytest.mark.usefixtures("_trl")
+def test_a_submission_may_be_judged_by_those_before():
+    tool = adapter.environment_factory(Insisting(max_turns=3))()
+    for _ in range(2):
+        tool.reset(problem_id="3")
+        assert [tool.submit("6"), tool.submit("6")] == ["Sure?", "Right."]
 
 
 @pytest.mark.usefixtures("_trl")
@@ -597,7 +620,8 @@ class Model(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def play(tmp_path, monkeypatch):
-    """Plays the problem 3 of Doubling with a model of given answers; gives the episode."""
+    """Plays the problem 3 of Doubling, or of another such environment, with a model of given
+    answers; gives the episode."""
     vf = pytest.importorskip("verifiers.v1")
     (tmp_path / "our_tasks.py").write_text(TASKS)
     (tmp_path / "our_chat.py").write_text(HARNESS)
@@ -606,13 +630,13 @@ def play(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def play(answers, **options):
+    def play(answers, environment="Doubling-v0", **options):
         server.answers = answers
         config = vf.resolve_env_config(
             {
                 "taskset": {
                     "id": "our_tasks",
-                    "environment": "Doubling-v0",
+                    "environment": environment,
                     "options": {"numbers": [3, 4], **options},
                 },
                 "agent": {"harness": {"id": "our_chat"}},
@@ -660,6 +684,14 @@ def test_verifiers_plays_the_feedback_as_the_next_message(play, monkeypatch):
         ("assistant", "6"),
     ]
     assert (trace.reward, trace.metrics["solved"], trace.info["status"]) == (1.0, 1.0, "solved")
+
+
+def test_verifiers_plays_what_depends_on_the_earlier_answers(play):
+    (trace,) = play(["6", "6"], "Insisting-v0", max_turns=3).traces
+    assert said(trace)[2:] == [("assistant", "6"), ("user", "Sure?"), ("assistant", "6")]
+    assert (trace.reward, trace.info["status"]) == (1.0, "solved")
+    (trace,) = play(["6", "5"], "Insisting-v0", max_turns=2).traces
+    assert (trace.reward, trace.info["feedback"]) == (0.0, "5 is not it.")
 
 
 def test_verifiers_ends_an_episode_after_the_last_turn(play):

@@ -1,5 +1,7 @@
 """Several answers to one problem: the feedback on each is what the next is asked to heed."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -123,6 +125,53 @@ def test_where_the_judge_fails_the_episode_is_cut_and_the_others_go_on():
     assert infos["judged"].tolist() == [False, True]
     assert infos["active"].tolist() == [True, True]
     assert envs.step([None, "1"])[1].tolist() == [0.0, 1.0]
+
+
+class Climb(TextEnv):
+    """Name a greater number than ever before in the episode; ten or more solves it."""
+
+    def __init__(self, **kwargs):
+        super().__init__([Problem(id_, "Climb.", None) for id_ in "ab"], max_turns=5, **kwargs)
+        self.judged = []
+
+    def after(self, problem, answer):
+        return dataclasses.replace(problem, earlier=(*problem.earlier, answer))
+
+    def judge(self, problem, answer):
+        if answer == "fire":
+            raise SandboxError("fire")
+        self.judged.append((problem.id, *problem.earlier, answer))
+        if int(answer) <= max(map(int, problem.earlier), default=0):
+            return Verdict(0.0, Status.WRONG_ANSWER, "No climb.")
+        solved = int(answer) >= 10
+        return Verdict(float(solved), Status.SOLVED if solved else Status.WRONG_ANSWER, "Up.")
+
+
+def test_a_verdict_may_depend_on_the_earlier_answers_of_its_episode():
+    env = Climb()
+    for _ in range(2):  # the second episode knows nothing of the first
+        env.reset(options={"problem_id": "a"})
+        assert [env.step(answer)[0] for answer in ("5", "5", "6")] == ["Up.", "No climb.", "Up."]
+        with pytest.raises(SandboxError):
+            env.step("fire")
+        assert env.step("11")[1:3] == (1.0, True)
+        assert env.judged[-1] == ("a", "5", "5", "6", "11")  # what was not judged was no answer
+    assert env.problem("a").earlier == ()
+
+
+def test_the_episodes_of_a_batch_have_their_own_earlier_answers():
+    envs = Climb.vector(4)
+    envs.reset(options={"problem_ids": ["a", "a", "a", "b"]})
+    envs.step(["5", "5", "2", "5"])
+    assert sorted(envs.env.judged) == [("a", "2"), ("a", "5"), ("b", "5")]
+    assert envs.step(["5", "5", "5", "11"])[0] == ("No climb.", "No climb.", "Up.", "Up.")
+    # Judged once: the same answer to the same problem after the same earlier ones.
+    assert sorted(envs.env.judged[3:]) == [("a", "2", "5"), ("a", "5", "5"), ("b", "5", "11")]
+    envs.reset(options={"reset_mask": np.array([True, False, False, True])})
+    shown, _, terminated, _, infos = envs.step(["3", "3", "7", "3"])
+    assert shown == ("Up.", "No climb.", "Up.", "Up.")
+    assert infos["turn"].tolist() == [1, 3, 3, 1]
+    assert not terminated.any()
 
 
 @pytest.mark.parametrize("turns", [0, -1, 1.5, True, "2"])

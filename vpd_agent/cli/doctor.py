@@ -46,7 +46,7 @@ BUILD = "vpd sandbox build"
 BASE_PACKAGES = ("gymnasium", "numpy", "rich", "tyro")
 TRAINING_PACKAGES = (
     *("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate"),
-    *("datasets", "math-verify", "reasoning-gym", "trl"),
+    *("datasets", "math-verify", "reasoning-gym", "textarena", "trl"),
 )
 GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: NVIDIA, AMD, Linux inside Windows
 

@@ -220,10 +220,12 @@ def _solve(
     with phase("Loading the problems"):
         environment = spec.make(config.group_size, options.split)
     stack.callback(environment.close)
-    if getattr(getattr(environment.unwrapped, "env", None), "max_turns", 1) > 1:
+    turns = getattr(getattr(environment.unwrapped, "env", None), "max_turns", 1)
+    if turns > 1:
         raise ValueError(
-            "vpd solve counts every judged answer as one attempt: leave max_turns out of --set. "
-            "The method multi-turn makes its own turns."
+            "vpd solve counts every judged answer as one attempt, so an episode must have one, "
+            f"and those of {options.env} may have {turns}: leave max_turns out of --set, or choose "
+            "another environment. The method multi-turn makes its own turns."
         )
     ids = _chosen_problems(options, all_problem_ids(environment))
     with phase("Starting the sandbox"):

@@ -43,7 +43,7 @@ except ImportError as error:
 from sandbox.core import SandboxError
 from vpd_envs.adapters import text_env
 from vpd_envs.text_env import TextEnv
-from vpd_envs.types import Verdict
+from vpd_envs.types import Problem, Verdict
 
 __all__ = ["VPDEnv", "VPDTaskset"]
 
@@ -65,9 +65,11 @@ class VPDData(vf.TaskData):
 
 class VPDTask(vf.Task[VPDData]):
     """A problem. Scored by the last reply of a trace, so any environment of verifiers can play it
-    and `vf-replay` judges it again."""
+    and `vf-replay` judges it again; but for a game, whose verdicts depend on the replies before:
+    that only `VPDEnv` plays."""
 
     _last: tuple[str, Verdict] | None = None  # the last answer judged, and what was said of it
+    _problem: Problem | None = None  # as the next answer is judged on it, if others came before
 
     @property
     def key(self) -> str:
@@ -89,12 +91,18 @@ class VPDTask(vf.Task[VPDData]):
         failed: the trace is then marked as failed and has no reward."""
         if self._last is None or self._last[0] != answer:
             env = self.env
+            problem = self._problem or env.problem(self.data.id)
             try:
-                verdict = await asyncio.to_thread(env.verdict, env.problem(self.data.id), answer)
+                verdict = await asyncio.to_thread(env.verdict, problem, answer)
             except SandboxError as error:
                 raise vf.SandboxError(f"The answer could not be judged: {error}") from error
             self._last = answer, verdict
         return self._last[1]
+
+    def go_on(self, answer: str) -> None:
+        """What is judged next comes after this answer."""
+        problem = self._problem or self.env.problem(self.data.id)
+        self._problem, self._last = self.env.after(problem, answer), None
 
 
 class VPDTaskset(vf.Taskset[VPDTask, VPDTasksetConfig]):
@@ -142,6 +150,7 @@ class VPDEnv(vf.SingleAgentEnv, vf.Env[VPDEnvConfig]):
                 verdict = await task.judged(segment.last_reply)
                 if task.env.ends(verdict, turn):
                     break
+                task.go_on(segment.last_reply)
                 segment = await interaction.turn(verdict.feedback)
 
 

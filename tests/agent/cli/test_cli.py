@@ -297,6 +297,7 @@ def test_a_bad_data_file_is_explained(tmp_path, capsys, content, said):
         ("pyarrow", "hub", ("--env", "vpd/HumanEval-v0", "--data", "rows.parquet")),
         ("math_verify", "math", ("--env", "vpd/Math-v0", "--data", "rows.jsonl")),
         ("reasoning_gym", "reasoning", ("--env", "vpd/ReasoningGym-v0", "--set", "dataset=maze")),
+        ("textarena", "games", ("--env", "vpd/TextArena-v0", "--set", "game=Sokoban")),
         ("yaml", "train", ("--env", "vpd/MiniChoice-v0", "--config", "c.yaml")),
     ],
 )
