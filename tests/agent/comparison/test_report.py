@@ -13,6 +13,7 @@ import pytest
 from comparison.made_up import made_up, record, rows, write_run
 
 from vpd_agent.cli.main import main
+from vpd_agent.comparison import report
 from vpd_agent.comparison.formats import score, signed, without_folders
 from vpd_agent.comparison.past_runs import read_past_runs
 from vpd_agent.comparison.report import summary_lines, write_report
@@ -45,13 +46,21 @@ def values(found: object) -> list[float]:
     return [float(found)] if isinstance(found, int | float) else []
 
 
-def test_every_number_of_the_report_is_in_results_json(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The results of a comparison, the folder of its report and the report's files, for tests that
+    only read them."""
+    made = tmp_path_factory.mktemp("made")
+    results = made_up(made / "runs", ENDS, tuning=TUNING)
+    return results, made / "report", write_report(made / "report", results)
+
+
+def test_every_number_of_the_report_is_in_results_json(written):
     """Up to the rounding of the text."""
-    results = made_up(tmp_path, ENDS, tuning=TUNING)
-    write_report(tmp_path, results)
-    raw = json.loads((tmp_path / "results.json").read_text())
+    _, folder, _ = written
+    raw = json.loads((folder / "results.json").read_text())
     known = [abs(v) for v in values(raw)]
-    text = re.sub(r"!\[.*", "", (tmp_path / "report.md").read_text())
+    text = re.sub(r"!\[.*", "", (folder / "report.md").read_text())
     assert len(numbers(text)) > 50
     for number in numbers(text):
         plain = number.strip("+−").replace(",", "")
@@ -104,20 +113,21 @@ def test_the_monitor_of_training_finds_collapses_in_the_rows(tmp_path):
     assert (found["contestant"], found["seed"], found["step"]) == ("vpd", 0, 30)
 
 
-def test_the_same_runs_give_the_same_report(tmp_path):
-    results = made_up(tmp_path / "runs", ENDS)
-    first, again = write_report(tmp_path / "a", results), write_report(tmp_path / "b", results)
+def test_the_same_runs_give_the_same_report(written):
+    results, folder, first = written
+    again = write_report(folder.with_name("again"), results)
     assert [path.name for path in first] == [path.name for path in again]
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
-def test_the_report_names_no_folder_of_the_machine(tmp_path):
-    for path in write_report(tmp_path, made_up(tmp_path, ENDS)):
+def test_the_report_names_no_folder_of_the_machine(written):
+    _, folder, files = written
+    for path in files:
         if path.suffix in (".json", ".md", ".html", ".svg"):
             text = path.read_text()
             assert "/home/somebody" not in text
-            assert str(tmp_path) not in text
+            assert str(folder) not in text
 
 
 @pytest.mark.parametrize(
@@ -148,9 +158,9 @@ def test_without_matplotlib_everything_else_is_written(tmp_path, monkeypatch, ca
     assert "they need matplotlib" in capsys.readouterr().err
 
 
-def test_the_page_is_one_file_with_a_figure_of_each_kind_in_the_ink_of_the_page(tmp_path):
-    write_report(tmp_path, made_up(tmp_path, ENDS))
-    html = (tmp_path / "report.html").read_text()
+def test_the_page_is_one_file_with_a_figure_of_each_kind_in_the_ink_of_the_page(written):
+    _, folder, _ = written
+    html = (folder / "report.html").read_text()
     assert html.count("<svg") == 5
     assert "currentColor" in html
     assert not re.search(r'(?:src|href)="(?!#)', html)
@@ -196,7 +206,10 @@ def test_a_folder_stands_for_the_runs_in_it(tmp_path):
     assert len(read_past_runs([tmp_path, tmp_path / "a"], "", None, None).runs) == 3
 
 
-def test_the_folder_of_a_comparison_keeps_its_tuning_and_its_trials_are_no_runs(tmp_path):
+def test_the_folder_of_a_comparison_keeps_its_tuning_and_its_trials_are_no_runs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "draw", lambda *_: [])  # it takes seconds
     saved_runs(tmp_path)
     write_run(tmp_path / "trial", trial := record("sdpo", 1000), rows(0.4))
     trial["config"]["set_aside"] = 0.2
