@@ -270,6 +270,14 @@ def _convert(gguf: Path, folder: Path) -> None:
             f"{gguf.name} of {PACKAGE} {VERSION} lacks {len(missing)} of the weights of a "
             f"{type(model).__name__}, such as {missing[0]}. {_what_to_do()}"
         )
+    end = model.generation_config.eos_token_id
+    if tokenizer.eos_token_id != end or tokenizer("").input_ids:
+        raise ValueError(  # as 5.0 does, which takes it for the tokenizer of CodeLlama
+            f"Transformers {transformers.__version__} misreads the tokenizer of {gguf.name}: "
+            f"expected token {end} at the end and none before a text, got "
+            f"{tokenizer.eos_token_id} and {tokenizer('').input_ids}. Use a newer version: "
+            f"{pip_install('-U', 'transformers>=5,<6')}"
+        )
     # The weights are plain by now. What says otherwise would stop save_pretrained.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):

@@ -36,10 +36,10 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def vocabulary() -> list[str]:
-    """A token for each byte, as byte-level BPE writes it, and one merge."""
+    """A token for each byte, as byte-level BPE writes it, and two merges."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    return [*SPECIAL, *bytes_to_unicode().values(), "th"]
+    return [*SPECIAL, *bytes_to_unicode().values(), "th", "the"]
 
 
 def write_gguf(
@@ -63,7 +63,7 @@ def write_gguf(
     writer.add_token_list(vocabulary())
     kinds = [TokenType.CONTROL if t in SPECIAL else TokenType.NORMAL for t in vocabulary()]
     writer.add_token_types(kinds)
-    writer.add_token_merges(["t h"])
+    writer.add_token_merges(["t h", "th e"])
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)

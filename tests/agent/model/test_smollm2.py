@@ -187,6 +187,20 @@ def a_weight_is_missing(index: Path, gguf: bytes, monkeypatch) -> str:
     return "lacks 1 of the weights of a LlamaForCausalLM, such as model.layers.1.mlp.up_proj.weight"
 
 
+def the_tokenizer_is_misread(index: Path, gguf: bytes, monkeypatch) -> str:
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained
+
+    def misread(**what):
+        tokenizer = read(**what)
+        tokenizer.eos_token = "<|im_start|>"
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", misread)
+    return "expected token 2 at the end and none before a text, got 1 and []"
+
+
 def gguf_is_not_installed(index: Path, gguf: bytes, monkeypatch) -> str:
     lack("gguf", monkeypatch)
     return "gguf is not installed. To do: "
@@ -219,7 +233,13 @@ def lack(package: str, monkeypatch) -> None:
 
 WRONG = (
     *(no_package, another_version, no_wheel, no_gguf_in_it, other_content, unreadable, cut_off),
-    *(another_architecture, a_weight_is_missing, gguf_is_not_installed, pip_is_not_installed),
+    *(
+        another_architecture,
+        a_weight_is_missing,
+        the_tokenizer_is_misread,
+        gguf_is_not_installed,
+        pip_is_not_installed,
+    ),
     *(no_room, no_folder),
 )
 
