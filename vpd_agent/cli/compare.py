@@ -245,6 +245,7 @@ class Plan:
             shared_settings,
             write_experiment,
         )
+        from vpd_agent.model import smollm2
         from vpd_agent.runs.record import read_record
         from vpd_agent.tiny.warmup import RECIPES
 
@@ -270,6 +271,8 @@ class Plan:
             environment.close()
         if options.model in RECIPES:
             warm_policy(options.model, quiet=False)
+        elif options.model == smollm2.NAME:
+            smollm2.model_folder()
         self._experiment = {
             "shared": shared,
             "tune": self._tune_settings(),

@@ -34,6 +34,7 @@ from sandbox.cage import PACKAGES as CAGE_PACKAGES
 from sandbox.installation import pip_install, requirements
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import console, say
+from vpd_agent.model import smollm2
 
 SANDBOXES = ("docker", "bubblewrap", "local")  # the strongest first
 RUNS = 15  # of the program whose latency is measured, after three to warm up
@@ -46,7 +47,7 @@ BUILD = "vpd sandbox build"
 BASE_PACKAGES = ("gymnasium", "numpy", "rich", "tyro")
 TRAINING_PACKAGES = (
     *("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate"),
-    *("datasets", "math-verify", "reasoning-gym", "textarena", "trl"),
+    *("gguf", "datasets", "math-verify", "reasoning-gym", "textarena", "trl"),
 )
 GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: NVIDIA, AMD, Linux inside Windows
 
@@ -195,6 +196,20 @@ def _free_memory() -> int:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 30):.1f} GB"
+
+
+def check_smollm2() -> Iterator[Check]:
+    """Whether --model smollm2 is in the cache, and what is missing to make it."""
+    fetch = f"vpd warmup --model {smollm2.NAME}"
+    folder, missing = smollm2.cache_folder(), smollm2.what_is_missing()
+    if smollm2.cached() is not None:
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        yield Check(smollm2.NAME, State.WORKS, f"{_size(size)} in {folder}")
+        return
+    damage = smollm2.damage(folder) if folder.exists() else ""
+    problem, fix = missing or ("", fetch)
+    found = "; ".join(filter(None, [damage or "not fetched yet", problem]))
+    yield Check(smollm2.NAME, State.BROKEN if damage else State.ABSENT, found, fix)
 
 
 # --- the sandboxes ------------------------------------------------------------------------------
@@ -374,5 +389,6 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "bubblewrap": partial(check_sandbox, "bubblewrap", bubblewrap_fix),
     "local": partial(check_sandbox, "local", needed=True, note="does not isolate; "),
     "packages for training": partial(map, check_package, TRAINING_PACKAGES),
+    "smollm2": check_smollm2,
     "GPU": check_gpu,
 }

@@ -44,7 +44,7 @@ USAGE = """usage: vpd COMMAND …
   solve             hard problems: training at test time, best of K, multi-turn
   inspect RUN       a page of its rollouts: what each token was told
   probe             before training: what a teacher with feedback has to teach
-  warmup            make a warm-started tiny model
+  warmup            make a warm-started tiny model, or fetch smollm2
   envs              the environments of the suite
   judge             verdicts on the answers of a file
   show              one problem, as a person would want to read it

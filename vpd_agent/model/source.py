@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vpd_agent.model import smollm2
 from vpd_agent.runs.run_folder import BEST, CHECKPOINTS, MODEL
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ PRESETS = (
 HUB_SECONDS = 10.0  # for the hub to say whether it has a model
 LONGEST_REASON = 300  # characters of another library's error
 EXPECTED = (
-    f"Pass a folder that save_pretrained wrote, a model of the Hugging Face hub (OWNER/NAME), or "
-    f"one of {', '.join(PRESETS)}."
+    f"Pass a folder that save_pretrained wrote, a model of the Hugging Face hub (OWNER/NAME), "
+    f"{smollm2.NAME} (SmolLM2-135M-Instruct, from the package index), or one of "
+    f"{', '.join(PRESETS)}."
 )
 
 
@@ -48,16 +50,22 @@ def find_model(name: str) -> str:
     """The folder of a model, or its name where transformers is to load it from the hub.
 
     The folder of a run, or of a checkpoint, stands for the model in it. Where the hub does not
-    answer, the copy that it gave earlier is taken.
+    answer, the copy that it gave earlier is taken. smollm2 is fetched if it is not in the cache; a
+    folder of that name is ./smollm2.
 
     Raises ValueError if there is no such model, at once or after HUB_SECONDS.
     """
+    if name == smollm2.NAME:
+        return str(smollm2.model_folder())
     return str(_folder_of(name) or _on_hub(name))
 
 
 def model_at_hand(name: str) -> Path | None:
-    """The folder of a model that is here, in a folder or in the hub's cache; None without one. The
-    hub is not asked. Raises ValueError for a name that is wrong whatever the hub has."""
+    """The folder of a model that is here, in a folder or in a cache; None without one. Nothing is
+    fetched, and the hub is not asked. Raises ValueError for a name that is wrong whatever the hub
+    has."""
+    if name == smollm2.NAME:
+        return smollm2.cached()
     return _folder_of(name) or _cached(name)
 
 
@@ -164,7 +172,12 @@ def _close_folder(path: Path) -> str:
 
 
 def _close_preset(name: str) -> str:
-    return "" if "/" in name else _hint(name.lower(), PRESETS, str, cutoff=0.8)
+    if "/" in name:
+        return ""
+    name = name.lower()
+    if name.startswith(smollm2.NAME):  # by the name that it has elsewhere
+        name = smollm2.NAME
+    return _hint(name, (*PRESETS, smollm2.NAME), str, cutoff=0.8)
 
 
 def _hint(name: str, known: Iterable[str], full: Callable[[str], str], cutoff: float) -> str:

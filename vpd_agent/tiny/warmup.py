@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import transformers
 
+from vpd_agent.cache import cache_root
 from vpd_agent.data import types
 from vpd_agent.data.padding import pad_left, pad_right
 from vpd_agent.model import chat, teacher, tokenization
@@ -134,10 +135,7 @@ def cache_folder(config: Recipe) -> Path:
         sha.update(inspect.getsource(module).encode())
     sha.update(Path(__file__).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
-    root = os.environ.get("VPD_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vpd"
-    )
-    return Path(root) / "warm" / sha.hexdigest()[:16]
+    return cache_root() / "warm" / sha.hexdigest()[:16]
 
 
 def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:

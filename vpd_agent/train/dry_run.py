@@ -17,6 +17,7 @@ import gymnasium as gym
 
 from vpd_agent.console import phase
 from vpd_agent.data.types import Message
+from vpd_agent.model import smollm2
 from vpd_agent.model.chat import Chat
 from vpd_agent.model.chat_template import tokenizer_with_template
 from vpd_agent.model.source import PRESETS, model_at_hand
@@ -150,7 +151,8 @@ def _model(options: TrainOptions, name: str) -> _Model:
         return _Model(shape, FULL, byte_tokenizer(), "a preset")
     folder = model_at_hand(name)
     if folder is None:
-        return _Model(KNOWN_SHAPES.get(name), HALF, None, "not here; its published shape")
+        stored = FULL if name == smollm2.NAME else HALF
+        return _Model(KNOWN_SHAPES.get(name), stored, None, "not here; its published shape")
     from transformers import AutoConfig
 
     with phase(f"Reading the tokenizer of {name}"):

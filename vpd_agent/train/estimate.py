@@ -100,6 +100,7 @@ class ModelShape:
 
 # Of the published models' config.json.
 KNOWN_SHAPES = {
+    "smollm2": ModelShape(30, 576, 1536, 9, 3, 64, 49152, True, 8192),
     "Qwen/Qwen3-1.7B": ModelShape(28, 2048, 6144, 16, 8, 128, 151936, True, 40960, small=256),
     "Qwen/Qwen3-4B-Base": ModelShape(36, 2560, 9728, 32, 8, 128, 151936, True, 32768, small=256),
     "Qwen/Qwen3-8B": ModelShape(36, 4096, 12288, 32, 8, 128, 151936, False, 40960, small=256),

@@ -59,8 +59,9 @@ class EnvironmentOptions(ProblemOptions):
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     model: str
-    """A folder, a model of the Hugging Face hub, or one of the tiny preset: 'tiny' (random
-    weights), 'tiny-warm' (for vpd/MiniCode-v0) and the others that vpd warmup makes."""
+    """A folder, a model of the Hugging Face hub, 'smollm2' (SmolLM2-135M-Instruct, from the package
+    index), or one of the tiny preset: 'tiny' (random weights), 'tiny-warm' (for vpd/MiniCode-v0)
+    and the others that vpd warmup makes."""
     engine: str = "hf"
     """What samples the answers: hf (transformers, in this process), vllm (in this process too), the
     address of a vLLM server, such as http://127.0.0.1:8000, or your own as module:Class."""
@@ -131,12 +132,15 @@ class ModelOptions:
         """device: None for --device."""
         import torch
 
+        from vpd_agent.model import smollm2
         from vpd_agent.model.policy import Policy
         from vpd_agent.tiny.model import tiny_policy
         from vpd_agent.tiny.warmup import RECIPES
 
         if self.lora_rank is not None and find_spec("peft") is None:
             raise ValueError(f"--lora-rank needs peft: {install_hint('lora')}")
+        if self.model == smollm2.NAME:
+            smollm2.model_folder(quiet=quiet)
         self._check_template_arguments()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -178,9 +182,14 @@ class ModelOptions:
 
 def check_model(name: str) -> None:
     """Raise ValueError for a --model that there is not, and say which one is taken from a run."""
+    from vpd_agent.model import smollm2
     from vpd_agent.model.source import PRESETS, find_model
 
     if name in PRESETS:
+        return
+    if name == smollm2.NAME:  # it is fetched when it is loaded, by one of several processes
+        if smollm2.cached() is None:
+            smollm2.check_can_be_made()
         return
     found = find_model(name)
     if Path(name).is_dir() and Path(found) != Path(name):

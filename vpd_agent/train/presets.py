@@ -15,6 +15,7 @@ from typing import Any
 
 from sandbox.plugins import unknown
 from vpd_agent.algorithms import Algorithm, algorithm_class
+from vpd_agent.model import smollm2
 from vpd_agent.rollout.teacher_prompt import COMPACT, TeacherTemplate
 from vpd_agent.runs.run_folder import MODEL
 from vpd_agent.train.config import TrainConfig
@@ -229,6 +230,8 @@ def is_tiny(model: str) -> bool:
     """Whether a model is a tiny one, by its name or by its folder's config.json."""
     if model.split("-")[0] == "tiny":
         return True
+    if model == smollm2.NAME:  # even beside a folder of that name
+        return False
     folder = Path(model, MODEL) if Path(model, MODEL).is_dir() else Path(model)  # a run has it
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

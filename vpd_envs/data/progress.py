@@ -16,12 +16,12 @@ LOG_SECONDS = 30.0  # between the lines where there is no terminal
 
 def told_if_slow(what: str, shown: bool = True) -> AbstractContextManager[None]:
     """Lines on standard error that tell what is being done, and for how long: after
-    PATIENCE_SECONDS, then every LOG_SECONDS."""
-    started = time.monotonic()
+    PATIENCE_SECONDS, then every LOG_SECONDS; even if the body redirects standard error."""
+    started, stream = time.monotonic(), sys.stderr
 
     def tell() -> None:
         seconds = time.monotonic() - started
-        print(f"{what} ({seconds:.0f} s so far)", file=sys.stderr, flush=True)
+        print(f"{what} ({seconds:.0f} s so far)", file=stream, flush=True)
 
     return repeated(tell) if shown else nullcontext()
 

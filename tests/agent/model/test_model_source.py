@@ -163,6 +163,8 @@ def test_the_presets_are_those_of_the_commands():
         ("tinycode", "Did you mean 'tiny-code'?"),
         ("tiny-choise-cold", "Did you mean 'tiny-choice-cold'?"),
         ("tiny-function", "Did you mean 'tiny-function-"),
+        ("smollm", "Did you mean 'smollm2'?"),
+        ("SmolLM2-135M-Instruct", "Did you mean 'smollm2'?"),
         ("tiny-0", "or one of tiny, tiny-warm, tiny-cold,"),
         ("./nowhere", "There is no model folder './nowhere'"),
         ("/nowhere/model", "There is no model folder '/nowhere/model'"),
