@@ -1,8 +1,9 @@
-"""The finished runs of a lab in one small file, so that another machine can go on with it.
+"""The finished comparisons of a lab in one small file, so that another machine can go on with it.
 
-Of a run are kept config.json, metrics.jsonl with a row for each evaluation, and the file that says
-that it has finished: enough for the reports, and for other comparisons to take it over. Weights and
-samples are not kept.
+Of a comparison is kept what the lab's page needs. Of its runs are kept config.json, metrics.jsonl
+with a row for each evaluation, and the file that says that a run has finished: enough for the
+comparison's report, and for other comparisons to take the runs over. Weights and samples are not
+kept; nor is a comparison that was interrupted, whose runs would go on from another machine's model.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import json
 import lzma
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpd_agent.comparison.results import RESULTS, STUDENT
 from vpd_agent.console import phase
-from vpd_agent.lab.prompt_only import FOLDER as PROMPT_ONLY
+from vpd_agent.lab.readings import SCORES, SPENT
 from vpd_agent.runs.files import discard_folder, finish_folder, new_folder, read_jsonl
 from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL, MODEL_METRICS, RunFolder
 
@@ -28,12 +29,13 @@ Files = dict[str, str]  # path below a folder → text
 
 
 def pack(out: Path, archive: Path) -> None:
-    """Write the finished runs below a lab's folder, and its prompt-only baselines, into an archive:
-    a line of JSON for each folder. The same runs give the same bytes."""
-    with phase(f"Packing the finished runs into {archive}"):
+    """Write the finished comparisons below a lab's folder, and its prompt-only baselines, into an
+    archive: a line of JSON for each. The same results give the same bytes."""
+    with phase(f"Packing what has finished into {archive}"):
         lines = [
-            json.dumps({"folder": folder.relative_to(out).as_posix(), "files": files}) + "\n"
-            for folder, files in _finished(out)
+            json.dumps({"folder": path.parent.relative_to(out).as_posix(), "files": _files(path)})
+            + "\n"
+            for path in sorted(out.glob(f"*/*/{RESULTS}"))
         ]
         new = archive.with_name(f".{archive.name}")
         new.write_bytes(lzma.compress("".join(lines).encode()))
@@ -52,7 +54,7 @@ def unpack(archive: Path, out: Path) -> int:
         try:
             new = new_folder(folder)
             for name, text in files.items():
-                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
                 (new / name).write_text(text, encoding="utf-8")
             finish_folder(folder)
         finally:
@@ -60,13 +62,34 @@ def unpack(archive: Path, out: Path) -> int:
     return len(missing)
 
 
-def _finished(out: Path) -> Iterator[tuple[Path, Files]]:
-    for path in sorted(metrics.parent for metrics in out.rglob(METRICS)):
-        if RunFolder.finished_step(path) is not None:
-            kept = {name: (path / name).read_text(encoding="utf-8") for name in (CONFIG, _FINISHED)}
-            yield path, {**kept, METRICS: _evaluations(path / METRICS)}
-    for path in sorted((out / PROMPT_ONLY).glob(f"*/{RESULTS}")):
-        yield path.parent, {RESULTS: path.read_text(encoding="utf-8")}
+def _files(results: Path) -> Files:
+    """Of a comparison, or of a prompt-only baseline, which has no runs."""
+    folder = results.parent
+    found = {RESULTS: _results(results)}
+    for run in sorted(metrics.parent for metrics in folder.rglob(METRICS)):
+        if RunFolder.finished_step(run) is not None:
+            kept = {name: (run / name).read_text(encoding="utf-8") for name in (CONFIG, _FINISHED)}
+            kept[METRICS] = _evaluations(run / METRICS)
+            place = run.relative_to(folder)
+            found |= {(place / name).as_posix(): text for name, text in kept.items()}
+    return found
+
+
+def _results(path: Path) -> str:
+    """results.json, of whose curves only the lab's are kept, at the steps of evaluations."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for run in told.get("runs", ()):
+        curves = run["curves"]
+        steps = {step for name in SCORES if name in curves for step in curves[name]["step"]}
+        run["curves"] = {
+            name: _at(curves[name], steps) for name in (*SCORES, *SPENT) if name in curves
+        }
+    return json.dumps(told)
+
+
+def _at(curve: Mapping[str, list[Any]], steps: Container[int]) -> dict[str, list[Any]]:
+    kept = [pair for pair in zip(curve["step"], curve["value"], strict=True) if pair[0] in steps]
+    return {"step": [step for step, _ in kept], "value": [value for _, value in kept]}
 
 
 def _evaluations(metrics: Path) -> str:

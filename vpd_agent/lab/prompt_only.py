@@ -13,7 +13,7 @@ from vpd_agent.lab.experiments import Request, folder_of
 from vpd_agent.lab.tasks import TASKS
 from vpd_agent.train.presets import PRESETS, preset_for
 
-FOLDER = "prompt-only"
+_FOLDER = "prompt-only"
 _METHODS = ("best-of-k", "multi-turn")
 
 
@@ -43,13 +43,13 @@ def command(task: str, request: Request) -> list[str]:
         *asked.flags,
         *("--methods", *_METHODS),
         *("--split", "test", "--limit", str(config.eval_problems), "--budget", str(budget)),
-        *("--out", str(folder_of(request.out, FOLDER, task))),
+        *("--out", str(folder_of(request.out, _FOLDER, task))),
     ]
 
 
 def read(out: Path, tasks: Sequence[str]) -> list[PromptOnly]:
     """What there is of these tasks."""
-    paths = {task: folder_of(out, FOLDER, task) / "results.json" for task in tasks}
+    paths = {task: folder_of(out, _FOLDER, task) / "results.json" for task in tasks}
     return [_read(task, path) for task, path in paths.items() if path.is_file()]
 
 

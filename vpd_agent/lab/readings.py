@@ -13,6 +13,9 @@ from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, Run
 from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON, TUNING, folder_of
 from vpd_agent.lab.tasks import TASKS
 
+# The curves of a run that the lab reads from a results.json.
+SCORES, SPENT = (STUDENT, TEACHER), ("rollouts", "seconds")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -94,12 +97,12 @@ def _rows(curves: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[dict[str, A
     known = {
         name: dict(zip(curve["step"], curve["value"], strict=True))
         for name, curve in curves.items()
-        if name in (STUDENT, TEACHER, "rollouts", "seconds")
+        if name in (*SCORES, *SPENT)
     }
-    steps = sorted({*known.get(STUDENT, ()), *known.get(TEACHER, ())})
+    steps = sorted({step for name in SCORES for step in known.get(name, ())})
     for before, step in pairwise([None, *steps]):
         row = {"step": step}
-        for name in (STUDENT, TEACHER):
+        for name in SCORES:
             if step in known.get(name, ()):
                 row[name] = known[name][step]
         for name, key in (("rollouts", "rollouts"), ("seconds", "seconds/step")):

@@ -31,7 +31,7 @@ from vpd_agent.comparison.sections import (
 from vpd_agent.console import phase
 from vpd_agent.lab import prompt_only
 from vpd_agent.lab.claims import Tested, check_claims
-from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON
+from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON, folder_of
 from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
 from vpd_agent.lab.prize import REGIMES, Prize, find_prize, ranked
 from vpd_agent.lab.prompt_only import PromptOnly
@@ -50,8 +50,8 @@ class _Found:
     """What the page tells.
 
     trials: of the tuning, a dict each; [] where nothing was tuned. prompt_only: experiment → the
-    baseline on its tasks. beside_reports: whether the reports of the comparisons stand where the
-    page can link to them.
+    baseline on its tasks. reports: the comparisons whose reports stand where the page can link to
+    them.
     """
 
     lab: Lab
@@ -59,7 +59,7 @@ class _Found:
     prize: Prize
     trials: list[dict[str, Any]]
     prompt_only: dict[str, list[PromptOnly]]
-    beside_reports: bool
+    reports: list[Reading]
 
 
 def write_summary(out: Path, to: Path | None = None) -> list[Path]:
@@ -77,7 +77,7 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
         find_prize(lab),
         read_tuning(out),
         {name: prompt_only.read(out, EXPERIMENTS[name].tasks) for name in REGIMES},
-        to in (None, out),
+        [reading for reading in lab.values() if to in (None, out) and _has_report(out, reading)],
     )
     out = to or out
     with phase("Writing the lab's summary"):
@@ -125,7 +125,8 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
             blocks = [answers(name, lab, claims)]
             blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
             blocks += _prompt_only_blocks(found.prompt_only.get(name, []))
-            blocks += [_end_table(mine), *([_reports(mine)] if found.beside_reports else [])]
+            linked = [reading for reading in mine if reading in found.reports]
+            blocks += [_end_table(mine), *([_reports(linked)] if linked else [])]
             sections.append(Section(name, [experiment.question, *blocks]))
     tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
     sections.append(Section("What was tuned", tuned))
@@ -228,6 +229,11 @@ def _end_table(readings: Sequence[Reading]) -> Table:
     rows = [[name, *(end.get(name, NONE) for end in ends)] for name in names]
     fold = "Held-out pass@1 at the end, with 95 % intervals"
     return Table(["contestant", *(r.task for r in readings)], rows, folded=fold)
+
+
+def _has_report(out: Path, reading: Reading) -> bool:
+    """A comparison that was taken over from another machine has none until it is called here."""
+    return (folder_of(out, reading.experiment, reading.task) / "report.html").is_file()
 
 
 def _reports(readings: Sequence[Reading]) -> Links:
