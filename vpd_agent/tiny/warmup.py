@@ -139,7 +139,20 @@ def cache_folder(config: Recipe) -> Path:
 
 
 def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
-    """Supervised training from scratch on examples drawn afresh for each step."""
+    """Supervised training from scratch on examples drawn afresh for each step.
+
+    It computes with one thread: so the weights do not depend on how many cores there are, and
+    products this small would gain little from more.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(config, on_step)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(config: Recipe, on_step: Callable[[int, float], None] | None) -> Policy:
     policy, examples = _model(config), _examples(config)
     optimizer = torch.optim.AdamW(
         policy.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True

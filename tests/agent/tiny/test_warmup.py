@@ -7,12 +7,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from vpd_agent.tiny import warmup
 from vpd_agent.tiny.config import CodeWarmupConfig, WarmupConfig
 from vpd_agent.tiny.examples import ChoiceExamples, CodeExamples, ExpressionExamples
 from vpd_agent.tiny.model import tiny_policy
-from vpd_agent.tiny.warmup import RECIPES, TASKS, cache_folder, warm_policy
+from vpd_agent.tiny.warmup import RECIPES, TASKS, cache_folder, train, warm_policy
 from vpd_agent.train.presets import PRESETS, preset_for
 from vpd_envs.answers.extraction import Found
 from vpd_envs.code import mini_code
@@ -194,3 +195,16 @@ def test_the_cache_is_keyed_by_the_recipe_and_reused(tmp_path, monkeypatch):
     assert all((a[name] == b[name]).all() for name in a)
     assert cache_folder(replace(config, seed=1)) != cache_folder(config)
     assert [p.name for p in (tmp_path / "warm").iterdir()] == [cache_folder(config).name]
+
+
+def test_the_number_of_cores_changes_no_weight():
+    config = replace(RECIPES["tiny-warm"], steps=3)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(train(config).state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*(f.values() for f in found), strict=True))
