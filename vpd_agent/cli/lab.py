@@ -91,14 +91,10 @@ def _listing() -> str:
 
 
 class _Plan:
-    """The comparisons that the options ask for.
-
-    tuning: the one that comes first, or none. commands: the others, with what was chosen if that
-    has finished.
-    """
+    """The comparisons that the options ask for."""
 
     def __init__(self, options: LabOptions, extra: list[str]) -> None:
-        from vpd_agent.lab.experiments import TUNED_ON, TUNING, Request, chosen, tuning_command
+        from vpd_agent.lab.experiments import Request, chosen
 
         self._experiments = chosen(options.names)  # misspelled names are told before torch comes
         self.out, self.publish = options.out, options.publish
@@ -114,10 +110,7 @@ class _Plan:
             options=options.for_compare,
             extra=extra,
         )
-        self.tuning: _Commands = {}
-        if options.tune not in (0, 1):  # vpd compare refuses a negative one
-            command = tuning_command(self._experiments, self._request, options.tune)
-            self.tuning = {(TUNING, TUNED_ON): command}
+        self._trials = options.tune
 
     @property
     def archive(self) -> Path | None:
@@ -134,7 +127,20 @@ class _Plan:
             say(f"{counted(taken, 'folder')} of {self.archive} taken over into {self.out}.")
 
     @property
+    def tuning(self) -> _Commands:
+        """The comparison that comes first, or none."""
+        from vpd_agent.lab.experiments import TUNED_ON, TUNING, tuning_command
+        from vpd_agent.lab.readings import read_tuning
+
+        if self._trials in (0, 1):  # vpd compare refuses a negative one
+            return {}
+        before = (trial["contestant"] for trial in read_tuning(self.out))
+        command = tuning_command(self._experiments, self._request, self._trials, before)
+        return {(TUNING, TUNED_ON): command}
+
+    @property
     def commands(self) -> _Commands:
+        """The others, with what was chosen if the tuning has finished."""
         from vpd_agent.lab.experiments import commands
 
         return commands(self._experiments, replace(self._request, tuned=self._tuned()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -163,13 +163,16 @@ def commands(
 
 
 def tuning_command(
-    experiments: Mapping[str, Experiment], request: Request, trials: int
+    experiments: Mapping[str, Experiment], request: Request, trials: int, before: Iterable[str]
 ) -> list[str]:
     """The words of the vpd compare that tunes the algorithms of these experiments, each with as
-    many trials, on one task for all of them."""
-    algorithms = tuple(
-        dict.fromkeys(a for e in experiments.values() for a in _algorithms(e, request))
-    )
+    many trials, on one task for all of them.
+
+    before: algorithms that were tuned when other experiments were asked for, so that their trials
+    stay in its report.
+    """
+    asked = (a for e in experiments.values() for a in _algorithms(e, request))
+    algorithms = tuple(dict.fromkeys([*before, *asked]))
     words = _command(TUNING, Experiment("", (), algorithms), TUNED_ON, replace(request, tuned={}))
     return ["--tune", str(trials), *words]
 

@@ -327,6 +327,20 @@ def test_the_lab_tunes_first_and_trains_with_what_was_chosen(compared, tmp_path,
     assert "tuned on code-warm alone" in text
 
 
+def test_what_was_tuned_for_other_experiments_stays_on_the_page(compared, tmp_path, monkeypatch):
+    tuned(tmp_path / "tuning/code-warm")  # of vpd
+    asked, made_before = [], command_line.compare
+
+    def compare(arguments):
+        asked.append(arguments[arguments.index("--algorithms") + 1 : arguments.index("--feedback")])
+        return made_before(arguments)
+
+    monkeypatch.setattr(command_line, "compare", compare)
+    given = ("main", "--tasks", "code-warm", "--tune", 2, "--out", tmp_path)
+    assert run("lab", *given, "--algorithms", "grpo") == 0
+    assert asked == [["vpd", "grpo"], ["grpo"]]
+
+
 def test_nothing_is_trained_where_the_tuning_did_not_end(compared, tmp_path, capsys):
     calls, codes = compared
     for code, told in ((1, "The tuning could not be finished"), (130, "")):
