@@ -1,5 +1,8 @@
 """Every environment of the suite, on small data of our own making."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,3 +103,16 @@ each_sandboxed_env = pytest.mark.parametrize(
     [case for case in CASES if case.sandboxed],
     ids=[case.id[4:-3] for case in CASES if case.sandboxed],
 )
+
+
+def printed_with_other_hashes(program: str) -> str:
+    """What a Python program prints in a process with another seed of its hashes than this one."""
+    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONHASHSEED": other},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout

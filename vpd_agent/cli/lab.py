@@ -46,7 +46,7 @@ class LabOptions:
     The same command goes on with what is not finished."""
     publish: Path | None = None
     """Write the summary into this folder too, without the reports of the single comparisons, and
-    the finished runs, packed: small enough to be committed. Runs that are packed there already are
+    the finished comparisons, packed: small enough to be committed. What is packed there already is
     taken over first, so the same command goes on with a lab that another machine has begun."""
     dry_run: bool = False
     """Train nothing: print the commands that the experiments consist of, with the number of runs
@@ -111,6 +111,7 @@ class _Plan:
             extra=extra,
         )
         self._trials = options.tune
+        self._tunes = options.tune not in (0, 1)  # vpd compare refuses a negative one
 
     @property
     def archive(self) -> Path | None:
@@ -132,7 +133,7 @@ class _Plan:
         from vpd_agent.lab.experiments import TUNED_ON, TUNING, tuning_command
         from vpd_agent.lab.readings import read_tuning
 
-        if self._trials in (0, 1):  # vpd compare refuses a negative one
+        if not self._tunes:
             return {}
         before = (trial["contestant"] for trial in read_tuning(self.out))
         command = tuning_command(self._experiments, self._request, self._trials, before)
@@ -159,7 +160,7 @@ class _Plan:
     def _tuned(self) -> dict[str, dict[str, str]]:
         from vpd_agent.lab.readings import chosen_values, read_tuning
 
-        return chosen_values(read_tuning(self.out)) if self.tuning else {}
+        return chosen_values(read_tuning(self.out)) if self._tunes else {}
 
 
 def _dry_run(plan: _Plan) -> int:
@@ -180,7 +181,7 @@ def _dry_run(plan: _Plan) -> int:
     if plan.tuning and not plan.is_tuned:
         print("# What the tuning chooses is added to the other commands when it has finished.")
     if plan.archive is not None:
-        print(f"# Finished runs are taken over from {plan.archive} first, which is not in this.")
+        print(f"# What has finished is taken over from {plan.archive} first, which is not counted.")
     print(f"# {estimated.summary(plans)}")
     return 0
 

@@ -18,7 +18,13 @@ from typing import Any
 from vpd_agent.comparison.results import RESULTS, STUDENT
 from vpd_agent.console import phase
 from vpd_agent.lab.readings import SCORES, SPENT
-from vpd_agent.runs.files import discard_folder, finish_folder, new_folder, read_jsonl
+from vpd_agent.runs.files import (
+    discard_folder,
+    finish_folder,
+    new_folder,
+    read_jsonl,
+    write_atomically,
+)
 from vpd_agent.runs.run_folder import CONFIG, METRICS, MODEL, MODEL_METRICS, RunFolder
 
 ARCHIVE = "runs.jsonl.xz"
@@ -37,9 +43,7 @@ def pack(out: Path, archive: Path) -> None:
             + "\n"
             for path in sorted(out.glob(f"*/*/{RESULTS}"))
         ]
-        new = archive.with_name(f".{archive.name}")
-        new.write_bytes(lzma.compress("".join(lines).encode()))
-        new.replace(archive)
+        write_atomically(archive, lzma.compress("".join(lines).encode()))
 
 
 def unpack(archive: Path, out: Path) -> int:

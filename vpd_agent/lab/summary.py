@@ -50,8 +50,8 @@ class _Found:
     """What the page tells.
 
     trials: of the tuning, a dict each; [] where nothing was tuned. prompt_only: experiment → the
-    baseline on its tasks. reports: the comparisons whose reports stand where the page can link to
-    them.
+    baseline on its tasks. reports: the comparisons (experiment, task) whose reports stand where the
+    page can link to them.
     """
 
     lab: Lab
@@ -59,7 +59,7 @@ class _Found:
     prize: Prize
     trials: list[dict[str, Any]]
     prompt_only: dict[str, list[PromptOnly]]
-    reports: list[Reading]
+    reports: set[tuple[str, str]]
 
 
 def write_summary(out: Path, to: Path | None = None) -> list[Path]:
@@ -77,7 +77,7 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
         find_prize(lab),
         read_tuning(out),
         {name: prompt_only.read(out, EXPERIMENTS[name].tasks) for name in REGIMES},
-        [reading for reading in lab.values() if to in (None, out) and _has_report(out, reading)],
+        {key for key in lab if to in (None, out) and _has_report(out, *key)},
     )
     out = to or out
     with phase("Writing the lab's summary"):
@@ -125,7 +125,7 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
             blocks = [answers(name, lab, claims)]
             blocks += drawn(f"{name}-ends", f"{name}-curves", f"{name}-repairs")
             blocks += _prompt_only_blocks(found.prompt_only.get(name, []))
-            linked = [reading for reading in mine if reading in found.reports]
+            linked = [reading for reading in mine if (name, reading.task) in found.reports]
             blocks += [_end_table(mine), *([_reports(linked)] if linked else [])]
             sections.append(Section(name, [experiment.question, *blocks]))
     tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
@@ -231,9 +231,9 @@ def _end_table(readings: Sequence[Reading]) -> Table:
     return Table(["contestant", *(r.task for r in readings)], rows, folded=fold)
 
 
-def _has_report(out: Path, reading: Reading) -> bool:
+def _has_report(out: Path, experiment: str, task: str) -> bool:
     """A comparison that was taken over from another machine has none until it is called here."""
-    return (folder_of(out, reading.experiment, reading.task) / "report.html").is_file()
+    return (folder_of(out, experiment, task) / "report.html").is_file()
 
 
 def _reports(readings: Sequence[Reading]) -> Links:

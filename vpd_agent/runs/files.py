@@ -18,10 +18,12 @@ _NEW, _OLD, _GONE = ".new", ".old", ".gone"
 _ESCAPE = "backslashreplace"  # a lone surrogate has no bytes in UTF-8: written as JSON's \udXXX
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file. A crash leaves either the old content or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", errors=_ESCAPE)
+    if isinstance(content, str):
+        content = content.encode(errors=_ESCAPE)
+    temporary.write_bytes(content)
     sync(temporary)
     temporary.replace(path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from comparison.made_up import made_up
+from lab.test_lab import without_pictures
 
 from vpd_agent.comparison import report
 from vpd_agent.comparison.results import read_run
@@ -23,10 +24,7 @@ def lab(tmp_path, monkeypatch) -> Path:
     """A comparison of two finished runs and one that failed, one that was interrupted, and a
     prompt-only baseline."""
 
-    def no_pictures(*_):
-        raise ImportError("No module named 'matplotlib'")
-
-    monkeypatch.setattr(report, "draw", no_pictures)
+    without_pictures(monkeypatch)
     out = tmp_path / "lab"
     here = out / "main/code-warm"
     report.write_report(here, made_up(here, {"vpd": [0.5, 0.75, None]}))

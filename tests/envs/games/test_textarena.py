@@ -1,17 +1,15 @@
 """TextArena: the package's games, played in worker processes, a verdict on each move."""
 
 import json
-import os
 import pickle
 import random
 import re
-import subprocess
-import sys
 from importlib import metadata
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from suite import printed_with_other_hashes
 
 from sandbox import SandboxError
 from sandbox.installation import install_hint
@@ -88,15 +86,7 @@ def test_games_do_not_depend_on_the_process_or_the_seed_of_its_hashes():
         "print(json.dumps([TextArena(game, size=1).problem(f'{game}-train-0').prompt\n"
         "    for game in ('RushHour', 'Crosswords', 'LogicPuzzle', 'FrozenLake')]))\n"
     )
-    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    printed = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONHASHSEED": other},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout
+    printed = printed_with_other_hashes(program)
     games = ("RushHour", "Crosswords", "LogicPuzzle", "FrozenLake")
     assert json.loads(printed) == [first(TextArena(game, size=1)).prompt for game in games]
 

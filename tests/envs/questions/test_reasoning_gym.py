@@ -1,10 +1,8 @@
 """ReasoningGym: the package's puzzles and scorers, from worker processes."""
 
 import json
-import os
 import pickle
 import re
-import subprocess
 import sys
 import warnings
 
@@ -13,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suite import printed_with_other_hashes
 
 from sandbox import SandboxError
 from sandbox.installation import install_hint
@@ -121,15 +120,7 @@ def test_puzzles_do_not_depend_on_the_hash_seed_of_a_process():
         "    problems = [env.problem(id_) for id_ in env.problem_ids]\n"
         "    print(json.dumps([[problem.prompt, problem.target] for problem in problems]))\n"
     )
-    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    printed = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONHASHSEED": other},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout.splitlines()
+    printed = printed_with_other_hashes(program).splitlines()
     for name, line in zip(BY_HASH, printed, strict=True):
         env = ReasoningGym(name, size=5)
         problems = [env.problem(id_) for id_ in env.problem_ids]
