@@ -384,7 +384,9 @@ def become_a_job(settings, out, err, value, start):
     What does not depend on the job comes first: nobody is waiting for it yet.
     """
     try:
-        os.setpgid(0, 0)  # so that it can signal its own group without ours
+        # Its own group, so that it can signal that without ours; and where the kernel gives each
+        # session a share of the CPU, a share of its own, so that it cannot make ours smaller.
+        os.setsid()
         os.dup2(out, 1)
         os.dup2(err, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
