@@ -147,11 +147,14 @@ class _Plan:
         return commands(self._experiments, replace(self._request, tuned=self._tuned()))
 
     def prompt_only(self, experiment: str, task: str) -> list[str] | None:
-        """The arguments of the vpd solve beside a comparison of methods; None beside others."""
+        """The arguments of the vpd solve beside a comparison of methods; None beside others, and
+        where it has finished."""
         from vpd_agent.lab.prize import REGIMES
-        from vpd_agent.lab.prompt_only import command
+        from vpd_agent.lab.prompt_only import command, has_finished
 
-        return command(task, self._request) if experiment in REGIMES else None
+        if experiment not in REGIMES or has_finished(task, self._request):
+            return None
+        return command(task, self._request)
 
     @property
     def is_tuned(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from vpd_agent.comparison.statistics import Estimate
 from vpd_agent.lab.experiments import Request, folder_of
 from vpd_agent.lab.tasks import TASKS
+from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.presets import PRESETS, preset_for
 
 _FOLDER = "prompt-only"
@@ -36,21 +37,43 @@ class PromptOnly:
 
 def command(task: str, request: Request) -> list[str]:
     """The words of its `vpd solve`, without these two."""
-    asked = TASKS[task]
-    config = PRESETS[preset_for(asked.env, asked.model)].train
-    budget = -(-request.steps * config.rollouts_per_step // config.eval_problems)
+    config = _config(task)
     return [
-        *asked.flags,
+        *TASKS[task].flags,
         *("--methods", *_METHODS),
-        *("--split", "test", "--limit", str(config.eval_problems), "--budget", str(budget)),
+        *("--split", "test", "--limit", str(config.eval_problems)),
+        *("--budget", str(_budget(config, request))),
         *("--out", str(folder_of(request.out, _FOLDER, task))),
     ]
 
 
+def has_finished(task: str, request: Request) -> bool:
+    """Whether every problem was searched to the end. That is kept, as a run that has finished is,
+    even where the judge's code has changed since, with which `vpd solve` would not go on."""
+    path = _results(request.out, task)
+    if not path.is_file():
+        return False
+    told = json.loads(path.read_text(encoding="utf-8"))
+    whole = len(told["pairs"]) == len(told["problems"]) * len(told["seeds"])
+    return whole and told["budget"] == _budget(_config(task), request)
+
+
+def _config(task: str) -> TrainConfig:
+    return PRESETS[preset_for(TASKS[task].env, TASKS[task].model)].train
+
+
+def _budget(config: TrainConfig, request: Request) -> int:
+    return -(-request.steps * config.rollouts_per_step // config.eval_problems)
+
+
 def read(out: Path, tasks: Sequence[str]) -> list[PromptOnly]:
     """What there is of these tasks."""
-    paths = {task: folder_of(out, _FOLDER, task) / "results.json" for task in tasks}
+    paths = {task: _results(out, task) for task in tasks}
     return [_read(task, path) for task, path in paths.items() if path.is_file()]
+
+
+def _results(out: Path, task: str) -> Path:
+    return folder_of(out, _FOLDER, task) / "results.json"
 
 
 def _read(task: str, path: Path) -> PromptOnly:

@@ -247,10 +247,17 @@ def compared(monkeypatch):
         out = Path(arguments[arguments.index("--out") + 1])
         calls.append("/".join(out.parts[-2:]))
         curve = {"mean": [0.125, 0.875], "low": [0.0625, 0.75], "high": [0.25, 0.9375]}
-        out.mkdir(parents=True)
-        numbers = {"budget": 2, "methods": {"multi-turn": {"discovery": curve}}}
+        out.mkdir(parents=True, exist_ok=True)
+        code = codes.pop(calls[-1], 0)
+        numbers = {
+            "budget": int(arguments[arguments.index("--budget") + 1]),
+            "problems": ["p", "q"],
+            "seeds": [0],
+            "pairs": [["p", 0]] if code else [["p", 0], ["q", 0]],
+            "methods": {"multi-turn": {"discovery": curve}},
+        }
         (out / "results.json").write_text(json.dumps(numbers))
-        return codes.pop(calls[-1], 0)
+        return code
 
     monkeypatch.setattr(command_line, "compare", compare)
     monkeypatch.setattr(command_line, "solve", solve)
@@ -282,6 +289,13 @@ def test_the_prompt_only_baseline_stands_beside_the_methods(compared, tmp_path, 
         "| code-cold | multi-turn | .12 | .88 (.75 to .94) |"
         in (tmp_path / "summary.md").read_text()
     )
+    searches = []
+    for steps in (200, 200, 100):  # what failed, nothing, and with another budget
+        calls.clear()
+        options = ("--tasks", "code-cold", "--steps", steps, "--out", tmp_path)
+        assert run("lab", "cold-start", *options) == 0
+        searches.append(calls.count("prompt-only/code-cold"))
+    assert searches == [1, 0, 1]
     words = prompt_only.command("function-cold", request(tmp_path))
     assert words[words.index("--budget") + 1] == str(math.ceil(200 * 64 / 300))
     assert run("solve", *words, "--limit", 0) == 2  # all of its flags are known
