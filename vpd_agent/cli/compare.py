@@ -15,7 +15,7 @@ import tyro
 
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse, refuse_renamed
 from vpd_agent.cli.train_flags import TrainArguments, flag_groups, read_arguments
-from vpd_agent.console import phase, say
+from vpd_agent.console import phase, print_table, say
 from vpd_agent.train.options import (
     FEEDBACK_HELP,
     ProblemOptions,
@@ -51,6 +51,8 @@ class CompareOptions(ProblemOptions):
     """Of the trials. None of --seeds."""
     tune_steps: int | None = None
     """Training steps of a trial; default: --steps."""
+    trials_only: bool = False
+    """End after the trials: what they found is in OUT/tuning.json, and no contestant runs."""
     baseline: str | None = None
     """The contestant that the others are compared with; default: grpo if it is there, else the
     first."""
@@ -76,6 +78,8 @@ class CompareOptions(ProblemOptions):
             if value is not None and value < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least {least}, got {value}.")
+        if self.trials_only and self.tune < 2:
+            raise ValueError(f"--trials-only needs a --tune of at least 2, got {self.tune}.")
         for name in ("algorithms", "seeds", "feedback", "tune_seeds"):
             if not getattr(self, name):
                 raise ValueError(f"--{name.replace('_', '-')} needs at least one value.")
@@ -145,6 +149,8 @@ def _compare(options: CompareOptions, arguments: list[str], extra: list[str]) ->
         plan.check()
         try:
             plan.tune()
+            if options.trials_only:
+                return _end_with_trials(plan, arguments)
             plan.train()
         except Interrupted:
             say("Interrupted; what was done is kept. To go on: the same command.")
@@ -170,6 +176,20 @@ def _compare(options: CompareOptions, arguments: list[str], extra: list[str]) ->
             plan.keep_finished(before, told)
     print(told)
     return 1 if results.left_out else 0
+
+
+def _end_with_trials(plan: Plan, arguments: list[str]) -> int:
+    from vpd_agent.comparison.report import write_record
+    from vpd_agent.comparison.sections import tuning_table
+    from vpd_agent.comparison.tuning import TRIALS
+
+    path = plan.options.out / TRIALS
+    command = shlex.join(["vpd", "compare", *arguments])
+    write_record(path, {"command": command, "tuning": plan.tuned})
+    table = tuning_table(plan.tuned)
+    print_table("", table.header, table.rows)
+    print(path)
+    return 0
 
 
 def _without_doubles(options: CompareOptions) -> CompareOptions:
@@ -210,7 +230,8 @@ class Plan:
     def shared(self) -> list[str]:
         """The flags that every run gets."""
         options = self.options
-        given = ["--env", options.env, "--model", options.model]
+        # Fitted to the memory at hand, one contestant might train all weights, another an adapter.
+        given = ["--env", options.env, "--model", options.model, "--no-fit"]
         given += ["--data", options.data] if options.data is not None else []
         given += ["--sandbox", options.sandbox] if options.sandbox is not None else []
         given += ["--set", *options.set] if options.set else []
@@ -222,6 +243,8 @@ class Plan:
         from vpd_agent.comparison.runs import Run
 
         options = self.options
+        if options.trials_only:
+            return []
         return [
             Run(c, seed, options.out / f"{c.folder}-seed{seed}", options.steps,
                 self._chosen.get(c.label, ()))
@@ -229,12 +252,9 @@ class Plan:
             for c in self.contestants
         ]  # fmt: skip
 
-    @property
-    def num_trial_runs(self) -> int:
-        """Runs that tune."""
-        options = self.options
-        trials = options.tune if options.tune > 1 else 0
-        return trials * len(options.tune_seeds) * len(self.contestants)
+    def trial_runs(self) -> list[Any]:
+        """Those that tune."""
+        return [run for trial in self._trials() for run in self._trial_runs(trial)]
 
     def check(self) -> None:
         """Raise ValueError for what does not fit together or the folder, before any run. Find what
@@ -253,7 +273,6 @@ class Plan:
         there = read_experiment(options.out)
         for run in self.runs():
             read_record(run.path)  # one of another format is refused
-        self._arguments = {c.label: self._read(c) for c in self.contestants}
         records = {label: _saved(found) for label, found in self._arguments.items()}
         shared = shared_settings(records)
         if not (shared["eval_every"] and shared["eval_problems"]):
@@ -328,8 +347,7 @@ class Plan:
         from vpd_agent.comparison.finished import outputs
         from vpd_agent.comparison.record import write_experiment
 
-        trials = [run for trial in self._trials() for run in self._trial_runs(trial)]
-        done = outputs(run.path for run in [*self.runs(), *trials])
+        done = outputs(run.path for run in [*self.runs(), *self.trial_runs()])
         self._experiment["finished"] = {"inputs": inputs, "outputs": done, "told": told}
         write_experiment(self.options.out, self._experiment)
 
@@ -339,8 +357,13 @@ class Plan:
         return self.options.jobs or len(self._gpus) or len(os.sched_getaffinity(0))
 
     @cached_property
+    def _arguments(self) -> dict[str, TrainArguments]:
+        """What vpd train makes of each contestant's flags, by label."""
+        return {c.label: self._read(c) for c in self.contestants}
+
+    @cached_property
     def _gpus(self) -> list[str]:
-        return _gpus(self._read(self.contestants[0]))
+        return _gpus(self._arguments[self.contestants[0].label])
 
     def _train(self, runs: Sequence[Any]) -> None:
         from vpd_agent.cli.main import main

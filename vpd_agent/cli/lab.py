@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import tyro
 
 from sandbox import SandboxError
+from sandbox.plugins import unknown
 from vpd_agent.cli.compare import compare, planned
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.cli.solve import solve
@@ -35,8 +36,10 @@ class LabOptions:
     steps: int = 200
     """Training steps of each run."""
     tune: int = 0
-    """Trials for each algorithm, as in vpd compare, on code-warm and before all else. What is best
-    there holds on every task, but for what an experiment varies. 0 or 1: none."""
+    """Trials for each algorithm, as in vpd compare, before all else. What is best on average over
+    --tune-on holds on every task, but for what an experiment varies. 0 or 1: none."""
+    tune_on: tuple[str, ...] = ()
+    """Tasks that the trials are made on; default: all with a warm start."""
     jobs: int | None = None
     """Runs side by side, as in vpd compare."""
     retry_failed: bool = False
@@ -111,6 +114,7 @@ class _Plan:
             extra=extra,
         )
         self._trials = options.tune
+        self._tuned_on = _tuned_on(options.tune_on)
         self._tunes = options.tune not in (0, 1)  # vpd compare refuses a negative one
 
     @property
@@ -121,6 +125,14 @@ class _Plan:
         path = self.publish / ARCHIVE if self.publish is not None else None
         return path if path is not None and path.is_file() else None
 
+    def pack(self) -> None:
+        """What has finished so far, where it is to be published."""
+        from vpd_agent.lab.archive import ARCHIVE, pack
+
+        if self.publish is not None:
+            self.publish.mkdir(parents=True, exist_ok=True)
+            pack(self.out, self.publish / ARCHIVE)
+
     def take_published(self) -> None:
         from vpd_agent.lab.archive import unpack
 
@@ -129,15 +141,16 @@ class _Plan:
 
     @property
     def tuning(self) -> _Commands:
-        """The comparison that comes first, or none."""
-        from vpd_agent.lab.experiments import TUNED_ON, TUNING, tuning_command
-        from vpd_agent.lab.readings import read_tuning
+        """The comparisons that come first, or none."""
+        from vpd_agent.lab.experiments import TUNING, tuning_command
+        from vpd_agent.lab.readings import read_trials
 
-        if not self._tunes:
-            return {}
-        before = (trial["contestant"] for trial in read_tuning(self.out))
-        command = tuning_command(self._experiments, self._request, self._trials, before)
-        return {(TUNING, TUNED_ON): command}
+        found = {}
+        for task in self._tuned_on if self._tunes else ():
+            before = (trial["contestant"] for trial in read_trials(self.out, task))
+            asked = self._experiments, self._request, task, self._trials, before
+            found[TUNING, task] = tuning_command(*asked)
+        return found
 
     @property
     def commands(self) -> _Commands:
@@ -158,12 +171,26 @@ class _Plan:
 
     @property
     def is_tuned(self) -> bool:
-        return bool(self._tuned())
+        """On every task that is to be tuned on."""
+        from vpd_agent.lab.readings import read_trials
+
+        return all(read_trials(self.out, task) for task in self._tuned_on)
 
     def _tuned(self) -> dict[str, dict[str, str]]:
         from vpd_agent.lab.readings import chosen_values, read_tuning
 
         return chosen_values(read_tuning(self.out)) if self._tunes else {}
+
+
+def _tuned_on(asked: Sequence[str]) -> tuple[str, ...]:
+    """The tasks that trials are made on. Raises ValueError for one that there is not."""
+    from vpd_agent.lab.experiments import TUNED_ON
+    from vpd_agent.lab.tasks import TASKS
+
+    for task in asked:
+        if task not in TASKS:
+            raise ValueError(unknown("task", task, TASKS))
+    return tuple(dict.fromkeys(asked)) or TUNED_ON
 
 
 def _dry_run(plan: _Plan) -> int:
@@ -174,7 +201,7 @@ def _dry_run(plan: _Plan) -> int:
         plans = []
         for (experiment, task), command in commands.items():
             found = planned(command)
-            plans.append(Planned(experiment, task, found.runs(), found.num_trial_runs, found.jobs))
+            plans.append(Planned(experiment, task, found.runs(), found.trial_runs(), found.jobs))
         estimated = estimate(plans)
     for one, command in zip(plans, commands.values(), strict=True):
         print(f"# {estimated.sentence(one)}\n{shlex.join(['vpd', 'compare', *command])}")
@@ -191,15 +218,15 @@ def _dry_run(plan: _Plan) -> int:
 
 def _run(plan: _Plan) -> int:
     """Call the comparisons one after the other, with a summary after each experiment."""
-    from vpd_agent.lab.archive import ARCHIVE, pack
     from vpd_agent.lab.summary import write_summary
 
     for key, command in plan.tuning.items():
-        say(f"{' on '.join(key)}, of every algorithm")
+        say(" on ".join(key))
         if code := _called(compare, command):
             if code != 130:
                 say("The tuning could not be finished, so nothing that depends on it was begun.")
             return code
+        plan.pack()
     failed, files, commands = [], [], plan.commands
     for experiment in dict.fromkeys(name for name, _ in commands):
         for (name, task), command in commands.items():
@@ -211,10 +238,10 @@ def _run(plan: _Plan) -> int:
                 words = plan.prompt_only(name, task)
                 code = (_called(solve, words) if words else 0) or code
                 failed += [f"{name} on {task}"] if code else []
+                plan.pack()
         files = write_summary(plan.out) if any(plan.out.glob("*/*/results.json")) else []
     if plan.publish is not None and files:
         files = [*files, *write_summary(plan.out, plan.publish)]
-        pack(plan.out, plan.publish / ARCHIVE)
     print("\n".join(map(str, files)))
     if failed:
         say(

@@ -214,10 +214,10 @@ def _lost_table(results: Results) -> Table:
 
 def tuning_blocks(trials: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What was tried for each contestant, and what was chosen; nothing where nothing was."""
-    return [_tuning_table(trials), _HOW_TRIALS_ARE_SCORED] if trials else []
+    return [tuning_table(trials), _HOW_TRIALS_ARE_SCORED] if trials else []
 
 
-def _tuning_table(trials: Sequence[Mapping[str, Any]]) -> Table:
+def tuning_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for trial in trials:
         values = listed([f"{k} = {as_text(v)}" for k, v in trial["values"].items()]) or "preset"

@@ -20,6 +20,7 @@ from vpd_agent.comparison.results import STUDENT, RunResult, is_number
 
 SET_ASIDE = 0.2  # of the training problems, which trials are scored on and not trained on
 RATE = "learning_rate"
+TRIALS = "tuning.json"  # in a comparison's folder, of one that ended with its trials
 
 
 @dataclass(frozen=True)

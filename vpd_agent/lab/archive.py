@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpd_agent.comparison.results import RESULTS, STUDENT
+from vpd_agent.comparison.tuning import TRIALS
 from vpd_agent.console import phase
 from vpd_agent.lab.readings import SCORES, SPENT
 from vpd_agent.runs.files import (
@@ -41,7 +42,7 @@ def pack(out: Path, archive: Path) -> None:
         lines = [
             json.dumps({"folder": path.parent.relative_to(out).as_posix(), "files": _files(path)})
             + "\n"
-            for path in sorted(out.glob(f"*/*/{RESULTS}"))
+            for path in sorted([*out.glob(f"*/*/{RESULTS}"), *out.glob(f"*/*/{TRIALS}")])
         ]
         write_atomically(archive, lzma.compress("".join(lines).encode()))
 
@@ -67,9 +68,10 @@ def unpack(archive: Path, out: Path) -> int:
 
 
 def _files(results: Path) -> Files:
-    """Of a comparison, or of a prompt-only baseline, which has no runs."""
+    """Of a comparison, of the trials of a tuning, or of a prompt-only baseline, which has no runs.
+    results: the file that each ends with."""
     folder = results.parent
-    found = {RESULTS: _results(results)}
+    found = {results.name: _results(results)}
     for run in sorted(metrics.parent for metrics in folder.rglob(METRICS)):
         if RunFolder.finished_step(run) is not None:
             kept = {name: (run / name).read_text(encoding="utf-8") for name in (CONFIG, _FINISHED)}
@@ -80,7 +82,7 @@ def _files(results: Path) -> Files:
 
 
 def _results(path: Path) -> str:
-    """results.json, of whose curves only the lab's are kept, at the steps of evaluations."""
+    """That file, of whose curves only the lab's are kept, at the steps of evaluations."""
     told = json.loads(path.read_text(encoding="utf-8"))
     for run in told.get("runs", ()):
         curves = run["curves"]

@@ -25,13 +25,13 @@ _MEASURED = 2  # finished runs of an algorithm on a task that are read: they tak
 class Planned:
     """A comparison as it is asked for.
 
-    runs: all of them, without trials. trials: runs that tune. jobs: runs side by side.
+    runs: all of them, without those that tune, which are the trials. jobs: runs side by side.
     """
 
     experiment: str
     task: str
     runs: Sequence[Run]
-    trials: int
+    trials: Sequence[Run]
     jobs: int
 
     @property
@@ -51,14 +51,14 @@ class Estimate:
     measured: int = 0
 
     def sentence(self, planned: Planned) -> str:
-        total, left = len(planned.runs) + planned.trials, self.left[planned.name]
+        total, left = len(planned.runs) + len(planned.trials), self.left[planned.name]
         return (
             f"{planned.name}: {counted(total, 'run')}, {left} to train, "
             f"{_duration(self.hours[planned.name])}"
         )
 
     def summary(self, planned: Sequence[Planned]) -> str:
-        total = sum(len(p.runs) + p.trials for p in planned)
+        total = sum(len(p.runs) + len(p.trials) for p in planned)
         basis = (
             f"measured in {counted(self.measured, 'finished run')}"
             if self.measured
@@ -79,14 +79,11 @@ def estimate(planned: Sequence[Planned]) -> Estimate:
     known = {_key(p, run) for p in planned for run in p.runs if run.finished}
     found.measured = seconds.count
     for p in planned:
-        spent = 0.0
         left = [run for run in p.runs if not run.finished and _key(p, run) not in known]
         known.update(_key(p, run) for run in left)
-        for run in left:
-            spent += seconds.of(p.task, run)
-        if p.trials:
-            spent += p.trials * fmean(seconds.of(p.task, run) for run in p.runs)
-        found.left[p.name] = len(left) + p.trials
+        left += [run for run in p.trials if not run.finished]
+        spent = sum(seconds.of(p.task, run) for run in left)
+        found.left[p.name] = len(left)
         found.hours[p.name] = spent / max(p.jobs, 1) / 3600
     return found
 
@@ -100,7 +97,7 @@ class _Seconds:
         taken: Counter[tuple[str, str]] = Counter()
         self.count = 0
         for p in planned:
-            for run in p.runs:
+            for run in (*p.runs, *p.trials):
                 key = p.task, run.contestant.algorithm
                 if taken[key] < _MEASURED and run.finished and run.steps:
                     taken[key] += 1

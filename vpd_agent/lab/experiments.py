@@ -10,7 +10,8 @@ from sandbox.plugins import unknown
 from vpd_agent.lab.tasks import TASKS, tasks_that
 
 ALL = "all"  # in place of a name
-TUNING, TUNED_ON = "tuning", "code-warm"  # a folder beside those of the experiments, and its task
+TUNING = "tuning"  # a folder beside those of the experiments
+TUNED_ON = tasks_that("warm")  # each algorithm gets one setting, which is to hold on all tasks
 
 Tuned = Mapping[str, Mapping[str, str]]  # algorithm → the flags of vpd train chosen for it
 
@@ -163,18 +164,22 @@ def commands(
 
 
 def tuning_command(
-    experiments: Mapping[str, Experiment], request: Request, trials: int, before: Iterable[str]
+    experiments: Mapping[str, Experiment],
+    request: Request,
+    task: str,
+    trials: int,
+    before: Iterable[str],
 ) -> list[str]:
-    """The words of the vpd compare that tunes the algorithms of these experiments, each with as
-    many trials, on one task for all of them.
+    """The words of the vpd compare that makes the trials of the algorithms of these experiments on
+    a task, as many for each.
 
     before: algorithms that were tuned when other experiments were asked for, so that their trials
-    stay in its report.
+    stay in its file.
     """
     asked = (a for e in experiments.values() for a in _algorithms(e, request))
     algorithms = tuple(dict.fromkeys([*before, *asked]))
-    words = _command(TUNING, Experiment("", (), algorithms), TUNED_ON, replace(request, tuned={}))
-    return ["--tune", str(trials), *words]
+    words = _command(TUNING, Experiment("", (), algorithms), task, replace(request, tuned={}))
+    return ["--tune", str(trials), "--trials-only", *words]
 
 
 def folder_of(out: Path, experiment: str, task: str) -> Path:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
-from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON, TUNING, folder_of
+from vpd_agent.comparison.tuning import TRIALS
+from vpd_agent.lab.experiments import EXPERIMENTS, TUNING, folder_of
 from vpd_agent.lab.tasks import TASKS
 
 # The curves of a run that the lab reads from a results.json.
@@ -47,20 +50,52 @@ def read_lab(out: Path) -> dict[tuple[str, str], Reading]:
     }
 
 
-def read_tuning(out: Path) -> list[dict[str, Any]]:
-    """The trials of the lab's tuning, a dict each as in `Results.tuning`; [] where there are none
-    or not all."""
-    path = folder_of(out, TUNING, TUNED_ON) / RESULTS
+@dataclass(frozen=True)
+class Tried:
+    """Values of an algorithm that were tried. scores: task → one of each tuning seed, None of a run
+    that failed."""
+
+    algorithm: str
+    values: dict[str, str]
+    scores: dict[str, list[float | None]]
+    chosen: bool = False
+
+    @property
+    def mean(self) -> float:
+        """The mean over tasks of the mean over their seeds; −∞ where a run failed."""
+        every = [s for scores in self.scores.values() for s in scores]
+        if None in every:
+            return -math.inf
+        return fmean(fmean(s for s in scores if s is not None) for scores in self.scores.values())
+
+
+def read_tuning(out: Path) -> list[Tried]:
+    """What was tried on any task, and for each algorithm which values were best on all tasks that
+    they were tried on; [] where nothing was."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], Tried] = {}
+    for task in TASKS:
+        for trial in read_trials(out, task):
+            values = {flag: str(value) for flag, value in trial["values"].items()}
+            key = trial["contestant"], tuple(values.items())
+            tried = found.setdefault(key, Tried(trial["contestant"], values, {}))
+            tried.scores[task] = trial["scores"]
+    chosen = {}
+    for tried in found.values():
+        best = chosen.get(tried.algorithm)
+        if best is None or (len(tried.scores), tried.mean) > (len(best.scores), best.mean):
+            chosen[tried.algorithm] = tried
+    return [replace(tried, chosen=tried is chosen[tried.algorithm]) for tried in found.values()]
+
+
+def read_trials(out: Path, task: str) -> list[dict[str, Any]]:
+    """Those of a task, a dict each as in `Results.tuning`; [] where there are none or not all."""
+    path = folder_of(out, TUNING, task) / TRIALS
     return json.loads(path.read_text(encoding="utf-8"))["tuning"] if path.is_file() else []
 
 
-def chosen_values(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def chosen_values(tuning: Sequence[Tried]) -> dict[str, dict[str, str]]:
     """Algorithm → the flags of vpd train that its best trial had."""
-    return {
-        trial["contestant"]: {flag: str(value) for flag, value in trial["values"].items()}
-        for trial in trials
-        if trial["chosen"]
-    }
+    return {tried.algorithm: tried.values for tried in tuning if tried.chosen}
 
 
 def _read(out: Path, experiment: str, task: str) -> Reading | None:

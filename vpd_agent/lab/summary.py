@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from vpd_agent.comparison.formats import (
@@ -19,23 +21,16 @@ from vpd_agent.comparison.formats import (
 from vpd_agent.comparison.page import page
 from vpd_agent.comparison.report import FIGURES, markdown, write_record
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER
-from vpd_agent.comparison.sections import (
-    Block,
-    Figure,
-    Links,
-    Section,
-    Table,
-    mean_score,
-    tuning_blocks,
-)
+from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
 from vpd_agent.console import phase
 from vpd_agent.lab import prompt_only
 from vpd_agent.lab.claims import Tested, check_claims
-from vpd_agent.lab.experiments import EXPERIMENTS, TUNED_ON, folder_of
+from vpd_agent.lab.experiments import EXPERIMENTS, folder_of
 from vpd_agent.lab.figures import CLAIMS, MAIN_CURVE, draw_lab
 from vpd_agent.lab.prize import REGIMES, Prize, find_prize, ranked
 from vpd_agent.lab.prompt_only import PromptOnly
-from vpd_agent.lab.readings import Lab, Reading, read_lab, read_tuning
+from vpd_agent.lab.readings import Lab, Reading, Tried, read_lab, read_tuning
+from vpd_agent.lab.tasks import TASKS
 from vpd_agent.lab.words import answers, many_intervals, overview
 from vpd_agent.runs.files import write_atomically
 from vpd_agent.runs.pictures import missing_matplotlib_is_told
@@ -49,7 +44,7 @@ _TITLE = "The laptop lab"
 class _Found:
     """What the page tells.
 
-    trials: of the tuning, a dict each; [] where nothing was tuned. prompt_only: experiment → the
+    tuning: what was tried; [] where nothing was. prompt_only: experiment → the
     baseline on its tasks. reports: the comparisons (experiment, task) whose reports stand where the
     page can link to them.
     """
@@ -57,7 +52,7 @@ class _Found:
     lab: Lab
     claims: list[Tested]
     prize: Prize
-    trials: list[dict[str, Any]]
+    tuning: list[Tried]
     prompt_only: dict[str, list[PromptOnly]]
     reports: set[tuple[str, str]]
 
@@ -128,8 +123,7 @@ def _sections(found: _Found, figures: Mapping[str, Figure]) -> list[Section]:
             linked = [reading for reading in mine if (name, reading.task) in found.reports]
             blocks += [_end_table(mine), *([_reports(linked)] if linked else [])]
             sections.append(Section(name, [experiment.question, *blocks]))
-    tuned = [*_where_it_was_tuned(found.trials), *tuning_blocks(found.trials)]
-    sections.append(Section("What was tuned", tuned))
+    sections.append(Section("What was tuned", _tuning_blocks(found.tuning)))
     sections.append(Section("What this does not show", [_limits(found)]))
     sections.append(Section("How each comparison is repeated", [_command_table(lab)]))
     return [section for section in sections if any(section.blocks)]
@@ -155,13 +149,38 @@ def _prompt_only_blocks(found: Sequence[PromptOnly]) -> list[Block]:
     return [told, Table(["task", "without training", "first attempt", "any of them"], rows, 2)]
 
 
-def _where_it_was_tuned(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not trials:
+def _tuning_blocks(tuning: Sequence[Tried]) -> list[Block]:
+    if not tuning:
         return []
-    return [
-        f"Each algorithm had the same number of trials on {TUNED_ON}, on seeds that nothing else "
-        "uses. What was chosen there holds on every task, but for what an experiment varies."
-    ]
+    told = (
+        f"Each algorithm had the same number of trials on {listed(_tuned_on(tuning))}, on seeds "
+        f"that nothing else uses. The highest mean over these tasks was chosen, and holds on every "
+        f"task, but for what an experiment varies. A score is the mean pass@1 of the evaluations "
+        f"after the first step, over the tuning seeds, on training problems that were set aside "
+        f"for it."
+    )
+    return [told, _tuning_table(tuning)]
+
+
+def _tuned_on(tuning: Sequence[Tried]) -> list[str]:
+    tasks = {task for tried in tuning for task in tried.scores}
+    return [task for task in TASKS if task in tasks]
+
+
+def _tuning_table(tuning: Sequence[Tried]) -> Table:
+    tasks = _tuned_on(tuning)
+    rows = []
+    for tried in tuning:
+        values = listed([f"{k} = {v}" for k, v in tried.values.items()]) or "preset"
+        told = [_trial_score(tried.scores.get(task, ())) for task in tasks]
+        told.append(score(tried.mean) if math.isfinite(tried.mean) else NONE)
+        rows.append([tried.algorithm, values, "chosen" if tried.chosen else "", *told])
+    return Table(["algorithm", "tried", "", *tasks, "mean"], rows, words=3)
+
+
+def _trial_score(scores: Sequence[float | None]) -> str:
+    known = [s for s in scores if s is not None]
+    return score(fmean(known)) if known and len(known) == len(scores) else NONE
 
 
 def _claim_table(claims: Sequence[Tested]) -> Table:
@@ -251,9 +270,9 @@ def _limits(found: _Found) -> list[str]:
         "problems with these models of half a million parameters, not what larger models do."
     )
     told.append(
-        f"The algorithms were tuned on {TUNED_ON} alone: each may do better on another task with "
-        "other values."
-        if found.trials
+        f"Each algorithm has one setting, which was tuned on {listed(_tuned_on(found.tuning))} "
+        f"together: it may do better on a task with values of its own."
+        if found.tuning
         else "Nothing was tuned: each method has the values of its preset and may do better with "
         "others."
     )
@@ -295,7 +314,7 @@ def _record(found: _Found) -> dict[str, Any]:
         "prompt_only": {
             name: [asdict(one) for one in mine] for name, mine in found.prompt_only.items()
         },
-        "tuning": [trial | {"mean": mean_score(trial)} for trial in found.trials],
+        "tuning": [asdict(tried) | {"mean": tried.mean} for tried in found.tuning],
         "limits": _limits(found),
     }
 

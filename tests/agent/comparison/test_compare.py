@@ -219,3 +219,29 @@ def test_tuned_runs_have_what_the_trials_chose(tmp_path, capsys):
     trial = json.loads((out / "tuning/grpo-trial1-seed7/config.json").read_text())
     assert trial["config"]["set_aside"] == 0.2
     assert trial["fingerprints"]["eval"] == trial["fingerprints"]["train"]
+
+
+@pytest.mark.slow
+def test_a_comparison_can_end_with_its_trials(tmp_path, capsys):
+    """And go on to its runs with what they have chosen."""
+    out = tmp_path / "c"
+    given = ("compare", *TASK, "--algorithms", "grpo", "--steps", 1, "--tune", 2, "--tune-seeds", 7,
+             "--out", out)  # fmt: skip
+    of_runs = ("--", *BATCH, "--eval-every", 1, "--eval-problems", 2)
+    assert run(*given, "--trials-only", *of_runs) == 0
+    told = json.loads((out / "tuning.json").read_text())["tuning"]
+    assert [(trial["contestant"], len(trial["scores"])) for trial in told] == [("grpo", 1)] * 2
+    assert str(out / "tuning.json") in capsys.readouterr().out
+    assert not (out / "results.json").exists()
+    assert not (out / "grpo-seed0").exists()
+    before = (out / "tuning/grpo-trial0-seed7/metrics.jsonl").stat().st_mtime_ns
+    assert run(*given, *of_runs) == 0
+    assert (out / "tuning/grpo-trial0-seed7/metrics.jsonl").stat().st_mtime_ns == before
+    config = json.loads((out / "grpo-seed0/config.json").read_text())["config"]
+    (rate,) = (trial["values"]["learning_rate"] for trial in told if trial["chosen"])
+    assert config["learning_rate"] == float(rate)
+
+
+def test_only_the_trials_of_no_trials_are_refused(tmp_path, capsys):
+    assert run("compare", *TASK, "--trials-only", "--out", tmp_path) == 2
+    assert "--trials-only needs a --tune of at least 2, got 0" in capsys.readouterr().err

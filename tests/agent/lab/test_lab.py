@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,13 @@ from vpd_agent.cli.main import main
 from vpd_agent.comparison import report
 from vpd_agent.comparison.experiment import Contestant
 from vpd_agent.comparison.runs import Run
+from vpd_agent.comparison.tuning import TRIALS
 from vpd_agent.lab import prompt_only, summary
+from vpd_agent.lab.archive import ARCHIVE, unpack
 from vpd_agent.lab.claims import CLAIMS
 from vpd_agent.lab.estimate import Planned, estimate
 from vpd_agent.lab.experiments import EXPERIMENTS, Request, chosen, commands
+from vpd_agent.lab.readings import chosen_values, read_tuning
 from vpd_agent.lab.tasks import TASKS
 from vpd_agent.runs.run_folder import RunFolder
 
@@ -217,11 +219,16 @@ def test_time_is_estimated_from_finished_runs(tmp_path):
     """A run's steps take .4 to .42 s, its five evaluations .8 s each, and 10 s its start."""
     runs = planned_runs(tmp_path, "a")
     write_run(runs[0].path, record("vpd", 0), rows(0.5))
-    found = estimate([Planned("prior", "code-warm", runs, trials=0, jobs=1)])
+    found = estimate([Planned("prior", "code-warm", runs, trials=(), jobs=1)])
     assert (found.left, found.measured) == ({"prior on code-warm": 1}, 1)
     assert 40 * 0.4 + 4 + 10 < 3600 * found.hours["prior on code-warm"] < 40 * 0.42 + 4 + 10
-    tuned = estimate([Planned("prior", "code-warm", runs, trials=3, jobs=4)])
+    three = planned_runs(tmp_path / "tuning", "a", "b")[1:]
+    tuned = estimate([Planned("prior", "code-warm", runs, trials=three, jobs=4)])
+    assert tuned.left == {"prior on code-warm": 1 + 3}
     assert tuned.hours["prior on code-warm"] == pytest.approx(found.hours["prior on code-warm"])
+    write_run(three[0].path, record("vpd", 0), rows(0.5))
+    fewer = estimate([Planned("prior", "code-warm", runs, trials=three, jobs=4)])
+    assert fewer.left == {"prior on code-warm": 1 + 2}
 
 
 # --- calling the comparisons ---------------------------------------------------------------------
@@ -302,47 +309,95 @@ def test_the_prompt_only_baseline_stands_beside_the_methods(compared, tmp_path, 
     assert "--limit must be at least 1" in capsys.readouterr().err
 
 
-def trials():
-    """Two for vpd, of which the second was better."""
+def trials(algorithm="vpd", scores=(0.25, 0.75)):
+    """Two for an algorithm, with learning rates 0.1 and 0.2, on two seeds."""
     return [
-        {"contestant": "vpd", "values": {"learning_rate": "0.1", "e_step_every": "2"},
-         "seeds": [1000], "scores": [score], "chosen": score == 0.75}
-        for score in (0.25, 0.75)
+        {"contestant": algorithm, "values": {"learning_rate": rate, "e_step_every": "2"},
+         "seeds": [1000, 1001], "scores": [score - 0.25, score + 0.25], "chosen": score == 0.75}
+        for rate, score in zip(("0.1", "0.2"), scores, strict=True)
     ]  # fmt: skip
 
 
-def tuned(out: Path) -> None:
-    results = replace(made_up(out, {"vpd": [0.5, 0.6]}), tuning=trials())
-    report.write_report(out, results)
+def tuned(folder: Path, scores=(0.25, 0.75)) -> None:
+    """What the trials of a tuning on one task leave."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TRIALS).write_text(json.dumps({"command": "", "tuning": trials(scores=scores)}))
 
 
-def test_the_lab_tunes_first_and_trains_with_what_was_chosen(compared, tmp_path, monkeypatch):
-    """What an experiment varies by itself is left to it."""
+WARM = [task for task in TASKS if task.endswith("-warm")]
+
+
+def test_the_lab_tunes_first_and_trains_with_what_was_best_on_all_tasks(
+    compared, tmp_path, monkeypatch
+):
+    """On code-warm 0.2 is better by 0.5, on each of the others 0.1 by 0.2: by 0.1 / 4 on average.
+    What an experiment varies by itself is left to it."""
     calls, _ = compared
     commands_, made_before = [], command_line.compare
 
     def compare(arguments):
         commands_.append(arguments)
-        if "--tune" in arguments:
-            tuned(Path(arguments[arguments.index("--out") + 1]))
-        return made_before(arguments)
+        if "--tune" not in arguments:
+            return made_before(arguments)
+        folder = Path(arguments[arguments.index("--out") + 1])
+        calls.append("/".join(folder.parts[-2:]))
+        tuned(folder, (0.25, 0.75) if folder.name == "code-warm" else (0.7, 0.5))
+        return 0
 
     monkeypatch.setattr(command_line, "compare", compare)
     assert run("lab", *TWO, "--tune", 2, "--out", tmp_path) == 0
-    assert calls == ["tuning/code-warm", "prior/code-warm", "frequency/code-warm"]
-    tuning, prior, frequency = (" ".join(words) for words in commands_)
-    assert tuning.startswith("--tune 2 --env vpd/MiniCode-v0")
-    assert "--set-algorithm" not in tuning
+    tunings = [f"tuning/{task}" for task in WARM]
+    assert calls == [*tunings, "prior/code-warm", "frequency/code-warm"]
+    *tunings, prior, frequency = (" ".join(words) for words in commands_)
+    assert tunings[0].startswith("--tune 2 --trials-only --env vpd/MiniCode-v0")
+    assert not any("--set-algorithm" in tuning for tuning in tunings)
     varied = "--set-algorithm vpd.prior=dynamic,fixed"
     assert f"{varied} vpd.learning_rate=0.1 vpd.e_step_every=2 --" in prior
     assert "--set-algorithm vpd.e_step_every=1,2,5,10 vpd.learning_rate=0.1 --" in frequency
     text = (tmp_path / "summary.md").read_text()
-    assert "| vpd | learning_rate = 0.1 and e_step_every = 2 | chosen | 1000 | .75 | .75 |" in text
-    assert "tuned on code-warm alone" in text
+    values = "learning_rate = {} and e_step_every = 2"
+    means = (0.25 + 3 * 0.7) / 4, (0.75 + 3 * 0.5) / 4
+    first, second = (f"{mean:.2f}".lstrip("0") for mean in means)
+    assert f"| vpd | {values.format(0.1)} | chosen | .25 | .70 | .70 | .70 | {first} |" in text
+    assert f"| vpd | {values.format(0.2)} |  | .75 | .50 | .50 | .50 | {second} |" in text
+    told = " ".join(text.split())
+    assert "one setting, which was tuned on code-warm, choice-warm, arithmetic-warm and" in told
 
 
-def test_what_was_tuned_for_other_experiments_stays_on_the_page(compared, tmp_path, monkeypatch):
-    tuned(tmp_path / "tuning/code-warm")  # of vpd
+def test_a_dry_run_counts_the_trials(tmp_path, capsys):
+    """2 algorithms, 2 trials each on 2 seeds; their 8 seeds train once for both experiments."""
+    given = ("main", "teacher", "--tasks", "code-warm", "--tune", 2, "--tune-on", "choice-warm")
+    assert run("lab", *given, "--algorithms", "grpo", "--out", tmp_path / "lab", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "# tuning on choice-warm: 20 runs, 20 to train" in told  # teacher has four algorithms
+    assert "# main on code-warm: 8 runs, 8 to train" in told
+    assert "# What the tuning chooses is added to the other commands" in told
+
+
+def test_the_tasks_of_the_tuning_can_be_chosen(compared, tmp_path, capsys):
+    calls, _ = compared
+    given = ("--tune", 2, "--tune-on", "choice-cold", "--out", tmp_path)
+    assert run("lab", *TWO, *given) == 0
+    assert calls == ["tuning/choice-cold", "prior/code-warm", "frequency/code-warm"]
+    assert run("lab", *TWO, "--tune", 2, "--tune-on", "choice", "--out", tmp_path) == 2
+    assert "Unknown task 'choice'. Did you mean 'choice-" in capsys.readouterr().err
+
+
+def test_a_trial_with_a_run_that_failed_is_not_chosen(tmp_path):
+    tuned(tmp_path / "tuning/code-warm", (0.25, 0.5))
+    failed = trials(scores=(0.25, 0.75))
+    failed[1]["scores"][0] = None
+    (tmp_path / "tuning/choice-warm").mkdir()
+    (tmp_path / "tuning/choice-warm" / TRIALS).write_text(json.dumps({"tuning": failed}))
+    first, second = read_tuning(tmp_path)
+    assert (first.mean, second.mean) == (0.25, -math.inf)
+    assert (first.chosen, second.chosen) == (True, False)
+    assert chosen_values([first, second])["vpd"]["learning_rate"] == "0.1"
+
+
+def test_what_was_tuned_for_other_experiments_is_tuned_still(compared, tmp_path, monkeypatch):
+    for task in WARM:
+        tuned(tmp_path / "tuning" / task)  # of vpd
     asked, made_before = [], command_line.compare
 
     def compare(arguments):
@@ -352,13 +407,25 @@ def test_what_was_tuned_for_other_experiments_stays_on_the_page(compared, tmp_pa
     monkeypatch.setattr(command_line, "compare", compare)
     given = ("main", "--tasks", "code-warm", "--tune", 2, "--out", tmp_path)
     assert run("lab", *given, "--algorithms", "grpo") == 0
-    assert asked == [["vpd", "grpo"], ["grpo"]]
+    assert asked == [["vpd", "grpo"]] * len(WARM) + [["grpo"]]
+
+
+def test_what_has_finished_is_published_before_the_rest(compared, tmp_path):
+    """An interruption loses nothing but the comparison that it comes into."""
+    calls, codes = compared
+    codes |= {"frequency/code-warm": 130}
+    given = ("--publish", tmp_path / "published")
+    assert run("lab", *TWO, *given, "--out", tmp_path / "a") == 130
+    calls.clear()
+    assert run("lab", *TWO, *given, "--out", tmp_path / "b", "--dry-run") == 0
+    assert unpack(tmp_path / "published" / ARCHIVE, tmp_path / "b") == 1
+    assert (tmp_path / "b/prior/code-warm/results.json").is_file()
 
 
 def test_nothing_is_trained_where_the_tuning_did_not_end(compared, tmp_path, capsys):
     calls, codes = compared
     for code, told in ((1, "The tuning could not be finished"), (130, "")):
-        codes |= {"tuning/code-warm": code}
+        codes |= {"tuning/code-warm": code}  # the first
         assert run("lab", *TWO, "--tune", 2, "--out", tmp_path / str(code)) == code
         assert told in capsys.readouterr().err
     assert calls == ["tuning/code-warm"] * 2
