@@ -70,7 +70,7 @@ def test_flags_that_the_text_names_are_those_of_a_command(help_of):
 
 
 def test_every_file_of_a_command_is_in_the_repository_or_made_by_an_earlier_one():
-    made = {"tiny", "tiny-warm", "tiny-code"}
+    made = {"tiny", "tiny-warm", "tiny-code", "Qwen/Qwen3-1.7B"}  # the last is on the hub
     read = []
     for line in LINES:
         for flag, value in pairwise(line):

@@ -35,6 +35,7 @@ from sandbox.installation import pip_install, requirements
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import console, say
 from vpd_agent.model import smollm2
+from vpd_agent.runs.machine import free_memory
 
 SANDBOXES = ("docker", "bubblewrap", "local")  # the strongest first
 RUNS = 15  # of the program whose latency is measured, after three to warm up
@@ -147,7 +148,7 @@ def check_machine() -> Iterator[Check]:
     found = f"{platform.system()} {platform.release()}, {platform.machine()}"
     linux = platform.system() == "Linux"
     yield _needed("system", linux, found, "use Linux, or a Linux virtual machine")
-    free, cores = _free_memory(), len(os.sched_getaffinity(0))
+    free, cores = free_memory(), len(os.sched_getaffinity(0))
     found = f"{_size(free)} free; cores: {cores}"
     fix = f"free some memory: a program may use {_size(sandbox.Limits().memory_bytes)}"
     yield _needed("memory", free >= MIN_BYTES, found, fix)
@@ -180,18 +181,6 @@ def check_package(name: str) -> Check:
 def _needed(name: str, works: bool, found: str, fix: str) -> Check:
     state = State.WORKS if works else State.BROKEN
     return Check(name, state, found, "" if works else fix, needed=True)
-
-
-def _free_memory() -> int:
-    """Bytes that this process may still use, in the machine and in its control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines}
-    free = sizes["MemAvailable"]
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no control group, or no limit
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = max(0, min(free, limit - used))
-    return free
 
 
 def _size(size_bytes: int) -> str:

@@ -27,12 +27,12 @@ def train(arguments: list[str]) -> int:
         )
         return 0 if arguments else 2
     name, *rest = arguments
-    options, algorithm, config, template = read_arguments(name, rest)
+    options, algorithm, config, template, given = read_arguments(name, rest)
 
     from vpd_agent.train.run import RunFinished, make_plan, make_run
 
     # The configuration stands in for the file that --config names.
-    flags: dict[str, Any] = vars(options) | {"config": config}
+    flags: dict[str, Any] = vars(options) | {"config": config, "given": given}
     try:
         if options.dry_run:
             from vpd_agent.train.dry_run import dry_run

@@ -26,12 +26,14 @@ REQUIRED: Any = tyro.MISSING
 
 
 class TrainArguments(NamedTuple):
-    """What the command line and the files of vpd train say."""
+    """What the command line and the files of vpd train say. given: the names of what they name, the
+    rest being the preset's."""
 
     options: TrainOptions
     algorithm: Algorithm
     config: TrainConfig
     template: TeacherTemplate
+    given: frozenset[str]
 
 
 def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
@@ -57,10 +59,18 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
         getattr(early, key) or str(from_files.get(key, "")) for key in ("env", "model", "preset")
     )
     preset = chosen_preset(chosen or "auto", env, model)
-    groups = with_defaults(flag_groups(algorithm, PRESETS[preset]), entries)
+    groups = flag_groups(algorithm, PRESETS[preset])
+    if env and model:
+        groups["options"] = _with_folder(groups["options"], algorithm.name, env, model)
+    groups = with_defaults(groups, entries)
     parsed = parse(f"vpd train {name}", arguments, description="", **groups)
     options = replace(parsed.options, preset=preset)
-    return TrainArguments(options, parsed.algorithm, parsed.config, parsed.template)
+    given = frozenset(from_files) | {
+        word.removeprefix("--").removeprefix("no-").partition("=")[0].replace("-", "_")
+        for word in arguments
+        if word.startswith("--")
+    }
+    return TrainArguments(options, parsed.algorithm, parsed.config, parsed.template, given)
 
 
 def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGroup]:
@@ -85,6 +95,12 @@ def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGro
             f"these options of the algorithm."
         )
     return {"options": others.pop("options"), "algorithm": own, **others}
+
+
+def _with_folder(options: FlagGroup, algorithm: str, env: str, model: str) -> FlagGroup:
+    """With the folder that a run has which is not told one: by what trains which model where."""
+    parts = (algorithm, env.rpartition("/")[2], model.rstrip("/").rpartition("/")[2])
+    return replace(options, default=replace(options.default, out=Path("runs", "-".join(parts))))
 
 
 def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEntry]:

@@ -16,8 +16,15 @@ class BlendedEngine(HFEngine):
     """Samples from the logits (1 − share) · those of `policy` + share · those of `other`, in this
     process; the two are of one architecture. Their weights are read anew at every call."""
 
-    def __init__(self, policy: Policy, other: Policy, share: float, max_batch: int = 512) -> None:
-        super().__init__(policy, max_batch)
+    def __init__(
+        self,
+        policy: Policy,
+        other: Policy,
+        share: float,
+        max_batch: int = 512,
+        places: int | None = None,
+    ) -> None:
+        super().__init__(policy, max_batch, places)
         self._other, self._share = other, share
 
     def _new_decoder(self, max_tokens: int) -> Decoder:

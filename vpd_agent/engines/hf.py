@@ -24,13 +24,18 @@ class HFEngine:
     Each prompt is prefilled once for all of its samples; rows that have ended leave the batch as
     soon as they are a quarter of it, and sampling stops when none is left. The cache grows with
     what is really sampled: at most max_batch rows of the longest response, and each prompt once.
+
+    max_batch: sequences that are decoded side by side.
+    places: fewer of them where rows · (longest prompt + longest response) would be more, in tokens;
+        None: no such limit.
     """
 
-    def __init__(self, policy: Policy, max_batch: int = 512) -> None:
-        if max_batch < 1:
-            raise ValueError(f"max_batch must be at least 1, got {max_batch}.")
+    def __init__(self, policy: Policy, max_batch: int = 512, places: int | None = None) -> None:
+        for name, value in (("max_batch", max_batch), ("places", places)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         self.policy = policy  # the one that is sampled from now
-        self.max_batch = max_batch  # sequences that are decoded side by side
+        self.max_batch, self.places = max_batch, places
         self._copy = None if policy.parameters() else policy
         self._decoders: dict[nn.Module, type[Decoder]] = {}  # by the model they are chosen for
 
@@ -65,16 +70,23 @@ class HFEngine:
         # Prompts of similar length share a batch, so that little of it is padding.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         results: list[list[Generation]] = [[] for _ in prompts]
-        width = max(1, self.max_batch // samples)
+        rows = self._rows_at_once(max(map(len, prompts), default=0) + max_tokens)
+        width = max(1, rows // samples)
         with self.policy.active():
             for chosen in self._batches(order, prompts, width):
                 batch = [prompts[i] for i in chosen]
-                for done in range(0, samples, self.max_batch):
-                    share = min(samples - done, self.max_batch)
+                for done in range(0, samples, rows):
+                    share = min(samples - done, rows)
                     generations = self._sample(batch, share, max_tokens, temperature, generator)
                     for k, i in enumerate(chosen):
                         results[i] += generations[k * share : (k + 1) * share]
         return [generation for row in results for generation in row]
+
+    def _rows_at_once(self, tokens: int) -> int:
+        """Of at most so many tokens each."""
+        if self.places is None:
+            return self.max_batch
+        return min(self.max_batch, max(1, self.places // tokens))
 
     def _batches(
         self, order: list[int], prompts: Sequence[list[int]], width: int

@@ -24,12 +24,15 @@ def check_engine(name: str) -> None:
     load("engine", name)
 
 
-def make_engine(name: str, policy: Policy, *, max_tokens: int, apart: bool = False) -> Engine:
+def make_engine(
+    name: str, policy: Policy, *, max_tokens: int, apart: bool = False, places: int | None = None
+) -> Engine:
     """The engine that samples for a policy; it is to be closed.
 
     name: hf, vllm, the http address of a vLLM server, or `module:Class` (see `Engine`).
     max_tokens: of a prompt and its response together, at most; less if the model takes less.
     apart: the engine samples while the policy's weights change, so it has weights of its own.
+    places: what `HFEngine` decodes at once; the others see to that themselves.
     """
     check_engine(name)
     max_tokens = min(max_tokens, policy.context_length)
@@ -45,7 +48,7 @@ def make_engine(name: str, policy: Policy, *, max_tokens: int, apart: bool = Fal
     if name == "hf":
         from vpd_agent.engines.hf import HFEngine
 
-        return HFEngine(sampled)
+        return HFEngine(sampled, places=places)
     return load("engine", name)(sampled, max_tokens=max_tokens)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from functools import cache
@@ -23,3 +24,19 @@ def machine() -> dict[str, str | int]:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         found["gpus"] = ", ".join(names)
     return found
+
+
+def free_memory() -> int:
+    """Bytes that this process may still use, in the machine and in its control group; where the
+    system does not tell, all that the machine has."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    free = sizes["MemAvailable"]
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no control group, or no limit
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = max(0, min(free, limit - used))
+    return free

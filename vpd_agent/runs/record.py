@@ -29,7 +29,10 @@ PACKAGES = (  # whose versions may change what a run does
     *("math-verify", "reasoning-gym", "datasets"),
 )
 INSPECTION = ("inspect_every", "inspect_groups", "inspect_max_mb")
-HARMLESS = ("out", "quiet", "trackers", "run_group", "save_every", "samples_every", *INSPECTION)
+HARMLESS = (
+    *("out", "quiet", "trackers", "run_group", "fit", "memory_gb"),
+    *("save_every", "samples_every", *INSPECTION),
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

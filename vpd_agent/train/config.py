@@ -10,7 +10,7 @@ from vpd_agent.algorithms.base import check
 
 AT_LEAST_ONE = (
     *("prompts_per_step", "group_size", "updates_per_batch", "mini_batches"),
-    *("micro_batch_size", "micro_batch_tokens"),
+    *("micro_batch_size", "micro_batch_tokens", "sampling_tokens"),
     *("max_prompt_tokens", "max_teacher_prompt_tokens", "max_response_tokens", "max_turn_tokens"),
     *("eval_samples", "inspect_groups", "keep_checkpoints", "collapse_patience"),
 )
@@ -58,6 +58,9 @@ class TrainConfig:
     """Rollouts per forward and backward pass; None: all at once. Never changes the gradient."""
     micro_batch_tokens: int | None = None
     """Places per pass, rows · (longest prompt + longest response); None: no such limit."""
+    sampling_tokens: int | None = None
+    """Places that the engine hf decodes at once, rows · (longest prompt + longest response); None:
+    512 rows, however long."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass rather than keep what they computed: less memory,
     about a third more time. Never changes the gradient."""

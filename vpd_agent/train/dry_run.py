@@ -9,42 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from vpd_agent.console import phase
-from vpd_agent.data.types import Message
-from vpd_agent.model import smollm2
-from vpd_agent.model.chat import Chat
-from vpd_agent.model.chat_template import tokenizer_with_template
-from vpd_agent.model.source import PRESETS, model_at_hand
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.environment import EnvironmentSpec
-from vpd_agent.train.estimate import (
-    FULL,
-    H100,
-    HALF,
-    KNOWN_SHAPES,
-    ModelShape,
-    Workload,
-    memory,
-    seconds,
-    shape_of,
-)
+from vpd_agent.train.estimate import FULL, H100, HALF, ModelShape, Workload, memory, seconds
+from vpd_agent.train.fit import memory_at_hand
+from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model
 from vpd_agent.train.learner import check_sizes
 from vpd_agent.train.problems import prompt_lengths
 
 if TYPE_CHECKING:
-    from vpd_agent.model.chat import Tokenizer
-    from vpd_agent.train.options import TrainOptions
     from vpd_agent.train.run import Plan
 
-BYTES_PER_TOKEN = 3
-"""Of prompts, where the model's tokenizer is not here: English has about 4.5, code and formulas
-about 3, so that most estimates are too long."""
 MEASURED_AT_ONCE = 64  # problems
 OFTEN_USED = (4, 8)  # GPUs, with sharding, for what one cannot hold
 ALWAYS_TOLD = ("steps", "prompts_per_step", "group_size", "learning_rate", "max_response_tokens")
@@ -59,24 +40,6 @@ class Report:
     columns: list[str] = field(default_factory=list)
     costs: list[list[str]] = field(default_factory=list)
     note: str = ""
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What is known of a model that is not loaded. weight_bytes: of a number, as it is stored."""
-
-    shape: ModelShape | None
-    weight_bytes: int
-    tokenizer: Tokenizer | None
-    source: str
-
-    def length(self, messages: Sequence[Message]) -> int:
-        """Tokens of a prompt."""
-        if self.tokenizer is None:
-            size = sum(len(m["content"].encode()) for m in messages)
-            return -(-size // BYTES_PER_TOKEN)
-        chat = Chat(self.tokenizer)
-        return len(chat.tokens(chat.render(chat.without_system(messages))))
 
 
 @dataclass(frozen=True)
@@ -107,19 +70,22 @@ def dry_run(plan: Plan) -> Report:
     and problems that are not here; RunFinished as it does.
     """
     plan.check_without_models()
-    config, options = plan.config, plan.options
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    plan, told = _fitted(plan, processes)
+    config, options = plan.config, plan.options
     check_sizes(plan.algorithm, config, processes)
     if config.sharding == "fsdp" and processes == 1:
         raise ValueError(
             "Sharding needs several processes. Start them with torchrun --nproc-per-node N, or "
             "leave --sharding away: the report tells what it would save."
         )
-    model = _model(options, options.model)
+    model = known_model(options, options.model)
     other = None
     if options.teacher_model is not None:
-        other = _model(options.for_teacher(options.teacher_model), options.teacher_model)
+        other = known_model(options.for_teacher(options.teacher_model), options.teacher_model)
     report = Report(_resolved(plan, model, other))
+    if told:
+        report.facts["fitted"] = told
     context = model.shape.context if model.shape else 1 << 30
     room = context - config.max_response_tokens
     lengths, report.facts["problems"] = _problems(plan, model, min(config.max_prompt_tokens, room))
@@ -139,36 +105,23 @@ def dry_run(plan: Plan) -> Report:
     return report
 
 
+def _fitted(plan: Plan, processes: int) -> tuple[Plan, str]:
+    """The plan for the memory of --memory-gb, or of the GPU that is here, and what was chosen. It
+    may be made on a laptop, for the GPU that the whole report is about."""
+    device = plan.options.device
+    at_hand = plan.options.memory_gb is not None or plan.options.chosen_device != "cpu"
+    if not plan.is_fitted or not at_hand:
+        return plan, ""
+    if device == "auto":
+        plan = replace(plan, options=replace(plan.options, device="cuda"))
+    plan, told = plan.fitted(memory_at_hand(plan.options), processes, fetch=False)
+    return replace(plan, options=replace(plan.options, device=device)), told
+
+
 # --- what is here -------------------------------------------------------------------------------
 
 
-def _model(options: TrainOptions, name: str) -> _Model:
-    """What is known of a model that the options name."""
-    if name in PRESETS:
-        from vpd_agent.tiny.model import byte_tokenizer, tiny_policy
-
-        shape = shape_of(tiny_policy().model.config)
-        return _Model(shape, FULL, byte_tokenizer(), "a preset")
-    folder = model_at_hand(name)
-    if folder is None:
-        stored = FULL if name == smollm2.NAME else HALF
-        return _Model(KNOWN_SHAPES.get(name), stored, None, "not here; its published shape")
-    from transformers import AutoConfig
-
-    with phase(f"Reading the tokenizer of {name}"):
-        is_cached = not Path(name).expanduser().exists()
-        tokenizer = None
-        if not is_cached or any(folder.glob("tokenizer*")):
-            tokenizer = tokenizer_with_template(
-                str(folder), options.chat_template, options.arguments()
-            )
-    config = AutoConfig.from_pretrained(str(folder))
-    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    weight_bytes = HALF if "16" in str(stored) else FULL
-    return _Model(shape_of(config), weight_bytes, tokenizer, str(folder))
-
-
-def _problems(plan: Plan, model: _Model, most: int) -> tuple[_Lengths, str]:
+def _problems(plan: Plan, model: KnownModel, most: int) -> tuple[_Lengths, str]:
     """The lengths of the training problems' prompts, and what there is to say of them."""
     options = plan.options
     environment = _opened(plan.spec, options.train_split)
@@ -232,7 +185,7 @@ def _teacher_room(plan: Plan, lengths: _Lengths, longest: int) -> str:
 # --- what was resolved --------------------------------------------------------------------------
 
 
-def _resolved(plan: Plan, model: _Model, other: _Model | None) -> dict[str, str]:
+def _resolved(plan: Plan, model: KnownModel, other: KnownModel | None) -> dict[str, str]:
     """What differs from the defaults of the classes, in words."""
     options = plan.options
     given = [f"{name}={value}" for name, value in plan.spec.kwargs.items()]
@@ -249,7 +202,7 @@ def _resolved(plan: Plan, model: _Model, other: _Model | None) -> dict[str, str]
     return found
 
 
-def _described(name: str, model: _Model) -> str:
+def _described(name: str, model: KnownModel) -> str:
     size = f"{model.shape.parameters / 1e9:.3g} billion weights, " if model.shape else ""
     template = "" if model.tokenizer else "; its template's arguments are not checked"
     return f"{name}: {size}{model.source if model.shape else 'not here'}{template}"
@@ -270,7 +223,7 @@ def _told(settings: Any, always: Sequence[str] = ()) -> str:
 
 
 def _workload(
-    plan: Plan, model: _Model, lengths: _Lengths, longest_teacher: int, processes: int
+    plan: Plan, model: KnownModel, lengths: _Lengths, longest_teacher: int, processes: int
 ) -> Workload:
     options = plan.options
     stored = {"auto": model.weight_bytes, "float32": FULL, "bfloat16": HALF}[options.dtype]

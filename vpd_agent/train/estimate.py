@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3")
 FULL, HALF = 4, 2  # bytes of a number in float32 and in bfloat16
 SAMPLED_AT_ONCE = 512  # rows that `HFEngine` decodes side by side
+DRAWN_BYTES = 3 * FULL + 8  # of a token that may be drawn: logit, log and probability, their sum
 VLLM_SHARE = 0.3  # of a GPU's memory, that `VLLMEngine` takes
 STEPS_LOOKED_AT = 1000  # of a run, to count the losses of an average step
 
@@ -169,6 +170,7 @@ class Workload:
     longest_prompt, longest_teacher_prompt: in tokens, which memory goes by.
     prompt, teacher_prompt: of a usual problem, which time goes by.
     engine: what samples: "hf" or "vllm" in this process, anything else elsewhere.
+    device_memory: in bytes, of which vLLM takes its share.
     """
 
     algorithm: Algorithm
@@ -182,6 +184,7 @@ class Workload:
     processes: int = 1
     lora_rank: int | None = None
     engine: str = "hf"
+    device_memory: float = H100.memory
 
     @property
     def rows(self) -> int:
@@ -214,6 +217,15 @@ class Workload:
         if config.micro_batch_tokens is not None:
             rows = min(rows, max(config.micro_batch_tokens // self.row_tokens, 1))
         return rows
+
+    @property
+    def sampled_rows(self) -> int:
+        """Rollouts that are decoded side by side, where all have the longest prompt."""
+        rows, places = min(self.rows, SAMPLED_AT_ONCE), self.config.sampling_tokens
+        if places is None:
+            return rows
+        longest = self.longest_prompt + self.config.max_response_tokens
+        return min(rows, max(places // longest, 1))
 
 
 @dataclass(frozen=True)
@@ -251,6 +263,7 @@ def memory(shape: ModelShape, work: Workload, other_teacher: ModelShape | None =
         sampling["gathered weights"] = float(whole)
     if work.engine == "hf":
         sampling["keys and values"] = _cached_elements(shape, work) * work.computed_bytes
+        sampling["distributions"] = work.sampled_rows * shape.vocabulary * DRAWN_BYTES
     return Memory(always, training, sampling)
 
 
@@ -288,7 +301,7 @@ def _copies(
         each = average if algorithm.reference_rate else size
         found["reference"] = count * each / shards
     if work.engine == "vllm":
-        found["vLLM"] = VLLM_SHARE * H100.memory
+        found["vLLM"] = VLLM_SHARE * work.device_memory
     if work.config.overlap and work.engine == "hf":
         found["the sampler's copy"] = float(shape.parameters * work.weight_bytes)
     return found
@@ -336,7 +349,7 @@ def logits_bytes(shape: ModelShape, tokens: int, *, has_teacher: bool) -> float:
 
 def _cached_elements(shape: ModelShape, work: Workload) -> float:
     """At most: answers that are decoded side by side at their longest, each prompt once."""
-    rows = min(work.rows, SAMPLED_AT_ONCE)
+    rows = work.sampled_rows
     prompts = -(-rows // work.config.group_size)
     answers = rows * shape.cached(work.config.max_response_tokens)
     return answers + prompts * shape.cached(work.longest_prompt)
@@ -400,7 +413,7 @@ def _sampling_seconds(
     longer."""
     groups = work.rows / work.config.group_size
     flops = shape.forward_flops(work.prompt, 0) * groups / (speed * device.used_flops)
-    rows = min(work.rows, SAMPLED_AT_ONCE)
+    rows = work.sampled_rows
     batches = -(-work.rows // rows)
     compute = 2 * rows * (shape.matrices + shape.head) / (speed * device.used_flops)
     read = shape.matrices + shape.head + rows * shape.cached(work.prompt + response / 2)

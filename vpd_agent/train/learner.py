@@ -96,12 +96,12 @@ class Learner:
         self.warn = parts.get("warn", say)
         # What samples while weights change needs weights of its own.
         self.engine = parts.get("engine") or HFEngine(
-            policy.frozen_copy() if config.overlap else policy
+            policy.frozen_copy() if config.overlap else policy, places=config.sampling_tokens
         )
         self.teacher = parts.get("teacher") or make_teacher(policy, algorithm)
         self.teacher_engine = parts.get("teacher_engine")
         if self.teacher_engine is None and self.teacher and self.teacher.is_other_model:
-            self.teacher_engine = HFEngine(self.teacher.policy)
+            self.teacher_engine = HFEngine(self.teacher.policy, places=config.sampling_tokens)
         self.reference = parts.get("reference")
         if self.reference is None and algorithm.needs_reference:
             is_moving = algorithm.reference_rate > 0
@@ -261,7 +261,10 @@ class Learner:
             if teacher is None:
                 yield self.engine
             elif teacher.student_share:
-                yield BlendedEngine(teacher.policy, self.policy, teacher.student_share)
+                places = self.config.sampling_tokens
+                yield BlendedEngine(
+                    teacher.policy, self.policy, teacher.student_share, places=places
+                )
             elif self.teacher_engine is not None:
                 yield self.teacher_engine
             else:

@@ -237,7 +237,14 @@ def open_sandbox(environment: Any) -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(EnvironmentOptions, ModelOptions):
     out: Path
-    """Folder for configuration, metrics, samples, checkpoints and the final model."""
+    """Folder for configuration, metrics, samples, checkpoints and the final model. Default:
+    runs/ALGORITHM-ENVIRONMENT-MODEL."""
+    fit: bool = True
+    """Choose what is not given, of a real model's run, by the model's context and the memory at
+    hand: lengths, precision, an adapter, the size of passes. What is chosen is said."""
+    memory_gb: float | None = None
+    """The memory at hand, in 10⁹ bytes for each process; default: what is free on its GPU, or in
+    the machine."""
     config: Path | None = None
     """YAML file of flags (learning_rate: 1e-5), or the config.json of another run. Flags that are
     given here win over it; it wins over the preset."""
@@ -267,3 +274,8 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     """What W&B and trackio group this run under, such as the comparison that it belongs to."""
     quiet: bool = False
     """No progress bars."""
+
+    def check_values(self) -> None:
+        super().check_values()
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise ValueError(f"--memory-gb must be positive, got {self.memory_gb}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vpd_agent.runs.record import differences, other_software, read_record, same
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.runs.trackers import check_trackers, open_trackers
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.fit import as_begun, fit, is_fitted, memory_at_hand
 from vpd_agent.train.options import TrainOptions, open_sandbox
 from vpd_agent.train.presets import PRESETS, TINY_WIDTH, preset_for
 from vpd_agent.train.trainer import Trainer
@@ -51,6 +52,7 @@ def make_run(
     teacher_model: str | Policy | None = None,
     config: TrainConfig | Mapping[str, Any] | None = None,
     template: TeacherTemplate | None = None,
+    given: Collection[str] | None = None,
     **options: Any,
 ) -> Iterator[Trainer]:
     """A `Trainer` with all that a run needs; what was opened for it is closed at the end.
@@ -65,6 +67,9 @@ def make_run(
     model, teacher_model: a policy, which is trained in place, or the name of a model.
     config: None: the preset's; a mapping: what differs from the preset's.
     template: None: the preset's.
+    given: names of options, and of fields of the configuration, that stay as they are where the run
+        is fitted to the memory at hand (see `vpd_agent.train.fit`). None: what is passed here; of a
+        TrainConfig, what differs from its defaults.
     options: every other flag of `vpd train`, under its name with underscores, such as feedback,
         engine, eval_split, lora_rank, resume, quiet (see `TrainOptions`).
 
@@ -79,6 +84,7 @@ def make_run(
         teacher_model=teacher_model,
         config=config,
         template=template,
+        given=given,
         **options,
     )
     if plan.options.dry_run:
@@ -97,6 +103,7 @@ def make_plan(
     teacher_model: str | Policy | None = None,
     config: TrainConfig | Mapping[str, Any] | None = None,
     template: TeacherTemplate | None = None,
+    given: Collection[str] | None = None,
     **options: Any,
 ) -> Plan:
     """What `make_run` would open with these arguments. Nothing is opened or loaded."""
@@ -104,8 +111,12 @@ def make_plan(
     preset = PRESETS[chosen.preset]
     if isinstance(algorithm, str):
         algorithm = preset.algorithm(algorithm)
+    if given is None:
+        given = {*options, *_passed(config)}
     if not isinstance(config, TrainConfig):
         config = replace(preset.config(algorithm.name), **(config or {}))
+    if chosen.resume and is_fitted(chosen):
+        chosen, config = as_begun(chosen, config, given, read_record(chosen.out))
     template = template or preset.template
     if chosen.teacher_prompt == "plain":
         template = PlainPrompt(**vars(template))
@@ -114,6 +125,7 @@ def make_plan(
         config=config,
         template=template,
         options=chosen,
+        given=frozenset(given),
         spec=env if isinstance(env, EnvironmentSpec) else chosen.spec(chosen.feedback),
         policy=model if isinstance(model, Policy) else None,
         teacher=teacher_model if isinstance(teacher_model, Policy) else None,
@@ -122,12 +134,14 @@ def make_plan(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is made from. policy, teacher: given as objects rather than by name."""
+    """What a run is made from. policy, teacher: given as objects rather than by name. given: the
+    names of what stays as it is when the run is fitted to the memory."""
 
     algorithm: Algorithm
     config: TrainConfig
     template: TeacherTemplate
     options: TrainOptions
+    given: frozenset[str]
     spec: EnvironmentSpec
     policy: Policy | None
     teacher: Policy | None
@@ -174,6 +188,22 @@ class Plan:
             )
         return begun
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the memory at hand decides on some of it; not of a model given as an object, and
+        not of a run that goes on."""
+        return self.policy is None and not self.options.resume and is_fitted(self.options)
+
+    def fitted(self, at_hand: float, processes: int, *, fetch: bool) -> tuple[Plan, str]:
+        """The plan for so many bytes of memory, and in words what was chosen; see `fit`."""
+        chosen = fit(
+            *(self.algorithm, self.options, self.config, self.given, at_hand, processes),
+            fetch=fetch,
+        )
+        if chosen is None:
+            return self, ""
+        return replace(self, options=chosen.options, config=chosen.config), chosen.told
+
     def record(self) -> dict[str, Any]:
         """What the run's config.json says."""
         return saved(self.algorithm, self.config, self.template, self.options)
@@ -209,6 +239,15 @@ def _options(
     return options
 
 
+def _passed(config: TrainConfig | Mapping[str, Any] | None) -> set[str]:
+    """The fields that somebody has chosen: of a whole configuration, what differs from its class's
+    defaults."""
+    if isinstance(config, TrainConfig):
+        usual = vars(TrainConfig())
+        return {name for name, value in vars(config).items() if value != usual[name]}
+    return set(config or {})
+
+
 def _name(model: str | Policy) -> str:
     if isinstance(model, str):
         return model
@@ -225,10 +264,15 @@ def _preset_name(env: str, model: str | Policy) -> str:
 
 def _open(plan: Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
     """Open everything of a run, put it together, and bring it to its last checkpoint."""
+    processes = Processes.join(plan.options.chosen_device)
+    stack.callback(processes.leave)
+    if plan.is_fitted:
+        at_hand = min(processes.gather(memory_at_hand(plan.options)))
+        plan, told = plan.fitted(at_hand, processes.size, fetch=True)
+        if told:
+            say(told)
     options, config = plan.options, plan.config
     checkpoint = RunFolder.latest_checkpoint(options.out) if options.resume else None
-    processes = Processes.join(options.chosen_device)
-    stack.callback(processes.leave)
     environment, evaluation = _open_environments(plan, processes, stack)
     out = RunFolder(options.out, resume=options.resume, processes=processes)
     stack.callback(out.close)
@@ -313,7 +357,9 @@ def _open_engine(
     most = config.max_teacher_prompt_tokens + config.max_response_tokens
     apart = config.overlap and not is_teacher
     with phase(f"Starting the engine {name}", quiet=plan.options.quiet):
-        engine = make_engine(name, policy, max_tokens=most, apart=apart)
+        engine = make_engine(
+            name, policy, max_tokens=most, apart=apart, places=config.sampling_tokens
+        )
     stack.callback(engine.close)
     return engine
 

@@ -60,7 +60,8 @@ def arguments(recipe: Path, method: str) -> TrainArguments:
     entries = entries_for((method, method), read(recipe))
     preset = {entry.key: entry.value for entry in entries}["preset"]
     groups = with_defaults(flag_groups(ALGORITHMS[method], PRESETS[preset]), entries)
-    return TrainArguments(**{name: replace(group.default) for name, group in groups.items()})
+    found = {name: replace(group.default) for name, group in groups.items()}
+    return TrainArguments(**found, given=frozenset(entry.key for entry in entries))
 
 
 def report_of(given: TrainArguments, **options: Any) -> Report:
@@ -96,7 +97,8 @@ def test_the_command_reads_them_so():
         given = read_arguments(method, ["--config", str(recipe)])
         expected = arguments(recipe, method)
         assert replace(given.options, config=None) == expected.options
-        assert given[1:] == expected[1:]
+        assert given[1:-1] == expected[1:-1]
+        assert given.given == expected.given | {"config"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

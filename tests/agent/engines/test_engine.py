@@ -109,6 +109,29 @@ def test_responses_come_prompt_major_whatever_the_batch_size(policy):
         assert [g.ids for g in wide] == [g.ids for g in narrow]
 
 
+def test_no_more_places_are_decoded_at_once_than_asked_for(policy, monkeypatch):
+    """Rows of the longest prompt and the longest response, and at least one."""
+    prompts = prompts_of(policy, "a", "bbbbbbbb", "cc")
+    asked = {"samples": 3, "max_tokens": 4, "temperature": 1e-4, "generator": generator()}
+    longest = max(map(len, prompts)) + asked["max_tokens"]
+    at_once, sample = [], HFEngine._sample
+
+    def counted(self, prompts, samples, *rest):
+        at_once.append(len(prompts) * samples)
+        return sample(self, prompts, samples, *rest)
+
+    monkeypatch.setattr(HFEngine, "_sample", counted)
+    free = HFEngine(policy).generate(prompts, **asked)
+    for places, most in ((1, 1), (2 * longest, 2), (7 * longest - 1, 6)):
+        at_once.clear()
+        narrow = HFEngine(policy, places=places).generate(prompts, **asked)
+        assert [g.ids for g in narrow] == [g.ids for g in free]
+        assert max(at_once) == most
+        assert sum(at_once) == len(free)
+    with pytest.raises(ValueError, match="places must be at least 1, got 0"):
+        HFEngine(policy, places=0)
+
+
 def test_at_a_vanishing_temperature_the_likeliest_tokens_are_chosen(policy):
     (prompt,) = prompts_of(policy, "hello")
     (generation,) = HFEngine(policy).generate([prompt], max_tokens=12, temperature=1e-5)

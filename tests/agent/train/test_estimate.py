@@ -125,9 +125,23 @@ def test_the_memory_of_a_small_model_by_hand():
     per_token = 2 * 4 * (6 * 64 + 4 * (96 + 48) + 4 * 96)
     assert cost.training == {"activations": 50 * per_token, "logits": 3 * 30 * 300 * 4}
     # 8 answers of 30 tokens, 4 prompts of 20; keys and values of 48 elements in each of 2 layers.
-    assert cost.sampling == {"keys and values": (8 * 30 + 4 * 20) * 2 * 2 * 48 * 4}
+    # Of 300 tokens each answer has logits, log-probabilities, probabilities and, in 64 bits, sums.
+    assert cost.sampling == {
+        "keys and values": (8 * 30 + 4 * 20) * 2 * 2 * 48 * 4,
+        "distributions": 8 * 300 * (3 * 4 + 8),
+    }
     assert cost.while_training == 16 * n + sum(cost.training.values())
     assert cost.while_sampling == 16 * n + sum(cost.sampling.values())
+
+
+def test_fewer_answers_are_sampled_at_once_where_only_so_many_places_are_allowed():
+    """As many as fit of 20 + 30 tokens, and at least one."""
+    for places, rows in ((None, 8), (400, 8), (399, 7), (100, 2), (1, 1)):
+        work = replace(WORK, config=replace(CONFIG, sampling_tokens=places))
+        assert work.sampled_rows == rows
+        prompts = -(-rows // CONFIG.group_size)
+        elements = (rows * 30 + prompts * 20) * 2 * 2 * 48
+        assert memory(SHAPE, work).sampling["keys and values"] == 4 * elements
 
 
 def test_layers_with_a_window_cache_no_more_than_it():
