@@ -187,7 +187,9 @@ def _end_with_trials(plan: Plan, arguments: list[str]) -> int:
     command = shlex.join(["vpd", "compare", *arguments])
     write_record(path, {"command": command, "tuning": plan.tuned})
     table = tuning_table(plan.tuned)
-    print_table("", table.header, table.rows)
+    shown = table.header.index("mean"), table.header.index("")  # seeds and scores are in the file
+    header, *rows = ([*row[:2], *(row[i] for i in shown)] for row in (table.header, *table.rows))
+    print_table("", header, rows)
     print(path)
     return 0
 

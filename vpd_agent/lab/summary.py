@@ -152,12 +152,13 @@ def _prompt_only_blocks(found: Sequence[PromptOnly]) -> list[Block]:
 def _tuning_blocks(tuning: Sequence[Tried]) -> list[Block]:
     if not tuning:
         return []
+    tasks = _tuned_on(tuning)
+    best = "The highest mean over these tasks" if len(tasks) > 1 else "What was best there"
     told = (
-        f"Each algorithm had the same number of trials on {listed(_tuned_on(tuning))}, on seeds "
-        f"that nothing else uses. The highest mean over these tasks was chosen, and holds on every "
-        f"task, but for what an experiment varies. A score is the mean pass@1 of the evaluations "
-        f"after the first step, over the tuning seeds, on training problems that were set aside "
-        f"for it."
+        f"Each algorithm had the same number of trials on {listed(tasks)}, on seeds that nothing "
+        f"else uses. {best} was chosen, and holds on every task, but for what an experiment "
+        f"varies. A score is the mean pass@1 of the evaluations after the first step, over the "
+        f"tuning seeds, on training problems that were set aside for it."
     )
     return [told, _tuning_table(tuning)]
 
@@ -269,15 +270,26 @@ def _limits(found: _Found) -> list[str]:
         "Intervals are over seeds: they tell what other seeds would give on these held-out "
         "problems with these models of half a million parameters, not what larger models do."
     )
-    told.append(
-        f"Each algorithm has one setting, which was tuned on {listed(_tuned_on(found.tuning))} "
-        f"together: it may do better on a task with values of its own."
-        if found.tuning
-        else "Nothing was tuned: each method has the values of its preset and may do better with "
-        "others."
-    )
+    told.append(_limit_of_tuning(_tuned_on(found.tuning)))
     missing = [name for name in EXPERIMENTS if not any(e == name for e, _ in lab)]
     return [*filter(None, told), *([f"Not run: {listed(missing)}."] if missing else [])]
+
+
+def _limit_of_tuning(tasks: Sequence[str]) -> str:
+    if not tasks:
+        return (
+            "Nothing was tuned: each method has the values of its preset and may do better with "
+            "others."
+        )
+    if len(tasks) == 1:
+        return (
+            f"The algorithms were tuned on {tasks[0]} alone: each may do better on another task "
+            f"with other values."
+        )
+    return (
+        f"Each algorithm has one setting, which was tuned on {listed(tasks)} together: it may do "
+        f"better on a task with values of its own."
+    )
 
 
 def _command_table(lab: Lab) -> Table:

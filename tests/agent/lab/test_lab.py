@@ -379,6 +379,12 @@ def test_the_tasks_of_the_tuning_can_be_chosen(compared, tmp_path, capsys):
     given = ("--tune", 2, "--tune-on", "choice-cold", "--out", tmp_path)
     assert run("lab", *TWO, *given) == 0
     assert calls == ["tuning/choice-cold", "prior/code-warm", "frequency/code-warm"]
+    tuned(tmp_path / "tuning/choice-cold")
+    calls.clear()
+    assert run("lab", *TWO, *given) == 0
+    text = (tmp_path / "summary.md").read_text()
+    assert "What was best there was chosen" in text
+    assert "tuned on choice-cold alone: each may do better on another task" in text
     assert run("lab", *TWO, "--tune", 2, "--tune-on", "choice", "--out", tmp_path) == 2
     assert "Unknown task 'choice'. Did you mean 'choice-" in capsys.readouterr().err
 
