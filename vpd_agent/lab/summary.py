@@ -275,7 +275,7 @@ def _limits(found: _Found) -> list[str]:
     return [*filter(None, told), *([f"Not run: {listed(missing)}."] if missing else [])]
 
 
-def _limit_of_tuning(tasks: Sequence[str]) -> str:
+def _limit_of_tuning(tasks: list[str]) -> str:
     if not tasks:
         return (
             "Nothing was tuned: each method has the values of its preset and may do better with "
