@@ -61,7 +61,8 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     preset = chosen_preset(chosen or "auto", env, model)
     groups = flag_groups(algorithm, PRESETS[preset])
     if env and model:
-        groups["options"] = _with_folder(groups["options"], algorithm.name, env, model)
+        usual = replace(groups["options"].default, out=_usual_folder(algorithm.name, env, model))
+        groups["options"] = replace(groups["options"], default=usual)
     groups = with_defaults(groups, entries)
     parsed = parse(f"vpd train {name}", arguments, description="", **groups)
     options = replace(parsed.options, preset=preset)
@@ -97,10 +98,10 @@ def flag_groups(algorithm: type[Algorithm], preset: Preset) -> dict[str, FlagGro
     return {"options": others.pop("options"), "algorithm": own, **others}
 
 
-def _with_folder(options: FlagGroup, algorithm: str, env: str, model: str) -> FlagGroup:
-    """With the folder that a run has which is not told one: by what trains which model where."""
+def _usual_folder(algorithm: str, env: str, model: str) -> Path:
+    """Of a run that is not told one: named by what trains which model where."""
     parts = (algorithm, env.rpartition("/")[2], model.rstrip("/").rpartition("/")[2])
-    return replace(options, default=replace(options.default, out=Path("runs", "-".join(parts))))
+    return Path("runs", "-".join(parts))
 
 
 def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEntry]:
@@ -111,7 +112,11 @@ def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEn
     given = entries_for(names, read(Path(early.config))) if early.config is not None else []
     begun: list[ConfigEntry] = []
     if early.resume and not early.help:
-        out = early.out or next((str(entry.value) for entry in given if entry.key == "out"), None)
+        said = {entry.key: str(entry.value) for entry in given}
+        env, model = (getattr(early, key) or said.get(key) for key in ("env", "model"))
+        out = early.out or said.get("out")
+        if out is None and env and model:
+            out = _usual_folder(names[1], env, model)
         if out is None:
             raise ValueError("--resume goes on with the run in a folder: pass it as --out DIR.")
         RunFolder.check_begun(out)

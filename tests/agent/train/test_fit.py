@@ -227,6 +227,16 @@ def test_a_flag_is_over_what_would_be_chosen(tmp_path, capsys, monkeypatch):
     assert "does not fit into 24.0 GB" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_run_without_a_folder_has_its_usual_one_and_goes_on_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--env", "vpd/MiniArithmetic-v0", "--model", "tiny", "--quiet", "--eval-every", "0"]
+    given += ["--prompts-per-step", "1", "--group-size", "2", "--save-every", "1"]
+    assert main(["train", "grpo", *given, "--steps", "1"]) == 0
+    assert main(["train", "grpo", *given, "--steps", "2", "--resume"]) == 0
+    metrics = tmp_path / "runs/grpo-MiniArithmetic-v0-tiny/metrics.jsonl"
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
+
+
 def test_a_dry_run_without_a_gpu_is_fitted_where_it_is_told_the_memory(tmp_path):
     plan = make_plan("grpo", env="vpd/SciKnowEval-v0", model=QWEN, out=tmp_path, device="cpu")
     assert "fitted" not in dry_run(plan).facts
