@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 import tyro
 
 from sandbox import SandboxError
-from sandbox.plugins import unknown
 from vpd_agent.cli.compare import compare, planned
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.cli.solve import solve
@@ -97,7 +96,8 @@ class _Plan:
     """The comparisons that the options ask for."""
 
     def __init__(self, options: LabOptions, extra: list[str]) -> None:
-        from vpd_agent.lab.experiments import Request, chosen
+        from vpd_agent.lab.experiments import TUNED_ON, Request, chosen
+        from vpd_agent.lab.tasks import check_tasks
 
         self._experiments = chosen(options.names)  # misspelled names are told before torch comes
         self.out, self.publish = options.out, options.publish
@@ -114,7 +114,8 @@ class _Plan:
             extra=extra,
         )
         self._trials = options.tune
-        self._tuned_on = _tuned_on(options.tune_on)
+        check_tasks(options.tune_on)
+        self._tuned_on = tuple(dict.fromkeys(options.tune_on)) or TUNED_ON
         self._tunes = options.tune not in (0, 1)  # vpd compare refuses a negative one
 
     @property
@@ -180,17 +181,6 @@ class _Plan:
         from vpd_agent.lab.readings import chosen_values, read_tuning
 
         return chosen_values(read_tuning(self.out)) if self._tunes else {}
-
-
-def _tuned_on(asked: Sequence[str]) -> tuple[str, ...]:
-    """The tasks that trials are made on. Raises ValueError for one that there is not."""
-    from vpd_agent.lab.experiments import TUNED_ON
-    from vpd_agent.lab.tasks import TASKS
-
-    for task in asked:
-        if task not in TASKS:
-            raise ValueError(unknown("task", task, TASKS))
-    return tuple(dict.fromkeys(asked)) or TUNED_ON
 
 
 def _dry_run(plan: _Plan) -> int:

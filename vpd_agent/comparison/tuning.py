@@ -74,11 +74,13 @@ def best(scores: Sequence[Sequence[float | None]]) -> int:
     """The number of the trial with the highest mean score; of equal ones the first. A trial with a
     run that failed counts only if there is no other."""
 
-    def mean(trial: Sequence[float | None]) -> float:
-        known = [s for s in trial if s is not None]
-        return fmean(known) if known and len(known) == len(trial) else -math.inf
+    return max(range(len(scores)), key=lambda number: (worth(scores[number]), -number))
 
-    return max(range(len(scores)), key=lambda number: (mean(scores[number]), -number))
+
+def worth(scores: Sequence[float | None]) -> float:
+    """What a trial is chosen by: the mean of its scores; −∞ if a run failed."""
+    known = [s for s in scores if s is not None]
+    return fmean(known) if known and len(known) == len(scores) else -math.inf
 
 
 def _factors(count: int) -> list[float]:

@@ -17,14 +17,9 @@ class BlendedEngine(HFEngine):
     process; the two are of one architecture. Their weights are read anew at every call."""
 
     def __init__(
-        self,
-        policy: Policy,
-        other: Policy,
-        share: float,
-        max_batch: int = 512,
-        places: int | None = None,
+        self, policy: Policy, other: Policy, share: float, places: int | None = None
     ) -> None:
-        super().__init__(policy, max_batch, places)
+        super().__init__(policy, places=places)
         self._other, self._share = other, share
 
     def _new_decoder(self, max_tokens: int) -> Decoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sandbox.plugins import unknown
-from vpd_agent.lab.tasks import TASKS, tasks_that
+from vpd_agent.lab.tasks import TASKS, check_tasks, tasks_that
 
 ALL = "all"  # in place of a name
 TUNING = "tuning"  # a folder beside those of the experiments
@@ -145,9 +145,7 @@ def commands(
     All of them share finished runs (--reuse), and keep no checkpoints but of runs that were
     interrupted. Raises ValueError for a task that there is not, or that none of these has.
     """
-    for task in request.tasks:
-        if task not in TASKS:
-            raise ValueError(unknown("task", task, TASKS))
+    check_tasks(request.tasks)
     found = {
         (name, task): _command(name, experiment, task, request)
         for name, experiment in experiments.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER, Results, RunResult
-from vpd_agent.comparison.tuning import TRIALS
+from vpd_agent.comparison.tuning import TRIALS, worth
 from vpd_agent.lab.experiments import EXPERIMENTS, TUNING, folder_of
 from vpd_agent.lab.tasks import TASKS
 
@@ -63,10 +62,7 @@ class Tried:
     @property
     def mean(self) -> float:
         """The mean over tasks of the mean over their seeds; −∞ where a run failed."""
-        every = [s for scores in self.scores.values() for s in scores]
-        if None in every:
-            return -math.inf
-        return fmean(fmean(s for s in scores if s is not None) for scores in self.scores.values())
+        return fmean(map(worth, self.scores.values()))
 
 
 def read_tuning(out: Path) -> list[Tried]:

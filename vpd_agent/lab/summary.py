@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from vpd_agent.comparison.formats import (
@@ -22,6 +21,7 @@ from vpd_agent.comparison.page import page
 from vpd_agent.comparison.report import FIGURES, markdown, write_record
 from vpd_agent.comparison.results import RESULTS, STUDENT, TEACHER
 from vpd_agent.comparison.sections import Block, Figure, Links, Section, Table
+from vpd_agent.comparison.tuning import worth
 from vpd_agent.console import phase
 from vpd_agent.lab import prompt_only
 from vpd_agent.lab.claims import Tested, check_claims
@@ -173,15 +173,10 @@ def _tuning_table(tuning: Sequence[Tried]) -> Table:
     rows = []
     for tried in tuning:
         values = listed([f"{k} = {v}" for k, v in tried.values.items()]) or "preset"
-        told = [_trial_score(tried.scores.get(task, ())) for task in tasks]
-        told.append(score(tried.mean) if math.isfinite(tried.mean) else NONE)
+        means = [*(worth(tried.scores.get(task, ())) for task in tasks), tried.mean]
+        told = [score(mean) if math.isfinite(mean) else NONE for mean in means]
         rows.append([tried.algorithm, values, "chosen" if tried.chosen else "", *told])
     return Table(["algorithm", "tried", "", *tasks, "mean"], rows, words=3)
-
-
-def _trial_score(scores: Sequence[float | None]) -> str:
-    known = [s for s in scores if s is not None]
-    return score(fmean(known)) if known and len(known) == len(scores) else NONE
 
 
 def _claim_table(claims: Sequence[Tested]) -> Table:

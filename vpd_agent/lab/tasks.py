@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sandbox.plugins import unknown
 
 _KINDS = {  # kind of task → environment, and how the names of its models begin
     "code": ("vpd/MiniCode-v0", "tiny"),
@@ -44,6 +47,13 @@ def _tasks() -> dict[str, Task]:
 
 
 TASKS = _tasks()
+
+
+def check_tasks(names: Iterable[str]) -> None:
+    """Raise ValueError for a task that there is not."""
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(unknown("task", name, TASKS))
 
 
 def tasks_that(ending: str) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ import gymnasium as gym
 from vpd_agent.console import phase
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.environment import EnvironmentSpec
-from vpd_agent.train.estimate import FULL, H100, HALF, ModelShape, Workload, memory, seconds
+from vpd_agent.train.estimate import FULL, H100, ModelShape, Workload, memory, seconds
 from vpd_agent.train.fit import memory_at_hand
-from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model
+from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model, loaded_bytes
 from vpd_agent.train.learner import check_sizes
 from vpd_agent.train.problems import prompt_lengths
 
@@ -226,7 +226,7 @@ def _workload(
     plan: Plan, model: KnownModel, lengths: _Lengths, longest_teacher: int, processes: int
 ) -> Workload:
     options = plan.options
-    stored = {"auto": model.weight_bytes, "float32": FULL, "bfloat16": HALF}[options.dtype]
+    size = loaded_bytes(options.dtype, model.weight_bytes)
     feedback = plan.template.max_feedback_chars / BYTES_PER_TOKEN
     return Workload(
         plan.algorithm,
@@ -235,8 +235,8 @@ def _workload(
         longest_teacher_prompt=longest_teacher,
         prompt=lengths.usual,
         teacher_prompt=min(lengths.usual + feedback, longest_teacher),
-        weight_bytes=stored,
-        autocast=options.precision == "bfloat16" and stored == FULL,
+        weight_bytes=size,
+        autocast=options.precision == "bfloat16" and size == FULL,
         processes=processes,
         lora_rank=options.lora_rank,
         engine=options.engine,

@@ -19,8 +19,8 @@ from sandbox.installation import install_hint
 from vpd_agent.algorithms.base import Algorithm
 from vpd_agent.runs.machine import free_memory
 from vpd_agent.train.config import TrainConfig
-from vpd_agent.train.estimate import FULL, HALF, Memory, ModelShape, Workload, memory
-from vpd_agent.train.known_model import known_shape
+from vpd_agent.train.estimate import FULL, Memory, ModelShape, Workload, memory
+from vpd_agent.train.known_model import known_shape, loaded_bytes
 from vpd_agent.train.options import TrainOptions
 
 FITTED_PRESETS = ("code", "science")
@@ -54,11 +54,10 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A way to train that may fit. weight_bytes: of a number of the weights once loaded."""
+    """A way to train that may fit."""
 
     options: TrainOptions
     config: TrainConfig
-    weight_bytes: int
 
 
 def is_fitted(options: TrainOptions) -> bool:
@@ -102,12 +101,12 @@ def fit(
     teacher = None
     if options.teacher_model is not None:
         teacher, _ = known_shape(options.teacher_model, fetch=fetch)
+    most = MOST_ON_CPU if options.chosen_device == "cpu" else MOST_ON_GPU
     least: tuple[float, _Choice] | None = None
     for shorter in _shorter(_lengths(algorithm, config, given, shape.context), given):
-        for way in _ways(_Choice(options, shorter, stored), given, processes):
-            work = _workload(algorithm, shape, way, at_hand, processes)
+        for way in _ways(_Choice(options, shorter), stored, given, processes):
+            work = _workload(algorithm, shape, way, stored, at_hand, processes)
             if _PASSES.isdisjoint(given):
-                most = MOST_ON_CPU if options.chosen_device == "cpu" else MOST_ON_GPU
                 work = _with_passes(shape, work, teacher, most)
             if "sampling_tokens" not in given and work.engine == "hf":
                 work = _with_samples(shape, work, teacher)
@@ -121,10 +120,11 @@ def fit(
                 least = needed, choice
     assert least is not None
     needed, choice = least
+    flags = _flags(options, config, choice)
     raise ValueError(
         f"This run does not fit into {at_hand / 1e9:.1f} GB: {algorithm.name} with {options.model} "
         f"takes {needed / USABLE / 1e9:.1f} GB at least, as estimated"
-        f"{_with(_flags(options, config, choice))}.{_without_peft()} Choose a smaller model, an "
+        f"{f' with {flags}' if flags else ''}.{_without_peft()} Choose a smaller model, an "
         f"algorithm with fewer copies of it, or smaller lengths; --memory-gb says how much memory "
         f"there is, and --no-fit lets the run try as it is."
     )
@@ -174,48 +174,51 @@ def _shorter(config: TrainConfig, given: Collection[str]) -> Iterator[TrainConfi
         yield config
 
 
-def _ways(start: _Choice, given: Collection[str], processes: int) -> Iterator[_Choice]:
+def _ways(start: _Choice, stored: int, given: Collection[str], processes: int) -> Iterator[_Choice]:
     """From the fastest and most exact to what takes least memory."""
     options, config = start.options, start.config
-    in_float32 = _in_float32(start)
-    full = in_float32 if _PRECISION.isdisjoint(given) else _as_given(start)
-    again: dict[str, Any] = (
-        {} if "gradient_checkpointing" in given else {"gradient_checkpointing": True}
-    )
-    yield full
-    yield replace(full, config=replace(config, **again))
+    full = options
+    if _PRECISION.isdisjoint(given):
+        full = _in_float32(options, stored)
+    again: dict[str, Any] = {"gradient_checkpointing": True}
+    if "gradient_checkpointing" in given:
+        again = {}
+    yield _Choice(full, config)
+    yield _Choice(full, replace(config, **again))
     if processes > 1 and "sharding" not in given and not config.overlap:
-        yield replace(full, config=replace(config, sharding="fsdp", **again))
+        yield _Choice(full, replace(config, sharding="fsdp", **again))
     if _PRECISION.isdisjoint(given) and find_spec("peft") is not None:
         if "learning_rate" not in given:
             rate = float(f"{config.learning_rate * LORA_LEARNING_RATE:.6g}")  # no 9.99…e-06
             config = replace(config, learning_rate=rate)
-        frozen = in_float32
-        if options.chosen_device != "cpu":
-            frozen = _Choice(replace(options, dtype="bfloat16"), config, HALF)
-        adapted = replace(frozen.options, lora_rank=LORA_RANK)
-        yield replace(frozen, options=adapted, config=config)
-        yield replace(frozen, options=adapted, config=replace(config, **again))
+        on_cpu = options.chosen_device == "cpu"
+        frozen = full if on_cpu else replace(options, dtype="bfloat16")
+        adapted = replace(frozen, lora_rank=LORA_RANK)
+        yield _Choice(adapted, config)
+        yield _Choice(adapted, replace(config, **again))
 
 
-def _in_float32(start: _Choice) -> _Choice:
+def _in_float32(options: TrainOptions, stored: int) -> TrainOptions:
     """Trained weights of fewer bits lose the steps of a small learning rate in rounding. A GPU
     computes with bfloat16 all the same."""
-    on_cpu = start.options.chosen_device == "cpu"
-    dtype = "auto" if start.weight_bytes == FULL else "float32"
-    precision = "weights" if on_cpu else "bfloat16"
-    return _Choice(replace(start.options, dtype=dtype, precision=precision), start.config, FULL)
-
-
-def _as_given(start: _Choice) -> _Choice:
-    size = {"auto": start.weight_bytes, "float32": FULL, "bfloat16": HALF}[start.options.dtype]
-    return replace(start, weight_bytes=size)
+    on_cpu = options.chosen_device == "cpu"
+    return replace(
+        options,
+        dtype="auto" if stored == FULL else "float32",
+        precision="weights" if on_cpu else "bfloat16",
+    )
 
 
 def _workload(
-    algorithm: Algorithm, shape: ModelShape, choice: _Choice, at_hand: float, processes: int
+    algorithm: Algorithm,
+    shape: ModelShape,
+    choice: _Choice,
+    stored: int,
+    at_hand: float,
+    processes: int,
 ) -> Workload:
     options, config = choice.options, choice.config
+    size = loaded_bytes(options.dtype, stored)
     room = max(shape.context - config.max_response_tokens, 1)
     prompt = min(config.max_prompt_tokens, room)
     teacher_prompt = min(config.max_teacher_prompt_tokens, room)
@@ -226,8 +229,8 @@ def _workload(
         longest_teacher_prompt=teacher_prompt,
         prompt=prompt,
         teacher_prompt=teacher_prompt,
-        weight_bytes=choice.weight_bytes,
-        autocast=options.precision == "bfloat16" and choice.weight_bytes > HALF,
+        weight_bytes=size,
+        autocast=options.precision == "bfloat16" and size == FULL,
         processes=processes,
         lora_rank=options.lora_rank,
         engine=options.engine,
@@ -290,10 +293,6 @@ def _flags(options: TrainOptions, config: TrainConfig, choice: _Choice) -> str:
                 words = name.replace("_", "-")
                 flags.append(f"--{words}" if new is True else f"--{words} {new}")
     return " ".join(flags)
-
-
-def _with(flags: str) -> str:
-    return f" with {flags}" if flags else ""
 
 
 def _without_peft() -> str:

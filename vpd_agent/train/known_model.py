@@ -52,8 +52,7 @@ def known_model(options: ModelOptions, name: str) -> KnownModel:
         return KnownModel(shape, FULL, byte_tokenizer(), "a preset")
     folder = model_at_hand(name)
     if folder is None:
-        stored = FULL if name == smollm2.NAME else HALF
-        return KnownModel(KNOWN_SHAPES.get(name), stored, None, "not here; its published shape")
+        return KnownModel(*_published(name), None, "not here; its published shape")
     with phase(f"Reading the tokenizer of {name}"):
         is_cached = not Path(name).expanduser().exists()
         tokenizer = None
@@ -69,8 +68,17 @@ def known_shape(name: str, *, fetch: bool) -> tuple[ModelShape | None, int]:
     configuration is fetched, or what is published of it is told."""
     folder = model_at_hand(name)
     if folder is None and (name == smollm2.NAME or not fetch):
-        return KNOWN_SHAPES.get(name), FULL if name == smollm2.NAME else HALF
+        return _published(name)
     return _of_config(str(folder or name))
+
+
+def loaded_bytes(dtype: str, stored: int) -> int:
+    """Of a number of weights that are loaded with this --dtype. stored: as they are stored."""
+    return {"auto": stored, "float32": FULL, "bfloat16": HALF}[dtype]
+
+
+def _published(name: str) -> tuple[ModelShape | None, int]:
+    return KNOWN_SHAPES.get(name), FULL if name == smollm2.NAME else HALF
 
 
 def _of_config(name: str) -> tuple[ModelShape | None, int]:

@@ -261,10 +261,8 @@ class Learner:
             if teacher is None:
                 yield self.engine
             elif teacher.student_share:
-                places = self.config.sampling_tokens
-                yield BlendedEngine(
-                    teacher.policy, self.policy, teacher.student_share, places=places
-                )
+                share, places = teacher.student_share, self.config.sampling_tokens
+                yield BlendedEngine(teacher.policy, self.policy, share, places)
             elif self.teacher_engine is not None:
                 yield self.teacher_engine
             else:
