@@ -45,8 +45,8 @@ class ProbeOptions(EnvironmentOptions, ModelOptions):
     """Answers of the student to each of them, at least 2: the others are its second tries. The
     teacher answers once after each."""
     preset: str = "auto"
-    """Whose teacher prompts and lengths are the defaults: laptop, laptop-long, tiny, code, science;
-    auto: by environment and model, as in vpd train."""
+    """Whose teacher prompts and lengths are the defaults: laptop, laptop-long, laptop-games, tiny,
+    code, science; auto: by environment and model, as in vpd train."""
     teacher_model: str | None = None
     """Another model that is the teacher, with the student's tokenizer (see --model)."""
     teacher_prompt: Literal["feedback", "plain"] = "feedback"

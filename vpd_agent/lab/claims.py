@@ -186,6 +186,13 @@ CLAIMS = (
         (difference("past", "opsd"), difference("past", "grpo")),
     ),
     Claim(
+        "SDAR ends above GRPO in a game of several moves.",
+        "SDAR, arXiv 2605.15155",
+        "ALFWorld 9.4, Search-QA 7.0, WebShop 10.2 points above, Qwen2.5 and Qwen3",
+        "agents",
+        (difference("sdar", "grpo"),),
+    ),
+    Claim(
         "With a trust gate VPD loses less to corrupted feedback (75 % exchanged) than without.",
         "this project",
         "no figure",

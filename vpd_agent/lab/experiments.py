@@ -106,6 +106,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rigid": Experiment(
         "What happens where only one exact form of a right answer counts?", tasks_that("rigid")
     ),
+    "agents": Experiment(
+        "In a game of several moves, what does a teacher add to the reward, with a gate on each "
+        "token (SDAR) or without (SDPO)?",
+        ("game",),
+        ("sdar", "sdpo", "grpo"),
+        baseline="grpo",
+    ),
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox.plugins import unknown
+from vpd_agent.tiny.config import GameWarmupConfig
 
 _KINDS = {  # kind of task → environment, and how the names of its models begin
     "code": ("vpd/MiniCode-v0", "tiny"),
@@ -33,6 +35,9 @@ class Task:
         return [*given, "--set", *self.options] if self.options else given
 
 
+_GAME = GameWarmupConfig()  # what tiny-game-warm has been warmed up on
+
+
 def _tasks() -> dict[str, Task]:
     """Each kind with a warm start, with a cold one (the model has no skill of reading feedback),
     and but for functions in its rigid form (one exact form of a right answer counts), whose warm
@@ -43,7 +48,9 @@ def _tasks() -> dict[str, Task]:
         found[f"{kind}-cold"] = Task(env, f"{model}-cold")
         if kind != "function":
             found[f"{kind}-rigid"] = Task(env, f"{model}-rigid-warm", ("rigid=true",))
-    return found
+    told = f"parameters={json.dumps(_GAME.parameters)}"
+    options = (f"game={_GAME.game}", told, f"max_turns={_GAME.turns}")
+    return {**found, "game": Task("vpd/TextArena-v0", "tiny-game-warm", options)}
 
 
 TASKS = _tasks()

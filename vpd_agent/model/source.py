@@ -35,6 +35,7 @@ PRESETS = (
     "tiny-arithmetic-warm",
     "tiny-arithmetic-cold",
     "tiny-arithmetic-rigid-warm",
+    "tiny-game-warm",
     "tiny-code",
 )
 HUB_SECONDS = 10.0  # for the hub to say whether it has a model

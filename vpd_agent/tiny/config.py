@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,31 @@ class CodeWarmupConfig:
     seed: int = 0
 
 
-Recipe = WarmupConfig | CodeWarmupConfig
+@dataclass(frozen=True)
+class GameWarmupConfig:
+    """The recipe of tiny-game-warm, for TextArena's GuessTheNumber: a game of several moves."""
+
+    game: ClassVar[str] = "GuessTheNumber"
+
+    steps: int = 120
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    largest: int = 9
+    """The numbers to guess are 1 to this."""
+    turns: int = 4
+    """Guesses that a game has."""
+    heed_share: float = 0.3
+    """Guesses after a hint that follow all hints; the others are any number."""
+    teacher_share: float = 0.4
+    """Examples with a teacher prompt, which has a game's last guess and what was said of it."""
+    ignore_share: float = 0.6
+    """Teacher examples whose target ignores what the prompt says of the number."""
+    seed: int = 0
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Of the game, which gives one guess more than it is told to, and says."""
+        return {"min_number": 1, "max_number": self.largest, "max_turns": self.turns - 1}
+
+
+Recipe = WarmupConfig | CodeWarmupConfig | GameWarmupConfig

@@ -7,8 +7,9 @@ for the other tasks. A -cold model can write answers and has never seen feedback
 made of it has nothing to tell. A -rigid-warm model is for the rigid form of its task: it writes the
 form that counts in a part of its answers only, and in a smaller part where it reads feedback.
 
-tiny-code writes short Python programs in a code block, whatever it is asked: enough to see a
-judge's real tracebacks come back, not enough to solve anything.
+tiny-game-warm makes the moves of a game of TextArena, and mostly ignores what the game says of the
+moves before. tiny-code writes short Python programs in a code block, whatever it is asked: enough
+to see a judge's real tracebacks come back, not enough to solve anything.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from vpd_agent.model import policy as policy_module
 from vpd_agent.model.policy import Policy
 from vpd_agent.rollout.teacher_prompt import COMPACT
 from vpd_agent.tiny import examples as examples_module
+from vpd_agent.tiny import game_examples
 from vpd_agent.tiny import model as tiny_module
-from vpd_agent.tiny.config import CodeWarmupConfig, Recipe, WarmupConfig
+from vpd_agent.tiny.config import CodeWarmupConfig, GameWarmupConfig, Recipe, WarmupConfig
 from vpd_agent.tiny.examples import (
     ArithmeticExamples,
     ChoiceExamples,
@@ -45,9 +47,11 @@ from vpd_agent.tiny.examples import (
     ExpressionExamples,
     FunctionExamples,
 )
+from vpd_agent.tiny.game_examples import GameExamples
 from vpd_agent.tiny.model import tiny_policy
 from vpd_envs import mini_task
 from vpd_envs.code import mini_code, mini_function, mini_program
+from vpd_envs.games import textarena
 from vpd_envs.math import mini_arithmetic
 from vpd_envs.questions import mini_choice
 
@@ -97,6 +101,7 @@ RECIPES: dict[str, Recipe] = {
     **_recipes("tiny-function", _FUNCTION, cold_steps=90),
     **_recipes("tiny-choice", _CHOICE, cold_steps=40),
     **_recipes("tiny-arithmetic", _ARITHMETIC, cold_steps=200),
+    "tiny-game-warm": GameWarmupConfig(),
     "tiny-code": CodeWarmupConfig(),
 }
 
@@ -122,11 +127,15 @@ def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None 
 DECIDING = (
     *(tiny_module, examples_module, teacher, policy_module, tokenization, chat, types),
     *(mini_task, mini_program, mini_code, mini_function, mini_choice, mini_arithmetic),
+    game_examples,
 )
 
 
 def cache_folder(config: Recipe) -> Path:
-    """Named by a hash of what decides the weights: recipe, prompts, code, library versions."""
+    """Named by a hash of what decides the weights: recipe, prompts, code, library versions.
+
+    Raises ValueError for tiny-game-warm where the package of the game is missing.
+    """
     sha = hashlib.sha256(
         f"{type(config).__name__} {json.dumps(asdict(config), sort_keys=True)}".encode()
     )
@@ -135,6 +144,8 @@ def cache_folder(config: Recipe) -> Path:
         sha.update(inspect.getsource(module).encode())
     sha.update(Path(__file__).read_bytes())
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
+    if isinstance(config, GameWarmupConfig):  # the prompt is the game's own text
+        sha.update(textarena.check_package().encode())
     return cache_root() / "warm" / sha.hexdigest()[:16]
 
 
@@ -190,9 +201,11 @@ def _put_digits_on_circles(policy: Policy, seed: int) -> None:
     table.weight[ids] = places @ axes
 
 
-def _examples(config: Recipe) -> Examples[Any, Any] | CodeExamples:
+def _examples(config: Recipe) -> Examples[Any, Any] | CodeExamples | GameExamples:
     if isinstance(config, CodeWarmupConfig):
         return CodeExamples(config)
+    if isinstance(config, GameWarmupConfig):
+        return GameExamples(config)
     return TASKS[config.task](config)
 
 

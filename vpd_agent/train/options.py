@@ -249,7 +249,8 @@ class TrainOptions(EnvironmentOptions, ModelOptions):
     """YAML file of flags (learning_rate: 1e-5), or the config.json of another run. Flags that are
     given here win over it; it wins over the preset."""
     preset: str = "auto"
-    """Which defaults: laptop, laptop-long, tiny, code, science; auto: by environment and model."""
+    """Which defaults: laptop, laptop-long, laptop-games, tiny, code, science; auto: by environment
+    and model."""
     train_split: str | None = "train"
     """Split of the environment to train on; None: the environment's own choice."""
     eval_split: str | None = "test"

@@ -1,8 +1,8 @@
 """Default hyper-parameters, per preset, in one place.
 
-A preset is for a kind of task and a kind of model. `laptop`, `laptop-long` and `tiny` are for tiny
-models; real models get `code` or `science`, the published runs. The command line picks one by
-`preset_for`, and every option overrides it. An algorithm that a preset does not name keeps its
+A preset is for a kind of task and a kind of model. `tiny` and those that begin with `laptop` are
+for tiny models; real models get `code` or `science`, the published runs. The command line picks one
+by `preset_for`, and every option overrides it. An algorithm that a preset does not name keeps its
 class's defaults.
 """
 
@@ -106,6 +106,18 @@ LAPTOP_LONG = replace(
     train=replace(LAPTOP.train, max_teacher_prompt_tokens=160, max_response_tokens=32),
 )
 
+LAPTOP_GAMES = replace(
+    LAPTOP,
+    about="vpd/TextArena-v0 with tiny-game-warm: a game of four short moves, otherwise as laptop",
+    train=replace(
+        LAPTOP.train,
+        max_prompt_tokens=576,
+        max_teacher_prompt_tokens=864,
+        max_response_tokens=640,  # of a whole game: the refusal of a move has 200
+        max_turn_tokens=8,
+    ),
+)
+
 TINY = Preset(
     about="any other environment with a tiny model: to see every part of the loop run on a laptop",
     train=replace(
@@ -198,6 +210,7 @@ SCIENCE = Preset(
 PRESETS = {
     "laptop": LAPTOP,
     "laptop-long": LAPTOP_LONG,
+    "laptop-games": LAPTOP_GAMES,
     "tiny": TINY,
     "code": CODE,
     "science": SCIENCE,
@@ -213,6 +226,8 @@ def preset_for(environment: str, model: str) -> str:
     if is_tiny(model):
         if environment == "vpd/MiniFunction-v0":
             return "laptop-long"
+        if environment == "vpd/TextArena-v0" and model.startswith("tiny-game"):
+            return "laptop-games"
         return "laptop" if environment.startswith("vpd/Mini") else "tiny"
     return "code" if environment in CODE_ENVIRONMENTS else "science"
 

@@ -75,7 +75,8 @@ class SolveOptions(EnvironmentOptions, ModelOptions):
     algorithm: str = "sdpo"
     """What trains in ttd, by name; its options are flags as of vpd train."""
     preset: str = "auto"
-    """Whose defaults: laptop, laptop-long, tiny, code, science; auto: by environment and model."""
+    """Whose defaults: laptop, laptop-long, laptop-games, tiny, code, science; auto: by environment
+    and model."""
     group_size: int | None = None
     """Attempts of one training step of ttd; default: 8 with the laptop presets and the tiny one,
     else 16, as published."""

@@ -107,7 +107,7 @@ class TextArena(TextEnv):
             raise ValueError(f"size must be at most {LARGEST_SIZE}, got {size}.")
         check_integer("dataset_seed", dataset_seed, 0)
         check_positive(time_limit_seconds=time_limit_seconds)
-        _check_package()
+        check_package()
         game = str(game)  # 2048 comes as a number from a command line
         _check_game(game)
         given = _json_text({} if parameters is None else parameters)
@@ -125,7 +125,7 @@ class TextArena(TextEnv):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the package's version and the game: without making all its beginnings."""
-        told = (metadata.version("textarena"), *self.table.key, *self._origin)
+        told = (check_package(), *self.table.key, *self._origin)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def after(self, problem: Problem, answer: str) -> Problem:
@@ -245,14 +245,15 @@ class Game(Problem):
         """The game knows how it ends; nothing else does."""
 
 
-def _check_package() -> None:
-    """Raises ValueError unless the package is here, in a version that we know."""
+def check_package() -> str:
+    """The package's version. Raises ValueError unless it is here, in a version that we know."""
     needed = f"vpd/TextArena-v0 needs the package textarena{VERSIONS}"
     if importlib.util.find_spec("textarena") is None:
         raise ValueError(f"{needed}, which is not installed: {install_hint('games')}")
     version = metadata.version("textarena")
     if version not in VERSIONS:
         raise ValueError(f"{needed}, but {version} is installed: {install_hint('games')}")
+    return version
 
 
 def _check_game(game: str) -> None:

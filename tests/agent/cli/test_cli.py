@@ -331,6 +331,8 @@ def test_presets_of_tiny_models_are_not_those_of_real_ones(tmp_path):
     (tmp_path / "real/config.json").write_text('{"hidden_size": 4096}')
     assert preset_for("vpd/MiniCode-v0", "tiny-warm") == "laptop"
     assert preset_for("vpd/MiniFunction-v0", "tiny-function-warm") == "laptop-long"
+    assert preset_for("vpd/TextArena-v0", "tiny-game-warm") == "laptop-games"
+    assert preset_for("vpd/TextArena-v0", "tiny") == "tiny"
     assert preset_for("vpd/MiniCode-v0", str(tmp_path / "tiny-saved")) == "laptop"
     assert preset_for("vpd/LiveCodeBench-v0", "tiny") == "tiny"
     assert preset_for("vpd/LiveCodeBench-v0", str(tmp_path / "real")) == "code"

@@ -152,7 +152,7 @@ def test_a_run_without_a_final_model_is_told_what_it_has(saved, tmp_path, there)
 
 def test_the_presets_are_those_of_the_commands():
     assert ("tiny", *RECIPES) == PRESETS
-    assert len(RECIPES) == 13
+    assert len(RECIPES) == 14
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "grpo": {"clip_high": 0.28, "scale_advantages": False},
     },
 }
-OPTIONS["laptop-long"] = OPTIONS["laptop"]
+OPTIONS["laptop-long"] = OPTIONS["laptop-games"] = OPTIONS["laptop"]
 TINY_MODEL = {
     "steps": 200,
     "group_size": 8,
@@ -94,6 +94,13 @@ TINY = TINY_MODEL | {
 CONFIGS: dict[str, dict[str, Any]] = {
     "laptop": LAPTOP,
     "laptop-long": LAPTOP | {"max_teacher_prompt_tokens": 160, "max_response_tokens": 32},
+    "laptop-games": LAPTOP
+    | {
+        "max_prompt_tokens": 576,
+        "max_teacher_prompt_tokens": 864,
+        "max_response_tokens": 640,
+        "max_turn_tokens": 8,
+    },
     "tiny": TINY,
     "code": {"micro_batch_size": 1, "weight_decay": 0.01},
     "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
@@ -101,6 +108,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "laptop-long": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
+    "laptop-games": (4e-4, dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4)),
     "tiny": (5e-5, {}),
     "code": (1e-6, {"pi-distill": 5e-6}),
     "science": (
@@ -126,7 +134,7 @@ OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 }
 SHORT = "{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | dict.fromkeys(
-    ("laptop", "laptop-long"),
+    ("laptop", "laptop-long", "laptop-games"),
     TeacherTemplate(
         turn="{prompt}|{demonstration}{feedback}",
         demonstration="{demonstration}:=",
