@@ -14,7 +14,7 @@ from torch import Tensor
 
 @torch.inference_mode()
 def generate(model, prompts: Tensor, samples: int, max_tokens: int) -> Tensor:
-    """Sampled ids [B·samples, max_tokens], prompt-major, of a Qwen3ForCausalLM.
+    """Sampled ids [B·samples, max_tokens], prompt-major, of a Qwen3 or Llama model for causal LM.
 
     prompts: [B, P] token ids.
     """
@@ -49,8 +49,10 @@ def _forward(model, ids: Tensor, rope: tuple[Tensor, Tensor], cache, start: int,
         attention, mlp = layer.self_attn, layer.mlp
         h = _norm(x, layer.input_layernorm, eps)
         split = (*ids.shape, -1, head_dim)
-        q = _norm(F.linear(h, attention.q_proj.weight).view(split), attention.q_norm, eps)
-        k = _norm(F.linear(h, attention.k_proj.weight).view(split), attention.k_norm, eps)
+        q = F.linear(h, attention.q_proj.weight).view(split)
+        k = F.linear(h, attention.k_proj.weight).view(split)
+        if hasattr(attention, "q_norm"):  # of Qwen3
+            q, k = _norm(q, attention.q_norm, eps), _norm(k, attention.k_norm, eps)
         v = F.linear(h, attention.v_proj.weight).view(split).transpose(1, 2)  # [B, H, T, d]
         q, k = _rotate(q.transpose(1, 2), cos, sin), _rotate(k.transpose(1, 2), cos, sin)
         keys[:, :, start:end] = k.repeat_interleave(repeats, 0) if repeats > 1 else k

@@ -35,6 +35,7 @@ class Process:
         *,
         answer_seconds: float,
         environment: Mapping[str, str] | None = None,
+        python: Path | str = sys.executable,
     ) -> None:
         self.about: Any = None
         self._answer_seconds = answer_seconds
@@ -44,7 +45,7 @@ class Process:
         command = f"import sys; sys.path.insert(0, {str(HERE)!r}); import {module}; "
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", command + f"{module}.serve({theirs.fileno()})"],
+                [python, "-c", command + f"{module}.serve({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -17,9 +17,11 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from remote import Missing, Process
@@ -28,6 +30,10 @@ ANSWER_SECONDS = 1800.0  # for starting, or for the steps of one turn
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PROBLEMS = 64
 FOREVER = 10**7  # steps
+# Made by .ci/vllm: vLLM's CPU build asks for another transformers than ours.
+VLLM_PYTHON = (
+    Path(__file__).parent.parent / os.environ.get("VLLM_VENV", ".venv-vllm") / "bin/python"
+)
 
 # What TRL's trainer fills in by default with the feedback of a failed attempt; ours uses the same
 # for all attempts here, so that both teachers read prompts of the same length.
@@ -46,6 +52,7 @@ class Setting:
     feedback_characters: int
     prompts: int = 8
     group: int = 8
+    steps: int = 5  # of a turn; VPD has an E-step every 5 steps
     model: str = "tiny"
     device: str = "cpu"
     dtype: str = "float32"
@@ -77,6 +84,7 @@ class Remote(Process):
             (name, setting),
             answer_seconds=ANSWER_SECONDS,
             environment=offline | threads,
+            python=VLLM_PYTHON if name.endswith("vLLM") else sys.executable,
         )
 
     def turn(self, steps: int) -> dict[str, Any]:
@@ -100,6 +108,29 @@ def serve(fd: int) -> None:
         contestant(setting, Turns(connection, setting))
     except (ImportError, Missing, torch.OutOfMemoryError) as error:
         connection.send(("missing", f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+class Positions:
+    """Counts the positions that go through the models of this process, padding included: those that
+    a gradient is taken of, and the others."""
+
+    def __init__(self) -> None:
+        from torch.nn.modules.module import register_module_forward_pre_hook
+
+        self._counted: Counter[str] = Counter()
+        register_module_forward_pre_hook(self._count)
+
+    def of_this_step(self) -> dict[str, float]:
+        """Since it was last asked."""
+        counted, self._counted = self._counted, Counter()
+        return dict(counted)
+
+    def _count(self, module: Any, args: tuple[Any, ...]) -> None:
+        import torch
+
+        if isinstance(module, torch.nn.Embedding):
+            kind = "trained" if torch.is_grad_enabled() else "read"
+            self._counted[kind] += args[0].numel()
 
 
 class Turns:
@@ -177,19 +208,23 @@ def reward_of(answer: str) -> float:
 
 
 def policy_of(setting: Setting):
-    """The model, randomly initialized, with a tokenizer whose responses never end."""
+    """The model, with a tokenizer whose responses never end. Weights are random but smollm2's."""
     import torch
 
     from vpd_agent.model.policy import Policy
     from vpd_agent.tiny.model import tiny_policy
 
-    policy = tiny_policy(setting.seed)
-    model, tokenizer = policy.model, policy.tokenizer
-    if setting.model == "0.6b":
-        model = qwen3_of_600_million(setting.seed)
-        tokenizer = filled_up(tokenizer, model.config.vocab_size)
     never = "<|never|>"
-    tokenizer.chat_template = tokenizer.chat_template.replace(tokenizer.eos_token, never)
+    if setting.model == "smollm2":
+        policy = Policy.load(setting.model)
+        model, tokenizer = policy.model, policy.tokenizer
+    else:
+        policy = tiny_policy(setting.seed)
+        model, tokenizer = policy.model, policy.tokenizer
+        if setting.model == "0.6b":
+            model = qwen3_of_600_million(setting.seed)
+            tokenizer = filled_up(tokenizer, model.config.vocab_size)
+        tokenizer.chat_template = tokenizer.chat_template.replace(tokenizer.eos_token, never)
     tokenizer.add_special_tokens({"eos_token": never})
     if tokenizer.eos_token_id < model.config.vocab_size:
         raise AssertionError("The end-of-sequence token must be one that the model cannot say.")
@@ -286,12 +321,15 @@ def our_trainer(setting: Setting, algorithm, *, own_feedback: bool = False):
 def train_ours(setting: Setting, turns: Turns, algorithm, *, own_feedback: bool = False) -> None:
     """Trainer.train, step after step."""
     trainer = our_trainer(setting, algorithm, own_feedback=own_feedback)
+    positions, start = Positions(), "seconds/"
 
     def on_step(row: dict[str, Any]) -> None:
+        counted = positions.of_this_step()
         if not turns.about:
             turns.about = our_shapes(trainer)
-        start = "seconds/"
-        turns.done(**{k.removeprefix(start): v for k, v in row.items() if k.startswith(start)})
+            positions.of_this_step()
+        seconds = {k.removeprefix(start): v for k, v in row.items() if k.startswith(start)}
+        turns.done(**seconds, **counted)
 
     trainer.on_step = on_step
     trainer.train()
@@ -347,6 +385,21 @@ def e_steps(trainer) -> int:
     return sum(loss.name == "e_step" for loss in losses)
 
 
+def bare_products(setting: Setting, turns: Turns) -> None:
+    """The limit: the matrix products and attention of a step of SDPO of ours, alone."""
+    from step_products import Recorded, Replay
+
+    trainer = our_trainer(setting, algorithm_of("sdpo"), own_feedback=True)
+    with Recorded() as recorded:
+        trainer.train_step(trainer.collect().rollouts)
+    replay = Replay(recorded.calls)
+    turns.about = our_shapes(trainer) | {"flops": recorded.flops}
+    del trainer
+    while True:
+        replay()
+        turns.done()
+
+
 def our_generation(setting: Setting, turns: Turns) -> None:
     """The engine alone: what `collect` asks it for."""
     from vpd_agent.engines.hf import HFEngine
@@ -356,7 +409,11 @@ def our_generation(setting: Setting, turns: Turns) -> None:
     prompts = generation_prompts(policy, setting)
     while True:
         done = engine.generate(prompts, samples=setting.group, max_tokens=setting.tokens)
-        turns.about = {"rollouts": len(done), "response_tokens": min(len(g.ids) for g in done)}
+        turns.about = {
+            "rollouts": len(done),
+            "prompt_tokens": max(map(len, prompts)),
+            "response_tokens": min(len(g.ids) for g in done),
+        }
         turns.done()
 
 
@@ -373,6 +430,31 @@ def bare_generation(setting: Setting, turns: Turns) -> None:
     while True:
         ids = generate(policy.model, prompts, setting.group, setting.tokens)
         turns.about = {"rollouts": ids.shape[0], "response_tokens": ids.shape[1]}
+        turns.done()
+
+
+def vllm_generation(setting: Setting, turns: Turns) -> None:
+    """vLLM with its defaults, on the same prompts as token ids."""
+    from vllm import LLM, SamplingParams
+
+    from vpd_agent.model import smollm2
+
+    model = LLM(
+        str(smollm2.model_folder()),
+        dtype=setting.dtype,
+        max_model_len=1024,
+        max_num_seqs=setting.rollouts,
+        enable_prefix_caching=True,
+        seed=setting.seed,
+    )
+    sampling = SamplingParams(
+        n=setting.group, max_tokens=setting.tokens, ignore_eos=True, detokenize=False
+    )
+    prompts = [{"prompt_token_ids": ids} for ids in generation_prompts(policy_of(setting), setting)]
+    while True:
+        done = model.generate(prompts, sampling, use_tqdm=False)
+        lengths = [len(one.token_ids) for each in done for one in each.outputs]
+        turns.about = {"rollouts": len(lengths), "response_tokens": min(lengths)}
         turns.done()
 
 
@@ -428,11 +510,12 @@ def train_trl(setting: Setting, turns: Turns, trainer_class, config_class, **opt
         def on_step_end(self, args, state, control, **_):
             if not turns.about:
                 turns.about = trl_shapes(trainer)
-            turns.done()
+            turns.done(**positions.of_this_step())
 
     def rewards(completions, **_) -> list[float]:
         return [reward_of(completion[0]["content"]) for completion in completions]
 
+    positions = Positions()
     rows = [
         {
             "prompt": [{"role": "user", "content": prompt_text(i, setting)}],
@@ -470,9 +553,7 @@ def train_trl(setting: Setting, turns: Turns, trainer_class, config_class, **opt
         )
         trainer = trainer_class(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, setting.dtype)),
-            reward_funcs=[
-                lambda completions, **_: [reward_of(c[0]["content"]) for c in completions]
-            ],
+            reward_funcs=[rewards],
             args=config,
             train_dataset=Dataset.from_list(rows * 200),  # an epoch longer than the benchmark
             processing_class=policy_of(setting).tokenizer,
@@ -503,5 +584,7 @@ CONTESTANTS: dict[str, Callable[[Setting, Turns], None]] = {
     "sdpo, TRL": trl_sdpo,
     "generation, ours": our_generation,
     "generation, bare": bare_generation,
+    "generation, vLLM": vllm_generation,
+    "sdpo, bare products": bare_products,
     "vpd beside sdpo": vpd_beside_sdpo,
 }

@@ -1,9 +1,10 @@
-"""A training step of ours beside TRL's: one tiny model, the same prompts, lengths and threads.
+"""A training step of ours beside TRL's: one model, the same prompts, lengths and threads.
 
     python benchmarks/train_step.py [--quick] [--threads N] [--clock wall|cpu] [--rounds N] ...
+    python benchmarks/train_step.py --smollm2 [--threads N] [--rounds N] ...
     python benchmarks/train_step.py --device cuda [--model-size 0.6b] [--tokens N] ...
 
-On the CPU, for responses of 8 and of 64 tokens, 8 prompts times 8 rollouts:
+On the CPU, with a tiny model, for responses of 8 and of 64 tokens, 8 prompts times 8 rollouts:
 
 - a step of GRPO and of SDPO (whole vocabulary, EMA teacher) through our Trainer.train, beside TRL's
   GRPOTrainer and SDPOTrainer (targets: 1.5 and 3 times as fast);
@@ -11,11 +12,16 @@ On the CPU, for responses of 8 and of 64 tokens, 8 prompts times 8 rollouts:
   its time);
 - VPD beside SDPO on the same rollouts, over whole cycles of an E-step (target: at most 30 % more).
 
+With --smollm2 the same of SmolLM2-135M-Instruct, for 32 rollouts of 32 tokens and 16 of 128
+(targets: GRPO and SDPO 3 times as fast as TRL; SDPO, with feedback of its own for each rollout, at
+most 1.3 times its own matrix products and attention; generation at most 1.3 times the bare loop
+and, for 32 rollouts, 1.5 times vLLM's CPU build, which .ci/vllm installs).
+
 With --device, every algorithm of ours beside TRL's two at 64 rollouts of 512 tokens on that device:
 tokens per second and peak memory.
 
 Contestants take turns, in another order each round. Writes results.json (every step's time) and
-report.md to --out; a full run without --out also renews the tables in benchmarks/README.md. The
+report.md to --out; a full run without --out also renews its tables in benchmarks/README.md. The
 exit code is 1 if a target was missed.
 """
 
@@ -37,19 +43,23 @@ from common import CORES, HERE, machine, number, progress_bar, renew, table
 from rich.progress import Progress
 from step_contestants import CLOCKS, Missing, Remote, Setting
 
-STEPS = 5  # of a turn: a whole cycle of VPD
 RIVALS = ("grpo", "sdpo")  # what TRL has, too
 STEP_TARGETS = {"grpo": 1.5, "sdpo": 3.0}  # times as fast as TRL, at least
 GENERATION_TARGET = 1.3  # times the bare loop, at most
 VPD_TARGET = 0.3  # of SDPO's step, at most
-OWN = "sdpo, ours, feedback of its own"
+REAL_STEP_TARGET = 3.0  # times as fast as TRL with SmolLM2, at least
+FLOOR_TARGET = 1.3  # times the products of SDPO's step, at most
+VLLM_TARGET, VLLM_ROWS = 1.5, 32  # times vLLM's time, at most, for so many rollouts
+OWN, FLOOR = "sdpo, ours, feedback of its own", "sdpo, bare products"
+GENERATION, BARE, VLLM = (f"generation, {side}" for side in ("ours", "bare", "vLLM"))
 CONTESTANTS = (
     *(f"{name}, {side}" for name in RIVALS for side in ("ours", "TRL")),
     OWN,
-    "generation, ours",
-    "generation, bare",
+    GENERATION,
+    BARE,
     "vpd beside sdpo",
 )
+REAL_CONTESTANTS = (*CONTESTANTS[:-1], VLLM, FLOOR)
 # A failed test in 160 characters: with it, TRL's step of SDPO takes about as many times its step of
 # GRPO as in the figures that the targets were set by.
 SHORT = {"prompt_characters": 32, "feedback_characters": 160}
@@ -65,24 +75,35 @@ class Effort:
 
 FULL = Effort(7, (Setting(8, **SHORT), Setting(64, **SHORT), Setting(64, **LONG)))
 QUICK = Effort(2, (Setting(8, **SHORT), Setting(64, **SHORT)))
+REAL = Effort(
+    3,
+    tuple(
+        Setting(tokens, **LONG, prompts=prompts, steps=1, model="smollm2")
+        for tokens, prompts in ((32, 4), (128, 2))
+    ),
+)
 DEVICE_ROUNDS = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parsed(argv)
     effort = chosen_effort(options)
-    names = every_algorithm() if options.device else CONTESTANTS
-    results = run(effort, names, one_by_one=options.device not in (None, "cpu"), seed=options.seed)
+    names = CONTESTANTS
+    if options.device or options.smollm2:
+        names = every_algorithm() if options.device else REAL_CONTESTANTS
+    one_by_one = options.smollm2 or options.device not in (None, "cpu")
+    results = run(effort, names, one_by_one=one_by_one, seed=options.seed)
     words = " ".join(sys.argv[1:] if argv is None else argv)
     results["command"] = f"python benchmarks/train_step.py {words}".rstrip()
     text = report(results)
     scratch = options.quick or options.device is not None
-    folder = options.out or (Path("runs/train_step") if scratch else HERE / "train_step")
+    usual = HERE / "train_step" / ("smollm2" if options.smollm2 else "")
+    folder = options.out or (Path("runs/train_step") if scratch else usual)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, separators=(",", ":")) + "\n")
     (folder / "report.md").write_text(f"# A training step\n\n{text}")
     if options.out is None and not scratch:
-        renew("train_step.py", text)
+        renew("train_step.py --smollm2" if options.smollm2 else "train_step.py", text)
     print(text)
     return int(any(not reached for _, reached in targets(results)))
 
@@ -94,6 +115,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: all threads' time, on a busy machine"
     )
+    parser.add_argument("--smollm2", action="store_true", help="a pretrained model: half an hour")
     parser.add_argument("--device", help="cuda, or any: every algorithm, long responses")
     parser.add_argument("--model-size", choices=("tiny", "0.6b"), help="with --device")
     parser.add_argument("--dtype", help="of the weights, with --device (bfloat16 unless on a CPU)")
@@ -106,13 +128,15 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     of_device = ("model_size", "dtype", "tokens", "micro_batch")
     if options.device is None and any(getattr(options, name) is not None for name in of_device):
         parser.error("--model-size, --dtype, --tokens and --micro-batch go with --device.")
+    if options.smollm2 and (options.quick or options.device):
+        parser.error("--smollm2 goes with neither --quick nor --device.")
     return options
 
 
 def chosen_effort(options: argparse.Namespace) -> Effort:
     common = {"threads": options.threads, "clock": options.clock, "seed": options.seed}
     if options.device is None:
-        effort = QUICK if options.quick else FULL
+        effort = REAL if options.smollm2 else QUICK if options.quick else FULL
         settings = tuple(replace(setting, **common) for setting in effort.settings)
         return Effort(options.rounds or effort.rounds, settings)
     on_cpu = options.device == "cpu"
@@ -153,7 +177,7 @@ def run(
     return {
         "tables": tables,
         "rounds": effort.rounds,
-        "steps_per_turn": STEPS,
+        "steps_per_turn": effort.settings[0].steps,
         "seed": seed,
         "machine": machine(),
         "device": device_name(effort.settings[0].device),
@@ -184,7 +208,7 @@ def measured(
                 for name in chance.sample(list(taking_part), len(taking_part)):
                     progress.update(bar, description=f"{title}: {name}", advance=1)
                     try:
-                        turn = taking_part[name].turn(STEPS)
+                        turn = taking_part[name].turn(setting.steps)
                     except Missing as reason:
                         found["missing"][name] = str(reason)
                         found["turns"].pop(name, None)
@@ -246,8 +270,8 @@ def report(results: dict[str, Any]) -> str:
         f"{about['date'][:10]}, {about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, "
         f"Python {about['python']}, load average {about['load_average']:.1f} at the end; "
         f"{what}; {results['device']}, {first['dtype']}, {first['threads']} threads, "
-        f"{first['prompts']} prompts × {first['group']} rollouts, model {first['model']}; "
-        f"{results['rounds']} rounds of {results['steps_per_turn']} steps, seed "
+        f"{_rollouts(results)}, model {first['model']}; "
+        f"{results['rounds']} rounds of {counted(results['steps_per_turn'], 'step')}, seed "
         f"{results['seed']}, commit {about['commit']}.{clock}"
     ]
     steps = [row for part in results["tables"] for row in step_rows(part)]
@@ -255,10 +279,17 @@ def report(results: dict[str, Any]) -> str:
         head = ["tokens: prompt, teacher's, response", "step", "ours, s", "TRL, s"]
         head += ["× as fast", "tokens/s, ours", "TRL", "peak MB, ours", "TRL"]
         parts += ["### A training step", table(head, steps)]
-    generation = [row for part in results["tables"] for row in generation_rows(part)]
-    if generation:
-        head = ["tokens: prompt, response", "ours, s", "bare loop, s", "× its time"]
-        parts += ["### The generation phase", table(head, generation)]
+    floors = [row for part in results["tables"] for row in floor_rows(part)]
+    if floors:
+        head = ["tokens: prompt, teacher's, response", "step", "positions without a gradient"]
+        head += ["with one", "s", "× the products of SDPO, feedback of its own"]
+        parts += ["### What goes through the model in a step", table(head, floors)]
+    for rival, title in ((BARE, "bare loop"), (VLLM, "vLLM")):
+        rows = [row for part in results["tables"] for row in generation_rows(part, rival)]
+        if rows:
+            head = ["tokens: prompt, response", "ours, s", f"{title}, s", "× its time"]
+            where = "" if rival == BARE else " beside vLLM's CPU build"
+            parts += [f"### The generation phase{where}", table(head, rows)]
     overheads = [row for part in results["tables"] for row in vpd_rows(part)]
     if overheads:
         head = ["tokens: prompt, teacher's, response", "collect, s", "train SDPO, s"]
@@ -304,13 +335,32 @@ def step_rows(part: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def generation_rows(part: dict[str, Any]) -> list[list[str]]:
-    names = "generation, ours", "generation, bare"
+def floor_rows(part: dict[str, Any]) -> list[list[str]]:
+    """What each step takes through the model, where the products of one were measured alone."""
+    if FLOOR not in part["turns"]:
+        return []
+    rows = []
+    for name, turns in part["turns"].items():
+        if turns and "read" in turns[-1]["steps"][-1]:
+            steps = turns[-1]["steps"]
+            counts = [sum(step[key] for step in steps) / len(steps) for key in ("read", "trained")]
+            times = spread(ratios(part, name, FLOOR)) if name == OWN else "—"
+            told = [f"{count:,.0f}" for count in counts]
+            seconds = spread([per_step(turn) for turn in turns])
+            rows.append([lengths(part, name), name, *told, seconds, times])
+    seconds = [per_step(turn) for turn in part["turns"][FLOOR]]
+    flops = part["about"][FLOOR]["flops"]
+    told = f"{FLOOR}: {flops / 1e9:,.0f} GFLOP, {flops / 1e9 / statistics.median(seconds):,.0f} /s"
+    return [*rows, [lengths(part, FLOOR), told, "", "", spread(seconds), "1"]]
+
+
+def generation_rows(part: dict[str, Any], rival: str) -> list[list[str]]:
+    names = GENERATION, rival
     if not all(name in part["turns"] for name in names):
         return []
     both = [spread([per_step(turn) for turn in part["turns"][name]]) for name in names]
-    setting = part["setting"]
-    tokens = f"{setting['prompt_characters'] + 2}, {setting['tokens']}"
+    about = part["about"][GENERATION]
+    tokens = f"{about['prompt_tokens']}, {about['response_tokens']}"
     return [[tokens, *both, spread(ratios(part, *names))]]
 
 
@@ -327,24 +377,32 @@ def vpd_rows(part: dict[str, Any]) -> list[list[str]]:
 
 
 def targets(results: dict[str, Any]) -> list[tuple[str, bool]]:
-    """What was asked for with short prompts, and whether it came out."""
+    """What was asked for with short prompts or with SmolLM2, and whether it came out."""
     listed = []
     for part in results["tables"]:
         setting, turns = part["setting"], part["turns"]
-        if any(setting[key] != value for key, value in SHORT.items()):
+        real = setting["model"] == "smollm2"
+        if not real and any(setting[key] != value for key, value in SHORT.items()):
             continue
         where = f"responses of {setting['tokens']} tokens"
         for algorithm, target in STEP_TARGETS.items():
+            target = REAL_STEP_TARGET if real else target
             names = f"{algorithm}, TRL", f"{algorithm}, ours"
             if all(name in turns for name in names):
                 ratio = statistics.median(ratios(part, *names))
                 goal = f"{algorithm.upper()}, {where}: at least {target} × as fast as TRL's: "
                 listed.append((f"{goal}{ratio:.2f}", ratio >= target))
-        names = "generation, ours", "generation, bare"
-        if all(name in turns for name in names):
-            ratio = statistics.median(ratios(part, *names))
-            goal = f"generation, {where}: at most {GENERATION_TARGET} × the bare loop: {ratio:.2f}"
-            listed.append((goal, ratio <= GENERATION_TARGET))
+        most = [
+            (OWN, FLOOR, FLOOR_TARGET, "SDPO, feedback of its own", "its products"),
+            (GENERATION, BARE, GENERATION_TARGET, "generation", "the bare loop"),
+        ]
+        if setting["prompts"] * setting["group"] == VLLM_ROWS:
+            most.append((GENERATION, VLLM, VLLM_TARGET, "generation", "vLLM's time"))
+        for name, rival, target, what, limit in most:
+            if name in turns and rival in turns:
+                ratio = statistics.median(ratios(part, name, rival))
+                goal = f"{what}, {where}: at most {target} × {limit}: {ratio:.2f}"
+                listed.append((goal, ratio <= target))
         if "vpd beside sdpo" in turns:
             overhead = statistics.median(overheads(part))
             goal = f"VPD, {where}: at most {VPD_TARGET:.0%} over SDPO's step: {overhead:.0%}"
@@ -384,6 +442,16 @@ def mean(turn: dict[str, Any], phase: str) -> float:
 
 def typical(turns: list[dict[str, Any]]) -> float:
     return statistics.median(per_step(turn) for turn in turns)
+
+
+def _rollouts(results: dict[str, Any]) -> str:
+    settings = [part["setting"] for part in results["tables"]]
+    told = [f"{s['prompts']} prompts × {s['group']} rollouts" for s in settings]
+    return " and ".join(dict.fromkeys(told))
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -24,7 +24,8 @@ SMALLEST = Setting(3, **train_step.SHORT, prompts=2, group=2)
 @pytest.fixture(scope="module")
 def results():
     effort = train_step.Effort(1, (SMALLEST,))
-    return train_step.run(effort, train_step.CONTESTANTS) | {"command": "python train_step.py"}
+    names = (*train_step.CONTESTANTS, train_step.FLOOR)
+    return train_step.run(effort, names) | {"command": "python train_step.py"}
 
 
 @pytest.mark.benchmark
@@ -38,7 +39,7 @@ def test_all_contestants_do_the_same_work(results):
             assert about["prompt_tokens"] == SMALLEST.prompt_characters + 2, name
     lengths = {a["teacher_prompt_tokens"] for n, a in part["about"].items() if "sdpo" in n}
     assert len(lengths) == 1
-    assert all(len(turn["steps"]) == train_step.STEPS for (turn,) in part["turns"].values())
+    assert all(len(turn["steps"]) == SMALLEST.steps for (turn,) in part["turns"].values())
 
 
 @pytest.mark.benchmark
@@ -46,13 +47,46 @@ def test_every_target_is_told_reached_or_missed(results):
     text = train_step.report(results)
     (part,) = results["tables"]
     measured = set(part["turns"])
-    assert len(train_step.targets(results)) == 2 + len(
+    assert len(train_step.targets(results)) == 3 + len(
         [name for name in ("grpo, TRL", "sdpo, TRL") if name in measured]
     )
     for goal, reached in train_step.targets(results):
         assert f"- {'reached' if reached else '**missed**'}: {goal}" in text
     for name, reason in part["missing"].items():
         assert f"- {name}, responses of 3 tokens: {reason}" in text
+
+
+@pytest.mark.benchmark
+def test_what_goes_through_the_model_is_counted(results):
+    """Four rollouts of two problems: three tokens are sampled, one position at a time after the
+    prompt, of which the last is never read; the teacher reads prompts and responses, the student's
+    prompts and responses take a gradient. A prompt that two rollouts share is read once."""
+    (part,) = results["tables"]
+    (turn,) = part["turns"]["grpo, ours"]
+    about = part["about"]["grpo, ours"]
+    prompts, rollouts = 2, about["rollouts"]
+    for step in turn["steps"]:
+        assert step["read"] == prompts * about["prompt_tokens"] + 2 * rollouts
+        assert step["trained"] >= prompts * (about["prompt_tokens"] - 1) + 3 * rollouts
+    rows = train_step.floor_rows(part)
+    assert [row[1] for row in rows][:2] == ["grpo, ours", "sdpo, ours"]
+    assert part["about"][train_step.FLOOR]["flops"] > 0
+
+
+def test_the_arithmetic_of_products_is_counted_and_can_be_repeated():
+    import torch
+    from step_products import Recorded, Replay
+
+    a, b = torch.randn(5, 7, requires_grad=True), torch.randn(7, 11)
+    query, key = torch.randn(2, 3, 6, 8), torch.randn(2, 3, 9, 8)
+    with Recorded() as recorded:
+        (a @ b).sum().backward()
+        with torch.inference_mode():
+            torch.nn.functional.linear(torch.randn(4, 7), torch.randn(11, 7))
+            torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    one, attention = 2 * 5 * 7 * 11, 2 * 2 * (2 * 3) * 6 * 9 * 8
+    assert recorded.flops == 2 * one + 2 * 4 * 7 * 11 + attention  # b takes no gradient
+    Replay(recorded.calls)()
 
 
 def test_ratios_and_overheads_are_those_of_each_round():
