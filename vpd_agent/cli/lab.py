@@ -35,8 +35,9 @@ class LabOptions:
     steps: int = 200
     """Training steps of each run."""
     tune: int = 0
-    """Trials for each algorithm, as in vpd compare, before all else. What is best on average over
-    --tune-on holds on every task, but for what an experiment varies. 0 or 1: none."""
+    """Trials for each algorithm, as in vpd compare, before all else. The setting that falls least
+    short of the best one on any task of --tune-on holds everywhere, but for what an experiment
+    varies. 0 or 1: none."""
     tune_on: tuple[str, ...] = ()
     """Tasks that the trials are made on; default: all with a warm start."""
     jobs: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -51,12 +52,16 @@ def read_lab(out: Path) -> dict[tuple[str, str], Reading]:
 
 @dataclass(frozen=True)
 class Tried:
-    """Values of an algorithm that were tried. scores: task → one of each tuning seed, None of a run
-    that failed."""
+    """Values of an algorithm that were tried.
+
+    scores: task → one of each tuning seed, None of a run that failed. shortfall: the most, over
+    these tasks, that their mean is below that of the best values of this algorithm on the task.
+    """
 
     algorithm: str
     values: dict[str, str]
     scores: dict[str, list[float | None]]
+    shortfall: float = math.nan
     chosen: bool = False
 
     @property
@@ -66,8 +71,11 @@ class Tried:
 
 
 def read_tuning(out: Path) -> list[Tried]:
-    """What was tried on any task, and for each algorithm which values were best on all tasks that
-    they were tried on; [] where nothing was."""
+    """What was tried on any task, and what was chosen for each algorithm; [] where nothing was.
+
+    One setting is to hold on every task. So of the values that were tried on most tasks those are
+    chosen whose shortfall is smallest: a mean over tasks would let one task pay for the others.
+    """
     found: dict[tuple[str, tuple[tuple[str, str], ...]], Tried] = {}
     for task in TASKS:
         for trial in read_trials(out, task):
@@ -75,12 +83,29 @@ def read_tuning(out: Path) -> list[Tried]:
             key = trial["contestant"], tuple(values.items())
             tried = found.setdefault(key, Tried(trial["contestant"], values, {}))
             tried.scores[task] = trial["scores"]
-    chosen = {}
-    for tried in found.values():
-        best = chosen.get(tried.algorithm)
-        if best is None or (len(tried.scores), tried.mean) > (len(best.scores), best.mean):
-            chosen[tried.algorithm] = tried
-    return [replace(tried, chosen=tried is chosen[tried.algorithm]) for tried in found.values()]
+    return [
+        tried
+        for algorithm in dict.fromkeys(tried.algorithm for tried in found.values())
+        for tried in _with_choice([t for t in found.values() if t.algorithm == algorithm])
+    ]
+
+
+def _with_choice(tried: Sequence[Tried]) -> list[Tried]:
+    """All that was tried for one algorithm."""
+    best = {
+        task: max(worth(t.scores[task]) for t in tried if task in t.scores)
+        for task in dict.fromkeys(task for t in tried for task in t.scores)
+    }
+    told = [
+        replace(t, shortfall=max(_behind(t, task, best[task]) for task in t.scores)) for t in tried
+    ]
+    chosen = max(told, key=lambda t: (len(t.scores), -t.shortfall, t.mean))
+    return [replace(t, chosen=t is chosen) for t in told]
+
+
+def _behind(tried: Tried, task: str, best: float) -> float:
+    """0 where all trials of the task failed."""
+    return best - worth(tried.scores[task]) if math.isfinite(best) else 0.0
 
 
 def read_trials(out: Path, task: str) -> list[dict[str, Any]]:

@@ -153,10 +153,15 @@ def _tuning_blocks(tuning: Sequence[Tried]) -> list[Block]:
     if not tuning:
         return []
     tasks = _tuned_on(tuning)
-    best = "The highest mean over these tasks" if len(tasks) > 1 else "What was best there"
+    best = "What was best there was"
+    if len(tasks) > 1:
+        best = (
+            "A setting falls short on a task by as much as it is below the best setting of its "
+            "algorithm there; the one whose largest shortfall is smallest was"
+        )
     told = (
         f"Each algorithm had the same number of trials on {listed(tasks)}, on seeds that nothing "
-        f"else uses. {best} was chosen, and holds on every task, but for what an experiment "
+        f"else uses. {best} chosen, and holds on every task, but for what an experiment "
         f"varies. A score is the mean pass@1 of the evaluations after the first step, over the "
         f"tuning seeds, on training problems that were set aside for it."
     )
@@ -174,9 +179,11 @@ def _tuning_table(tuning: Sequence[Tried]) -> Table:
     for tried in tuning:
         values = listed([f"{k} = {v}" for k, v in tried.values.items()]) or "preset"
         means = [*(worth(tried.scores.get(task, ())) for task in tasks), tried.mean]
+        means += [tried.shortfall] if len(tasks) > 1 else []
         told = [score(mean) if math.isfinite(mean) else NONE for mean in means]
         rows.append([tried.algorithm, values, "chosen" if tried.chosen else "", *told])
-    return Table(["algorithm", "tried", "", *tasks, "mean"], rows, words=3)
+    head = ["algorithm", "tried", "", *tasks, "mean"]
+    return Table([*head, *(["largest shortfall"] if len(tasks) > 1 else [])], rows, words=3)
 
 
 def _claim_table(claims: Sequence[Tested]) -> Table:
