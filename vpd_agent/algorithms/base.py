@@ -53,7 +53,7 @@ class Loss:
     whole_batch: take it in one optimizer step on the whole batch, before the mini-batches of the
         losses that are not (TrainConfig.mini_batches).
     optimizer: losses that name the same one share its moments. Each name has its own.
-    learning_rate: None for the run's.
+    learning_rate: None for the run's. learning_rate_share: of that rate, by the state; None: all.
     moves_teacher: an averaged teacher follows the student right after this loss, so that the losses
         behind it hear what it has changed; as after each step, by one step of its average.
     """
@@ -67,6 +67,7 @@ class Loss:
     whole_batch: bool = False
     optimizer: str = "policy"
     learning_rate: float | None = None
+    learning_rate_share: Callable[[State], float] | None = None
     moves_teacher: bool = False
 
     def __post_init__(self) -> None:

@@ -67,7 +67,11 @@ class VPD(Distillation, PolicyGradient):
         return self.prior == "fixed"
 
     def losses(self, step: Step) -> list[Loss]:
-        m_step = Loss("m_step", partial(self.m_step, weight=self.weight(step)))
+        m_step = Loss(
+            "m_step",
+            partial(self.m_step, weight=self.weight(step)),
+            learning_rate_share=self.learning_rate_share,
+        )
         # Only in the first pass over a batch is the student the one that sampled it.
         if step.update or step.index % self.e_step_every:
             return [m_step]
@@ -86,6 +90,10 @@ class VPD(Distillation, PolicyGradient):
 
     def weight(self, step: Step) -> float:
         """Of the divergence in the M-step."""
+        return 1.0
+
+    def learning_rate_share(self, state: State) -> float:
+        """Of the run's, for the M-step."""
         return 1.0
 
     def takes_e_step(self, state: State) -> bool:

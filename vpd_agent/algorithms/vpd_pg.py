@@ -21,7 +21,8 @@ class VPDPG(VPD):
     λ is reward_weight. w is distill_weight times the trust gate, or, without a gate, falls linearly
     to 0; D is the divergence of `alpha`. The verifier corrects what the teacher gets wrong; the
     E-step keeps the teacher worth listening to. Where the gate is shut there is no E-step either,
-    and the reward alone is left.
+    and the reward alone is left. A policy gradient bears smaller steps than a distillation, so the
+    M-step's learning rate is that of the run times s + (1 − s) · gate, with s = shut_rate.
 
     The defaults were chosen on MiniCode, with a warm start (seeds 20 to 23), a cold one and in the
     rigid form (20 and 21), from a handful of settings.
@@ -39,6 +40,9 @@ class VPDPG(VPD):
     gate_width: float | None = 0.15
     gate_e_step: bool = True
     """Take E-steps only while the gate is open; without a gate, always."""
+    shut_rate: float = 1.0
+    """Share of the M-step's learning rate that is left where the gate is shut: the rate of GRPO,
+    where the run's is that of VPD. Without a gate, all of it is left."""
     distill_weight: float = 1.0
     """w at its highest."""
     decay_fraction: float | None = None
@@ -47,6 +51,7 @@ class VPDPG(VPD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(0 < self.shut_rate <= 1, "shut_rate", "above 0 and at most 1", self.shut_rate)
         check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
         decay = self.decay_fraction
         check(decay is None or 0 <= decay <= 1, "decay_fraction", "between 0 and 1", decay)
@@ -56,6 +61,11 @@ class VPDPG(VPD):
         if decay is None:
             decay = 1.0 if self.gate is None else 0.0
         return self.distill_weight * scheduled(step, warmup_fraction=0.0, decay_fraction=decay)
+
+    def learning_rate_share(self, state: State) -> float:
+        if self.gate is None:
+            return 1.0
+        return self.shut_rate + (1 - self.shut_rate) * self.gate.weight(state)
 
     def takes_e_step(self, state: State) -> bool:
         return not self.gate_e_step or self.gate is None or self.gate.weight(state) > 0

@@ -63,7 +63,7 @@ class Updater:
             raise NonFiniteGradient(
                 f"Loss {loss.name!r} is {metrics['loss']:g}, the norm of its gradient {norm:g}"
             )
-        rate = self.learning_rate(loss, step)
+        rate = self.learning_rate(loss, step, state)
         optimizer = self.optimizer(loss.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -109,13 +109,14 @@ class Updater:
             )
         return self.optimizers[name]
 
-    def learning_rate(self, loss: Loss, step: int) -> float:
-        """Of the step with this index, warm-up and decay included."""
+    def learning_rate(self, loss: Loss, step: int, state: State) -> float:
+        """Of the step with this index, warm-up, decay and the loss's own share included."""
         config = self.config
         rise = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
         decay_steps = config.learning_rate_decay * config.steps
         fall = (config.steps - step) / decay_steps if decay_steps else 1.0
-        return min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
+        share = loss.learning_rate_share(state) if loss.learning_rate_share else 1.0
+        return share * min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """With a sharded policy all processes must ask, as of `Policy.state_dict`."""

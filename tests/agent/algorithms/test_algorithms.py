@@ -859,6 +859,23 @@ def test_with_gate_e_step_a_closed_gate_stops_the_e_step(trust, learns):
         assert "m_step/loss" in metrics
 
 
+@pytest.mark.parametrize(
+    ("gate_width", "trust", "share"),
+    [(0.2, -0.1, 0.25), (0.2, 0.05, 0.25 + 0.75 * 0.05 / 0.2), (0.2, 0.3, 1.0), (None, 0.0, 1.0)],
+)
+def test_the_m_step_gets_smaller_steps_where_the_gate_is_shut(gate_width, trust, share):
+    """The E-step has a learning rate of its own, which stays as it is."""
+    algorithm = VPDPG(
+        shut_rate=0.25, gate_width=gate_width, gate_every=100, gate_e_step=False,
+        e_step_learning_rate=1e-5,
+    )  # fmt: skip
+    trainer = make_trainer(algorithm, learning_rate=1e-3)
+    trainer.step, trainer.state = 2, {"trust": trust}
+    metrics = trainer.train_step(mixed_rollouts(trainer.policy))
+    assert metrics["m_step/learning_rate"] == pytest.approx(1e-3 * share)
+    assert metrics["e_step/learning_rate"] == pytest.approx(1e-5)
+
+
 @pytest.mark.parametrize("algorithm", [VPD, VPDPG])
 def test_an_e_step_is_taken_every_f_steps_and_once_per_batch(algorithm):
     algorithm = algorithm(e_step_every=3)

@@ -117,7 +117,7 @@ def test_the_learning_rate_rises_and_falls_linearly():
                            learning_rate_decay=0.5)  # fmt: skip
     rates = []
     for step in range(10):
-        rates.append(trainer.updater.learning_rate(GRPO().losses(None)[0], step))
+        rates.append(trainer.updater.learning_rate(GRPO().losses(None)[0], step, {}))
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
