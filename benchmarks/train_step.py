@@ -43,6 +43,8 @@ from common import CORES, HERE, machine, number, progress_bar, renew, table
 from rich.progress import Progress
 from step_contestants import CLOCKS, Missing, Remote, Setting
 
+from vpd_agent.comparison.formats import counted
+
 RIVALS = ("grpo", "sdpo")  # what TRL has, too
 STEP_TARGETS = {"grpo": 1.5, "sdpo": 3.0}  # times as fast as TRL, at least
 GENERATION_TARGET = 1.3  # times the bare loop, at most
@@ -448,10 +450,6 @@ def _rollouts(results: dict[str, Any]) -> str:
     settings = [part["setting"] for part in results["tables"]]
     told = [f"{s['prompts']} prompts × {s['group']} rollouts" for s in settings]
     return " and ".join(dict.fromkeys(told))
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 MethodName = Literal["ttd", "best-of-k", "multi-turn"]
 RESULTS = "results.jsonl"
-_FOR_SHORT_ANSWERS = ("laptop", "laptop-long")  # presets whose models can read one attempt
+# Presets whose models can read one attempt.
+_FOR_SHORT_ANSWERS = ("laptop", "laptop-long", "laptop-games")
 PUBLISHED_GROUP_SIZE = 16  # arXiv 2601.20802, table 12
 FROM_PRESET = (  # options that are the preset's where they are not given
     *("group_size", "learning_rate", "micro_batch_size", "temperature", "success_reward"),
