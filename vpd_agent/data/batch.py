@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -41,6 +41,7 @@ class RolloutBatch:
     teacher_prompt_mask: Bool[Tensor, "B Q"]
     has_teacher: Bool[Tensor, " B"]  # there was something to build a teacher prompt from
     own_success: Bool[Tensor, " B"]  # solved, and its teacher is shown nothing but that
+    skipped: Bool[Tensor, "B T"]  # True at tokens on which no teacher is to speak
 
     max_response_tokens: int  # what a response could have had
     num_rollouts: float
@@ -61,7 +62,7 @@ class RolloutBatch:
     @property
     def teacher_mask(self) -> Bool[Tensor, "B T"]:
         """True where a loss against the teacher applies."""
-        return self.loss_mask & self.has_teacher[:, None]
+        return self.loss_mask & self.has_teacher[:, None] & ~self.skipped
 
     @property
     def num_teacher_tokens(self) -> float:
@@ -81,7 +82,7 @@ class RolloutBatch:
     def totals(self) -> dict[str, float]:
         """The numbers that describe the whole batch, counted in the rows of this one."""
         outcome = self.solved, self.has_teacher, self.own_success
-        return _totals(self.loss_mask, *outcome, self.group_std)
+        return _totals(self.loss_mask, self.skipped, *outcome, self.group_std)
 
     def rows(self, index: slice | Tensor) -> RolloutBatch:
         """The same batch, these rows only; whole-batch numbers are kept."""
@@ -140,6 +141,7 @@ class RolloutBatch:
             loss_mask=self.loss_mask[:, :t],
             old_logprobs=self.old_logprobs[:, :t],
             sampler_weight=self.sampler_weight[:, :t],
+            skipped=self.skipped[:, :t],
             teacher_prompt=self.teacher_prompt[:, q:],
             teacher_prompt_mask=self.teacher_prompt_mask[:, q:],
         )
@@ -161,6 +163,7 @@ class RolloutBatch:
         pad_id: int = 0,
         max_response_tokens: int | None = None,
         teacher_sees_outcome: bool = True,
+        skipped_ids: Collection[int] = (),
     ) -> RolloutBatch:
         """Pad rollouts into a batch.
 
@@ -169,6 +172,7 @@ class RolloutBatch:
         max_response_tokens: what a response could have had; None: as many as the longest has.
         teacher_sees_outcome: whether those prompts show a rollout's own outcome; without it no row
             is an own success.
+        skipped_ids: tokens of the response on which no teacher is to speak.
         `prompt` is the student's, also of a teacher rollout; `old_logprobs` are those of the
         rollouts, which a teacher rollout has on the teacher's prompt.
         """
@@ -202,6 +206,8 @@ class RolloutBatch:
         own_success = solved & torch.tensor(
             [teacher_sees_outcome and not r.demonstration.strip() for r in rollouts]
         )
+        silent = torch.tensor([*skipped_ids], dtype=response.dtype)
+        skipped = loss_mask & torch.isin(response, silent)
         group = torch.tensor([r.group for r in rollouts])
         group_mean, group_std = group_statistics(rewards, group)
         group_solve_rate, _ = group_statistics(solved.float(), group)
@@ -223,13 +229,15 @@ class RolloutBatch:
             teacher_prompt_mask=teacher_prompt_mask,
             has_teacher=has_teacher,
             own_success=own_success,
+            skipped=skipped,
             max_response_tokens=max_response_tokens or response.shape[1],
-            **_totals(loss_mask, solved, has_teacher, own_success, group_std),
+            **_totals(loss_mask, skipped, solved, has_teacher, own_success, group_std),
         )
 
 
 def _totals(
     loss_mask: Bool[Tensor, "B T"],
+    skipped: Bool[Tensor, "B T"],
     solved: Bool[Tensor, " B"],
     has_teacher: Bool[Tensor, " B"],
     own_success: Bool[Tensor, " B"],
@@ -237,6 +245,7 @@ def _totals(
 ) -> dict[str, float]:
     """The `num_` fields of a batch of these rows; one that no loss counts is not counted either."""
     tokens, counts = loss_mask.sum(1), loss_mask.any(1)
+    taught = (loss_mask & ~skipped).sum(1)
     taught_solved, taught_failed = solved & has_teacher & counts, ~solved & has_teacher & counts
     own = own_success & has_teacher & counts
     signal = (group_std > 0) & counts
@@ -248,10 +257,10 @@ def _totals(
         "num_signal_tokens": float(tokens[signal].sum()),
         "num_solved_with_teacher": float(taught_solved.sum()),
         "num_failed_with_teacher": float(taught_failed.sum()),
-        "num_solved_teacher_tokens": float(tokens[taught_solved].sum()),
-        "num_failed_teacher_tokens": float(tokens[taught_failed].sum()),
+        "num_solved_teacher_tokens": float(taught[taught_solved].sum()),
+        "num_failed_teacher_tokens": float(taught[taught_failed].sum()),
         "num_own_success_with_teacher": float(own.sum()),
-        "num_own_success_teacher_tokens": float(tokens[own].sum()),
+        "num_own_success_teacher_tokens": float(taught[own].sum()),
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +56,38 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What the flags of two saved configurations differ in, harmless ones apart:
-    name → (old, new)."""
+    name → (old, new).
+
+    A flag that came after `old` was saved counts as having had its default there: new flags come
+    with a default that leaves everything as it was.
+    """
     flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
     a, b = (dict(leaves(json.loads(json.dumps(c)))) for c in flags_of)
+    if not b.keys() <= a.keys():
+        a = _defaults(b.keys() - a.keys(), new) | a
     harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
     return {
         name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
         for name in dict.fromkeys([*a, *b])
         if name not in harmless and a.get(name) != b.get(name)
     }
+
+
+def _defaults(names: Set[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of these flags of a saved configuration that have a default."""
+    from vpd_agent.algorithms import algorithm_class
+    from vpd_agent.train.config import TrainConfig
+
+    classes: dict[str, type] = {"config": TrainConfig}
+    if "name" in record.get("algorithm", {}):
+        classes["algorithm"] = algorithm_class(record["algorithm"]["name"])
+    defaults = {
+        f"{part}.{field.name}": field.default
+        for part, its_class in classes.items()
+        for field in fields(its_class)
+        if field.default is not MISSING
+    }
+    return json.loads(json.dumps({name: defaults[name] for name in names & defaults.keys()}))
 
 
 def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -90,6 +90,10 @@ class TrainConfig:
     distillation counts it: what an answer would have been that does not end is hard to tell, and a
     teacher on such answers makes others run on (the "overlong filtering" of DAPO, arXiv 2503.14476,
     for the teacher's term)."""
+    teach_end: bool = True
+    """Whether the teacher also speaks on the token that ends an answer. Without it, neither E-step
+    nor distillation counts that token: a teacher that has read why an answer is wrong would go on
+    where it ended, and a student that listens stops ending its answers, right ones too."""
     success_reward: float = 1.0
     """A rollout counts as solved from this reward on."""
     eval_every: int = 10

@@ -102,7 +102,8 @@ def kept_rollouts(learner: Learner, rollouts: Sequence[Rollout]) -> list[dict[st
     advantage: GRPO's, the same for every token. tokens: the text of each response token. For each
     token of the policy, null for others: student_logprob, student_entropy, and, where the rollout
     has a teacher prompt, teacher_logprob, teacher_entropy and what `Algorithm.token_values` gives
-    (divergence, implicit_reward), all in nats. taught: whether the teacher's term applies to it.
+    (divergence and implicit_reward, 0 at an end that is not taught), all in nats. taught: whether
+    the teacher's term applies to it.
     """
     config, policy = learner.config, learner.policy
     prompts: Sequence[list[int] | None] = [None] * len(rollouts)
@@ -114,6 +115,7 @@ def kept_rollouts(learner: Learner, rollouts: Sequence[Rollout]) -> list[dict[st
         success_reward=config.success_reward,
         pad_id=policy.pad_id,
         max_response_tokens=config.max_response_tokens,
+        skipped_ids=learner.untaught_ids,
     )
     advantages = group_advantages(batch.rewards, batch.group_mean, batch.group_std).tolist()
     values = _token_values(learner, batch.to(policy.device))
@@ -131,6 +133,7 @@ def kept_rollouts(learner: Learner, rollouts: Sequence[Rollout]) -> list[dict[st
             "advantage": round(advantages[i], 4),
             "tokens": token_texts(rollout.response_ids, decode),
             **values[i],
+            "taught": values[i]["taught"] and learner.may_be_taught(rollout),
         }
         for i, (rollout, prompt) in enumerate(zip(rollouts, prompts, strict=True))
     ]

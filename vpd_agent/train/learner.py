@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -214,9 +214,8 @@ class Learner:
         if self.teacher is None:
             return [None] * len(rollouts)
         prompts = self.prompts_with_feedback(rollouts)
-        if not self.config.teach_truncated:
-            ended = [r.finish != "length" for r in rollouts]
-            prompts = [p if e else None for p, e in zip(prompts, ended, strict=True)]
+        taught = map(self.may_be_taught, rollouts)
+        prompts = [p if may else None for p, may in zip(prompts, taught, strict=True)]
         if not any(prompts) and not self._warned_of_no_teacher:
             self._warned_of_no_teacher = True
             self.warn(
@@ -224,6 +223,15 @@ class Learner:
                 "learned from one. Does the environment give infos['feedback']?"
             )
         return prompts
+
+    def may_be_taught(self, rollout: Rollout) -> bool:
+        """Whether a teacher may speak on it, if there is something to show the teacher."""
+        return self.config.teach_truncated or rollout.finish != "length"
+
+    @property
+    def untaught_ids(self) -> Collection[int]:
+        """The tokens on which no teacher speaks."""
+        return () if self.config.teach_end else self.policy.eos_ids
 
     def prompts_with_feedback(self, rollouts: Sequence[Rollout]) -> list[list[int] | None]:
         """The teacher's prompt of each rollout; None where `teacher_prompt` gives none."""
@@ -297,6 +305,7 @@ class Learner:
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
             teacher_sees_outcome=shows_outcome and self.template.needs_feedback,
+            skipped_ids=self.untaught_ids,
         )
         return self._counted(batch).to(self.policy.device)
 

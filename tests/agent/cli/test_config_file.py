@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from agent.helpers import small_policy
-from vpd_agent.algorithms import ALGORITHMS
+from vpd_agent.algorithms import ALGORITHMS, VPD
 from vpd_agent.cli.compare import CompareOptions
 from vpd_agent.cli.config_file import read, with_defaults
 from vpd_agent.cli.doctor import DoctorOptions
@@ -23,6 +23,7 @@ from vpd_agent.cli.train_flags import flag_groups
 from vpd_agent.cli.warmup import WarmupOptions
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.record import differences, saved
+from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.options import TrainOptions
 from vpd_agent.train.presets import PRESETS
 
@@ -250,6 +251,19 @@ def test_differences_leave_out_what_harms_nothing():
     assert differences(old, new) == {
         "algorithm.beta": (1.0, 2.0), "steps": (2, 3), "data": (None, "d")
     }  # fmt: skip
+
+
+def test_a_flag_that_came_later_had_its_default():
+    """`teach_end` is True unless said otherwise, and VPD's β is 0.1."""
+    old = {"algorithm": {"name": "vpd"}, "config": {"steps": 2}}
+    assert TrainConfig().teach_end
+    assert VPD().beta == 0.1
+    same = {"algorithm": {"name": "vpd", "beta": 0.1}, "config": {"steps": 2, "teach_end": True}}
+    assert differences(old, same) == {}
+    other = {"algorithm": {"name": "vpd", "beta": 1.0}, "config": {"steps": 2, "teach_end": False}}
+    assert differences(old, other) == {"algorithm.beta": (0.1, 1.0), "teach_end": (True, False)}
+    unknown = old | {"options": {"of_tomorrow": 1}}
+    assert differences(old, unknown) == {"of_tomorrow": (None, 1)}
 
 
 def test_a_saved_configuration_gives_the_same_run(tmp_path, model):

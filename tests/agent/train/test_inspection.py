@@ -105,14 +105,18 @@ def test_taught_rollouts_are_those_that_the_algorithm_chooses():
     told = [bool(r.feedback) for r in rollouts]
     solved = [r.reward == 1 for r in rollouts]
 
-    def taught(algorithm) -> list[bool]:
-        return [k["taught"] for k in kept_rollouts(learner_of(algorithm), rollouts)]
+    def taught(algorithm, **changes) -> list[bool]:
+        return [k["taught"] for k in kept_rollouts(learner_of(algorithm, **changes), rollouts)]
 
     failed_only = [t and not s for t, s in zip(told, solved, strict=True)]
     assert taught(SDPO(distill_on="failed")) == failed_only
     # In both groups those who solved are above the mean, and all others below it.
     above_mean = [t and s for t, s in zip(told, solved, strict=True)]
     assert taught(SDPG(positive_only=True, distill_on="solved")) == above_mean
+    ended = [r.finish == "stop" for r in rollouts]
+    assert not all(e for e, t in zip(ended, failed_only, strict=True) if t)
+    ended_only = [t and e for t, e in zip(failed_only, ended, strict=True)]
+    assert taught(SDPO(distill_on="failed"), teach_truncated=False) == ended_only
 
 
 def test_an_algorithm_without_a_divergence_keeps_the_teachers_numbers():

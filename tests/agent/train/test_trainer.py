@@ -349,6 +349,25 @@ def test_cut_off_rollouts_have_no_teacher_where_they_are_not_taught():
         assert trainer.make_batch(rows).has_teacher.int().tolist() == expected
 
 
+def test_the_end_of_an_answer_has_no_teacher_where_ends_are_not_taught():
+    """Answers of 3 and 2 tokens of which the last ends them, and one of 2 that was cut off: all 7
+    tokens are taught with ends, all but two without."""
+    policy = small_policy()
+    (end,) = policy.eos_ids
+    rows = [
+        replace(rollout("ab", "x" * len(ids), policy=policy, reward=0.0), response_ids=ids,
+                logprobs=[-1.0] * len(ids), finish=finish, feedback="?")
+        for ids, finish in (([5, 6, end], "stop"), ([7, end], "stop"), ([5, 6], "length"))
+    ]  # fmt: skip
+    taught = {True: [[1, 1, 1], [1, 1, 0], [1, 1, 0]], False: [[1, 1, 0], [1, 0, 0], [1, 1, 0]]}
+    for teach_end, expected in taught.items():
+        batch = make_trainer(SDPO(), policy=policy, teach_end=teach_end).make_batch(rows)
+        assert batch.teacher_mask.int().tolist() == expected
+        assert batch.num_failed_teacher_tokens == sum(map(sum, expected))
+        assert batch.num_tokens == 7  # the reward's term counts every token
+        assert [int(p.teacher_mask.sum()) for p in batch.split(1)] == [*map(sum, expected)]
+
+
 def test_a_run_gives_up_when_too_many_steps_are_skipped(tmp_path):
     """A learning rate that blows the weights up at once: every later step is not finite."""
     folder = RunFolder(tmp_path / "run")
