@@ -58,6 +58,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         baseline="vpd distill_on=all teach_truncated=true",
     ),
+    "ends": Experiment(
+        "Should the teacher speak on the token that ends an answer?",
+        ("function-warm",),  # whose answers are the longest
+        ("vpd", "vpd-pg", "sdpo"),
+        settings=("*.teach_end=true,false",),
+        baseline="vpd-pg teach_end=true",
+    ),
     "reward": Experiment(
         "What does a part of the reward's term beside distillation do for VPD and SDPO, which have "
         "none as published?",
