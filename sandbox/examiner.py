@@ -874,12 +874,12 @@ def signature_of(mirror):
 class Mirrored(type):
     """The class of the mirrors of classes."""
 
-    def __new__(meta, name, bases, names, **keywords):
+    def __new__(mcs, name, bases, names, **keywords):
         if not any(
             type(base) is Mirrored and base not in (Mirror, MirroredError) for base in bases
         ):
-            return type.__new__(meta, name, bases, names)
-        return PEER.subclass(meta, name, bases, names, keywords)
+            return type.__new__(mcs, name, bases, names)
+        return PEER.subclass(mcs, name, bases, names, keywords)
 
     def __init__(cls, *_, **__):
         pass
