@@ -89,7 +89,7 @@ LAPTOP = Preset(
         },
         # F = 2, β = 1, JSD, gate 0.15, EMA 0.05: its defaults, which were found here. What is left
         # of its learning rate where the gate is shut is GRPO's.
-        "vpd-pg": {"e_step_learning_rate": 1e-4, "e_step_optimizer": "own", "shut_rate": 1 / 3},
+        "vpd-pg": {"e_step_learning_rate": 1e-4, "e_step_optimizer": "own", "shut_rate": 0.25},
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
         "sc-sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": _LAPTOP_REWARD},
         "srpo": {"importance_clip": None},
@@ -100,7 +100,7 @@ LAPTOP = Preset(
     },
     train_changes={
         # Twice SDPO's rate: without `teach_end` its answers end all the same.
-        "vpd-pg": {"learning_rate": 6e-4, "teach_end": False},
+        "vpd-pg": {"learning_rate": 8e-4, "teach_end": False},
         **{name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rlsd", "rft")},
     },
 )

@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "reward_weight": 0.3,
         }
         | OWN_E_STEP,
-        "vpd-pg": {"e_step_learning_rate": 1e-4, "shut_rate": 1 / 3} | OWN_E_STEP,
+        "vpd-pg": {"e_step_learning_rate": 1e-4, "shut_rate": 0.25} | OWN_E_STEP,
         "sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
         "sc-sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
         "srpo": {"importance_clip": None},
@@ -105,7 +105,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "code": {"micro_batch_size": 1, "weight_decay": 0.01},
     "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
 }
-LAPTOP_RATES = dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4) | {"vpd-pg": 6e-4}
+LAPTOP_RATES = dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4) | {"vpd-pg": 8e-4}
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, LAPTOP_RATES),
     "laptop-long": (4e-4, LAPTOP_RATES),
