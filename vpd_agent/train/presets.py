@@ -99,7 +99,7 @@ LAPTOP = Preset(
         "past": {"entry_clip": None, "teacher": "ema", "teacher_learning_rate": 1e-4},
     },
     train_changes={
-        # Twice SDPO's rate: without `teach_end` its answers end all the same.
+        # Twice SDPO's rate, with which a teacher that speaks on ends makes answers run on.
         "vpd-pg": {"learning_rate": 8e-4, "teach_end": False},
         **{name: {"learning_rate": 2e-4} for name in ("grpo", "sdar", "rlsd", "rft")},
     },
