@@ -168,7 +168,7 @@ def padded(batch, columns):
     """Prompts with more padding on their left, responses with more on their right."""
     pad = torch.nn.functional.pad
     left = ("prompt", "prompt_mask", "teacher_prompt", "teacher_prompt_mask")
-    right = ("response", "token_mask", "loss_mask", "old_logprobs", "sampler_weight")
+    right = ("response", "token_mask", "loss_mask", "old_logprobs", "sampler_weight", "skipped")
     wider = {name: pad(getattr(batch, name), (columns, 0)) for name in left}
     wider |= {name: pad(getattr(batch, name), (0, columns)) for name in right}
     return replace(batch, **wider)
