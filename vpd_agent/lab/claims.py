@@ -224,7 +224,7 @@ CLAIMS = (
     Claim(
         "VPD-PG ends higher on long answers where its teacher does not speak on their end.",
         "this project",
-        "MiniFunction, eight search seeds at 8e-4: .88 and .85",
+        "MiniFunction, eight search seeds at 8e-4: .86 and .85",
         "ends",
         (difference("vpd-pg teach_end=false", "vpd-pg teach_end=true"),),
     ),

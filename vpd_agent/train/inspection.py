@@ -105,18 +105,11 @@ def kept_rollouts(learner: Learner, rollouts: Sequence[Rollout]) -> list[dict[st
     (divergence and implicit_reward, 0 at an end that is not taught), all in nats. taught: whether
     the teacher's term applies to it.
     """
-    config, policy = learner.config, learner.policy
+    policy = learner.policy
     prompts: Sequence[list[int] | None] = [None] * len(rollouts)
     if learner.teacher is not None:
         prompts = learner.prompts_with_feedback(rollouts)
-    batch = RolloutBatch.from_rollouts(
-        rollouts,
-        prompts,
-        success_reward=config.success_reward,
-        pad_id=policy.pad_id,
-        max_response_tokens=config.max_response_tokens,
-        skipped_ids=learner.untaught_ids,
-    )
+    batch = learner.as_tensors(rollouts, prompts)
     advantages = group_advantages(batch.rewards, batch.group_mean, batch.group_std).tolist()
     values = _token_values(learner, batch.to(policy.device))
     decode = policy.tokenizer.decode

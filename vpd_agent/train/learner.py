@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -228,11 +228,6 @@ class Learner:
         """Whether a teacher may speak on it, if there is something to show the teacher."""
         return self.config.teach_truncated or rollout.finish != "length"
 
-    @property
-    def untaught_ids(self) -> Collection[int]:
-        """The tokens on which no teacher speaks."""
-        return () if self.config.teach_end else self.policy.eos_ids
-
     def prompts_with_feedback(self, rollouts: Sequence[Rollout]) -> list[list[int] | None]:
         """The teacher's prompt of each rollout; None where `teacher_prompt` gives none."""
         success = self.config.success_reward
@@ -297,17 +292,29 @@ class Learner:
         prompts: Sequence[list[int] | None],
         shows_outcome: bool = True,
     ) -> RolloutBatch:
-        """shows_outcome: whether the prompts may show a rollout's own outcome."""
-        batch = RolloutBatch.from_rollouts(
+        """As `as_tensors`, counted over all processes and on the policy's device."""
+        batch = self.as_tensors(rollouts, prompts, shows_outcome)
+        return self._counted(batch).to(self.policy.device)
+
+    def as_tensors(
+        self,
+        rollouts: Sequence[Rollout],
+        prompts: Sequence[list[int] | None],
+        shows_outcome: bool = True,
+    ) -> RolloutBatch:
+        """Rollouts with these teacher prompts, as this run counts them, in this process alone.
+
+        shows_outcome: whether the prompts may show a rollout's own outcome.
+        """
+        return RolloutBatch.from_rollouts(
             rollouts,
             prompts,
             success_reward=self.config.success_reward,
             pad_id=self.policy.pad_id,
             max_response_tokens=self.config.max_response_tokens,
             teacher_sees_outcome=shows_outcome and self.template.needs_feedback,
-            skipped_ids=self.untaught_ids,
+            skipped_ids=() if self.config.teach_end else self.policy.eos_ids,
         )
-        return self._counted(batch).to(self.policy.device)
 
     def _counted(self, batch: RolloutBatch) -> RolloutBatch:
         """With the numbers of these rows, of all processes together."""

@@ -71,6 +71,7 @@ TINY_MODEL = {
     "learning_rate_decay": 0.5,
     "adam_beta2": 0.95,
 }
+LAPTOPS = ("laptop", "laptop-long", "laptop-games")
 LAPTOP = TINY_MODEL | {
     "prompts_per_step": 8,
     "max_prompt_tokens": 64,
@@ -119,9 +120,7 @@ RATES = {  # of learning: that of most algorithms, and of those that have anothe
     ),
 }
 OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
-    **{
-        name: {"vpd-pg": {"teach_end": False}} for name in ("laptop", "laptop-long", "laptop-games")
-    },
+    **{name: {"vpd-pg": {"teach_end": False}} for name in LAPTOPS},
     "code": {
         "sdpo": {"mini_batches": 32},
         "grpo": {"mini_batches": 4},
@@ -138,7 +137,7 @@ OTHER_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 }
 SHORT = "{attempt}:{feedback}"
 TEMPLATES = dict.fromkeys(PRESETS, TeacherTemplate()) | dict.fromkeys(
-    ("laptop", "laptop-long", "laptop-games"),
+    LAPTOPS,
     TeacherTemplate(
         turn="{prompt}|{demonstration}{feedback}",
         demonstration="{demonstration}:=",
