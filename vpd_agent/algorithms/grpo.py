@@ -35,6 +35,6 @@ class GRPO(Anchored, PolicyGradient):
         return [Loss("policy", self.policy_loss)]
 
     def policy_loss(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-        anchor, metrics = kl_to_reference(inputs, self)
+        anchor, metrics = kl_to_reference(inputs, self.kl_to_reference)
         loss, more = policy_gradient(inputs, self)
         return loss + anchor, metrics | more

@@ -12,7 +12,7 @@ from vpd_agent.ops.losses import Metrics, masked_mean
 
 @dataclass(frozen=True)
 class Anchored(Algorithm):
-    """The fields of every algorithm with a KL to a reference, read by `kl_to_reference`."""
+    """The fields of every algorithm that has a KL to a reference at all times."""
 
     kl_to_reference: float = 0.0
     """Weight of the KL(π_θ‖π_ref), over the full vocabulary, as a mean over tokens."""
@@ -30,13 +30,13 @@ class Anchored(Algorithm):
         return self.kl_to_reference > 0
 
 
-def kl_to_reference(inputs: LossInputs, algorithm: Anchored) -> tuple[Tensor | float, Metrics]:
-    """The algorithm's weight times KL(π_θ‖π_ref); 0 without one. Before a policy gradient, for what
-    its pass over the vocabulary leaves."""
-    if not algorithm.kl_to_reference:
+def kl_to_reference(inputs: LossInputs, weight: float) -> tuple[Tensor | float, Metrics]:
+    """weight · KL(π_θ‖π_ref); 0 without a weight. Before a policy gradient, for what its pass over
+    the vocabulary leaves."""
+    if not weight:
         return 0.0, {}
     batch = inputs.batch
-    weight = batch.loss_mask * batch.sampler_weight * algorithm.kl_to_reference / batch.num_tokens
-    kl = inputs.student.divergence(inputs.reference, weight, alpha=1.0)
+    weights = batch.loss_mask * batch.sampler_weight * weight / batch.num_tokens
+    kl = inputs.student.divergence(inputs.reference, weights, alpha=1.0)
     mean = masked_mean(kl.per_token, batch.loss_mask, batch.num_tokens)
     return kl.total, {"kl_to_reference": mean}

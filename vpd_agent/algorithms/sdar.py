@@ -51,7 +51,7 @@ class SDAR(WithTeacher, Anchored, PolicyGradient):
 
     def joint_loss(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
         batch, student, teacher = inputs.batch, inputs.student, inputs.teacher
-        anchor, metrics = kl_to_reference(inputs, self)
+        anchor, metrics = kl_to_reference(inputs, self.kl_to_reference)
         loss, more = policy_gradient(inputs, self)
         loss, metrics = loss + anchor, metrics | more
         mask, count = distillation_mask(batch, self)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vpd_agent.algorithms.base import LossInputs, State, Step, check
 from vpd_agent.algorithms.distillation import scheduled, trust
+from vpd_agent.algorithms.reference import kl_to_reference
 from vpd_agent.algorithms.vpd import VPD
 from vpd_agent.model.teacher import TeacherWeights
 from vpd_agent.ops.losses import Metrics
@@ -16,13 +17,15 @@ from vpd_agent.ops.losses import Metrics
 
 @dataclass(frozen=True)
 class VPDPG(VPD):
-    """VPD's E-step every `e_step_every` steps; M-step λ · L_clip(GRPO) + w(k) · D(π_θ, sg[q]).
+    """VPD's E-step every `e_step_every` steps, and the M-step
+    λ · (L_clip(GRPO) + (1 − gate) · κ · KL(π_θ‖π_ref)) + w(k) · D(π_θ, sg[q]).
 
     λ is reward_weight. w is distill_weight times the trust gate, or, without a gate, falls linearly
     to 0; D is the divergence of `alpha`. The verifier corrects what the teacher gets wrong; the
     E-step keeps the teacher worth listening to. Where the gate is shut there is no E-step either,
-    and the reward alone is left. A policy gradient bears smaller steps than a distillation, so the
-    M-step's learning rate is that of the run times s + (1 − s) · gate, with s = shut_rate.
+    and GRPO is left, with what it needs and an open gate does not: smaller steps (the M-step's
+    learning rate is that of the run times s + (1 − s) · gate, with s = shut_rate), and a KL to the
+    initial policy, which keeps its answers from becoming all alike (κ = shut_kl_to_reference).
 
     The defaults were chosen on MiniCode, with a warm start (seeds 20 to 23), a cold one and in the
     rigid form (20 and 21), from a handful of settings.
@@ -43,6 +46,9 @@ class VPDPG(VPD):
     shut_rate: float = 1.0
     """Share of the M-step's learning rate that is left where the gate is shut: the rate of GRPO,
     where the run's is that of VPD. Without a gate, all of it is left."""
+    shut_kl_to_reference: float = 0.0
+    """κ: weight of the KL(π_θ‖π_ref) to the initial policy, as that of GRPO; without a gate, there
+    is none."""
     distill_weight: float = 1.0
     """w at its highest."""
     decay_fraction: float | None = None
@@ -52,9 +58,15 @@ class VPDPG(VPD):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.shut_rate <= 1, "shut_rate", "above 0 and at most 1", self.shut_rate)
+        kl = self.shut_kl_to_reference
+        check(kl >= 0, "shut_kl_to_reference", "at least 0", kl)
         check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
         decay = self.decay_fraction
         check(decay is None or 0 <= decay <= 1, "decay_fraction", "between 0 and 1", decay)
+
+    @property
+    def needs_reference(self) -> bool:
+        return super().needs_reference or (self.gate is not None and self.shut_kl_to_reference > 0)
 
     def weight(self, step: Step) -> float:
         decay = self.decay_fraction
@@ -71,6 +83,9 @@ class VPDPG(VPD):
         return not self.gate_e_step or self.gate is None or self.gate.weight(state) > 0
 
     def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
-        loss, metrics = super().m_step(inputs, weight=weight)
-        share = weight * trust(inputs, self) * inputs.batch.share
-        return loss, metrics | {"distill_weight": loss.new_tensor(share)}
+        heard = trust(inputs, self)
+        anchored = self.reward_weight * (1 - heard) * self.shut_kl_to_reference
+        anchor, metrics = kl_to_reference(inputs, anchored)
+        loss, more = super().m_step(inputs, weight=weight)
+        share = loss.new_tensor(weight * heard * inputs.batch.share)
+        return loss + anchor, metrics | more | {"distill_weight": share}

@@ -83,7 +83,10 @@ VARIANTS: dict[str, Algorithm] = {
     "vpd fixed prior": VPD(e_step_every=3, prior="fixed", teacher="ema", importance_clip=2.0),
     "vpd with reward": VPD(e_step_every=1, alpha=0.5, teacher="frozen", reward_weight=0.4),
     "vpd-pg": VPDPG(e_step_every=3),
-    "vpd-pg without a gate": VPDPG(e_step_every=3, gate_width=None, teacher="frozen"),
+    "vpd-pg near its start": VPDPG(e_step_every=2, shut_kl_to_reference=0.5),
+    "vpd-pg without a gate": VPDPG(
+        e_step_every=3, gate_width=None, teacher="frozen", shut_kl_to_reference=0.5
+    ),
     "opsd": OPSD(distill_on="solved", on_own_success=True),
     "opsd on the teacher's top": OPSD(top_k=7, support="teacher", tail="renormalize"),
     "sdar": SDAR(distill_weight=0.4),
@@ -537,6 +540,10 @@ EQUATIONS = {
         "e_step": naive_e_step(rows, beta=1.0),
         "m_step": 0.3 * naive_policy_gradient(rows) + 0.4 * naive_distillation(rows, alpha=0.5),
     },
+    "vpd-pg near its start": lambda rows: {
+        "m_step": 0.3 * naive_policy_gradient(rows) + 0.3 * 0.5 * (1 - 0.4) * naive_anchor(rows)
+        + 0.4 * naive_distillation(rows, alpha=0.5)
+    },
     "vpd-pg without a gate": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
         "m_step": 0.3 * naive_policy_gradient(rows)
@@ -647,6 +654,7 @@ SMOOTH = {  # as they are, or without the quantities whose gradient is stopped
     "vpd fixed prior": {"importance_clip": None},
     "vpd with reward": {},
     "vpd-pg": {},
+    "vpd-pg near its start": {},
     "opsd": {},
     "opsd on the teacher's top": {},
     "rft": {},
@@ -842,6 +850,22 @@ def test_a_closed_gate_leaves_vpd_pg_the_reward_alone(trust, monkeypatch):
     _, gated = gradients_of(VPDPG(e_step_every=100, reward_weight=0.5))["m_step"]
     _, alone = gradients_of(GRPO())["policy"]
     torch.testing.assert_close(gated, 0.5 * alone)
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust": -0.3}])
+def test_a_closed_gate_leaves_vpd_pg_grpo_with_its_anchor(trust, monkeypatch):
+    monkeypatch.setitem(globals(), "TRUST", trust)
+    algorithm = VPDPG(e_step_every=100, reward_weight=0.5, shut_kl_to_reference=0.2)
+    _, gated = gradients_of(algorithm)["m_step"]
+    _, alone = gradients_of(GRPO(kl_to_reference=0.2))["policy"]
+    torch.testing.assert_close(gated, 0.5 * alone)
+
+
+def test_an_open_gate_leaves_vpd_pg_no_anchor(monkeypatch):
+    monkeypatch.setitem(globals(), "TRUST", {"trust": 0.15})
+    _, anchored = gradients_of(VPDPG(e_step_every=100, shut_kl_to_reference=0.2))["m_step"]
+    _, free = gradients_of(VPDPG(e_step_every=100))["m_step"]
+    torch.testing.assert_close(anchored, free)
 
 
 def test_a_closed_gate_leaves_sdpo_nothing(monkeypatch):
@@ -1069,6 +1093,7 @@ def test_the_trainer_names_no_algorithm(module):
         (VPD, {"e_step_every": 0}),
         (VPD, {"ema_rate": 0.0}),
         (VPDPG, {"gate_every": 0}),
+        (VPDPG, {"shut_kl_to_reference": -0.1}),
         (OPSD, {"importance_clip": 0.0}),
         (OPSD, {"entry_clip": 0.0}),
         (SDPG, {"divergence_clip": math.nan}),
