@@ -227,6 +227,7 @@ class Plan:
         self.contestants = experiment.contestants(options.algorithms, options.feedback, settings)
         self.tuned: list[dict[str, Any]] = []  # the trials, for the report
         self._chosen: dict[str, experiment.Options] = {}  # by label
+        self._records: dict[tuple[str, ...], dict[str, Any]] = {}  # by all words of a vpd train
 
     @cached_property
     def shared(self) -> list[str]:
@@ -390,7 +391,11 @@ class Plan:
 
     def _record_of(self, run: Any) -> dict[str, Any]:
         """What the config.json of a run says of it."""
-        return _saved(read_arguments(run.contestant.algorithm, run.arguments(self.shared)))
+        algorithm, arguments = run.contestant.algorithm, run.arguments(self.shared)
+        words = (algorithm, *arguments)
+        if words not in self._records:  # each takes some 50 ms, and is asked for several times
+            self._records[words] = _saved(read_arguments(algorithm, arguments))
+        return self._records[words]
 
     def _read(self, contestant: Any) -> TrainArguments:
         """What vpd train makes of a contestant's flags."""
