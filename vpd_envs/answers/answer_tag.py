@@ -30,18 +30,23 @@ def tagged_answer(answer: str) -> FinalAnswer:
 
 
 def unreadable(
-    answer: str, tagged: FinalAnswer, asked: str, details: Mapping[str, Any]
+    answer: str,
+    final: FinalAnswer,
+    asked: str,
+    details: Mapping[str, Any],
+    why: Mapping[Found, str] = UNREADABLE,
 ) -> Verdict | None:
-    """The verdict on an answer without a filled pair of tags; None if it has one.
+    """The verdict on an answer without a final answer; None if it has one.
 
-    asked: the format as a sentence, which ends the feedback.
+    asked: the format as a sentence, which ends the feedback. why: a sentence on what is missing; by
+    default, a filled pair of tags.
     """
-    if tagged.found is Found.COMPLETE:
+    if final.found is Found.COMPLETE:
         return None
     if not answer.strip():
         return Verdict(0.0, Status.EMPTY_ANSWER, f"{EMPTY} {asked}", details)
-    status = Status.EMPTY_ANSWER if tagged.found is Found.EMPTY else Status.NO_ANSWER
-    return Verdict(0.0, status, f"{UNREADABLE[tagged.found]} {asked}", details)
+    status = Status.EMPTY_ANSWER if final.found is Found.EMPTY else Status.NO_ANSWER
+    return Verdict(0.0, status, f"{why[final.found]} {asked}", details)
 
 
 def shortened(text: str, at_most: int) -> str:

@@ -15,6 +15,11 @@ CLOSING = re.compile(r"(?P<indent>[ \t]*)(?P<fence>`{3,}+|~{3,}+)[ \t]*(?:<[^`]*
 DEEPER = 4  # a fence indented this much more than the opening one is part of the code
 LANGUAGE = re.compile(r"[^\w+#]*([\w+#.-]*)")  # the word in `python`, `{.python}`, `python:main.py`
 
+# A minus behind a digit or a closing bracket subtracts; one behind a letter is a hyphen.
+NUMBER = re.compile(
+    r"(?:(?<![\w)\]])[-\N{MINUS SIGN}])?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+)
+
 # Fences may stand in a string of the code. After so many of them the string is one without an end.
 FENCES_IN_A_STRING = 8
 QUOTED = re.compile(r"""#.*|\"{3}|'{3}|"(?:\\.|[^"\\])*+"?|'(?:\\.|[^'\\])*+'?""")
@@ -59,6 +64,18 @@ def without_thinking(answer: str) -> str | None:
     """
     text = answer.rpartition("</think>")[2]
     return None if re.search(r"^[ \t]*<think>", text, re.MULTILINE) else text
+
+
+def last_number(answer: str) -> FinalAnswer:
+    """The last number after the thinking, whatever stands around it: COMPLETE, NONE or THINKING. It
+    is in decimal digits, without the commas that may group them by three."""
+    text = without_thinking(answer)
+    if text is None:
+        return FinalAnswer(Found.THINKING)
+    found = [match.group() for match in NUMBER.finditer(text)]
+    if not found:
+        return FinalAnswer(Found.NONE)
+    return FinalAnswer.of(found[-1].replace(",", "").replace("\N{MINUS SIGN}", "-"))
 
 
 def fenced_blocks(text: str) -> list[FencedBlock]:

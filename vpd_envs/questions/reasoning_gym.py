@@ -15,14 +15,15 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
 from sandbox import plugins
 from sandbox.core import SandboxError
 from sandbox.installation import install_hint
-from vpd_envs.answers.answer_tag import quoted, tagged_answer, unreadable
+from vpd_envs.answers.answer_tag import UNREADABLE, quoted, tagged_answer, unreadable
+from vpd_envs.answers.extraction import FinalAnswer, Found, last_number
 from vpd_envs.text_env import TextEnv
 from vpd_envs.types import Problem, Status, Verdict
 from vpd_envs.workers.pool import (
@@ -33,11 +34,42 @@ from vpd_envs.workers.pool import (
     shared_workers,
 )
 
-ANSWER_FORMAT = (
-    "Write your final answer between <answer> and </answer>, and nothing but the answer: where the "
-    "task shows how an answer looks, keep to that."
-)
-ASKED = "Write the final answer alone between <answer> and </answer>."
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What of an answer the scorer sees.
+
+    find: it, in an answer. prompt: how the prompt asks for it; asked: how feedback does. named:
+    what feedback calls it. missing: what feedback says where there is none. whole: whether an
+    answer that has the right one in it may only be wrong.
+    """
+
+    find: Callable[[str], FinalAnswer]
+    prompt: str
+    asked: str
+    named: str
+    missing: Mapping[Found, str]
+    whole: bool = False
+
+
+EXTRACTIONS = {
+    "tag": Extraction(
+        tagged_answer,
+        "Write your final answer between <answer> and </answer>, and nothing but the answer: where "
+        "the task shows how an answer looks, keep to that.",
+        "Write the final answer alone between <answer> and </answer>.",
+        "Your answer",
+        UNREADABLE,
+    ),
+    "number": Extraction(
+        last_number,
+        "End with the final answer, a number.",
+        "End with the final answer, a number.",
+        "The last number of your answer",
+        UNREADABLE | {Found.NONE: "There is no number in your answer."},
+        whole=True,  # 25 is in 125
+    ),
+}
 SHOWN_CHARACTERS = 100  # of an answer
 LARGEST_SIZE = 1_000_000
 
@@ -52,11 +84,14 @@ class ReasoningGym(TextEnv):
         neighboring seeds would share theirs). A dataset with few different puzzles may still have
         the same one in both.
     parameters: of the dataset, JSON values, such as {"min_animals": 5}; by default the package's.
+    extract: what of an answer the dataset's own scorer sees. "tag": the last `<answer>...</answer>`
+        after the thinking; "number": the last number there, whatever stands around it, for models
+        that keep to no format, in datasets whose answers are numbers.
     time_limit_seconds: for making one puzzle, and for scoring one answer.
 
-    The last `<answer>...</answer>` after the thinking is what the dataset's own scorer sees. Its
-    score, 0 to 1, is the reward, and 1 is solved. Many scorers give 0.01 or 0.05 to any wrong
-    answer, or a share of 1 to one that is partly right. The feedback tells the score.
+    The scorer's score, 0 to 1, is the reward, and 1 is solved. Many scorers give 0.01 or 0.05 to
+    any wrong answer, or a share of 1 to one that is partly right; a number that has the right one
+    among its digits is wrong (125 for 25). The feedback tells the score.
 
     The scorers' weaknesses stay, too: that of game_of_life_halting takes any text where the answer
     is False, and that of complex_arithmetic takes nan for any number.
@@ -81,6 +116,7 @@ class ReasoningGym(TextEnv):
         split: str = "train",
         dataset_seed: int = 0,
         parameters: Mapping[str, Any] | None = None,
+        extract: str = "tag",
         time_limit_seconds: float = 5.0,
         max_turns: int = 1,
         render_mode: str | None = None,
@@ -92,6 +128,8 @@ class ReasoningGym(TextEnv):
                 raise ValueError(f"{name} must be an integer, got {value!r}.")
         if not 1 <= size <= LARGEST_SIZE:
             raise ValueError(f"size must be between 1 and {LARGEST_SIZE}, got {size}.")
+        if extract not in EXTRACTIONS:
+            raise ValueError(plugins.unknown("extract:", str(extract), EXTRACTIONS))
         if not 0 < time_limit_seconds < float("inf"):
             raise ValueError(f"time_limit_seconds must be positive, got {time_limit_seconds!r}.")
         source = Source(
@@ -102,8 +140,9 @@ class ReasoningGym(TextEnv):
             time_limit_seconds=time_limit_seconds,
         )
         category = _checked_category(source)
-        self.source = source
-        puzzles = (Puzzle(source, split, category, index) for index in range(size))
+        self.source, self.extract = source, extract
+        asked = EXTRACTIONS[extract].prompt
+        puzzles = (Puzzle(source, split, category, asked, index) for index in range(size))
         super().__init__(puzzles, max_turns=max_turns, render_mode=render_mode)
 
     @property
@@ -115,19 +154,20 @@ class ReasoningGym(TextEnv):
         """SHA-256 over the package's version and the dataset: without making all its puzzles."""
         from importlib.metadata import version
 
-        told = (version("reasoning-gym"), *self.source.key)
+        told = (version("reasoning-gym"), *self.source.key, self.extract)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
-        tagged = tagged_answer(answer)
+        extraction = EXTRACTIONS[self.extract]
+        final, asked = extraction.find(answer), extraction.asked
         unscored = {"score": None}
-        verdict = unreadable(answer, tagged, ASKED, unscored)
+        verdict = unreadable(answer, final, asked, unscored, extraction.missing)
         if verdict is not None:
             return verdict
         index = problem.metadata["index"]
-        yours = f"Your answer, {quoted(tagged.text, SHOWN_CHARACTERS)},"
+        yours = f"{extraction.named}, {quoted(final.text, SHOWN_CHARACTERS)},"
         try:
-            said = self.source.ask(index, tagged.text)
+            said = self.source.ask(index, final.text)
         except (WorkerTimeout, WorkerMemory) as failure:
             self.source.entry(index)  # raises SandboxError if it was the puzzle, not the answer
             slow = isinstance(failure, WorkerTimeout)
@@ -138,18 +178,21 @@ class ReasoningGym(TextEnv):
         except WorkerFailure as failure:
             raise SandboxError(f"The scorer of {self.source.name} failed: {failure}") from failure
         if "unreadable" in said:
-            feedback = f"{yours} could not be read: {said['unreadable']}. {ASKED}"
+            feedback = f"{yours} could not be read: {said['unreadable']}. {asked}"
             return Verdict(0.0, Status.FORMAT_ERROR, feedback, unscored)
-        return _scored(said["score"], said["surrounded"], yours)
+        if said["surrounded"] and extraction.whole:
+            return _scored(0.0, yours, None)
+        return _scored(said["score"], yours, asked if said["surrounded"] else None)
 
 
-def _scored(score: float, surrounded: bool, yours: str) -> Verdict:
+def _scored(score: float, yours: str, asked: str | None) -> Verdict:
+    """asked: the format, where the right answer is there beside other text."""
     details = {"score": score}
     if score == 1.0:
         return Verdict(1.0, Status.SOLVED, "Correct: your answer scores 1 of 1.", details)
     feedback = f"{yours} is not right: it scores {score:.3g} of 1."
-    if surrounded:
-        feedback += f" The right answer is in it, but so is other text. {ASKED}"
+    if asked is not None:
+        feedback += f" The right answer is in it, but so is other text. {asked}"
     return Verdict(score, Status.WRONG_ANSWER, feedback, details)
 
 
@@ -195,11 +238,13 @@ class Puzzle(Problem):
     """A problem that is made when its text is first needed: some take a quarter of a second."""
 
     source: Source
+    asked: str
 
-    def __init__(self, source: Source, split: str, category: str, index: int) -> None:
+    def __init__(self, source: Source, split: str, category: str, asked: str, index: int) -> None:
         shown = {"dataset": source.name, "category": category, "index": index}
         # A Problem is frozen.
-        vars(self).update(id=f"{source.name}-{split}-{index}", metadata=shown, source=source)
+        vars(self).update(id=f"{source.name}-{split}-{index}", metadata=shown)
+        vars(self).update(source=source, asked=asked)
 
     @cached_property
     def entry(self) -> dict[str, Any]:
@@ -207,7 +252,7 @@ class Puzzle(Problem):
 
     @property
     def prompt(self) -> str:
-        return f"{self.entry['question'].rstrip()}\n\n{ANSWER_FORMAT}"
+        return f"{self.entry['question'].rstrip()}\n\n{self.asked}"
 
     @property
     def target(self) -> str | None:

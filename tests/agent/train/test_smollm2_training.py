@@ -26,9 +26,12 @@ from vpd_agent.train.run import make_run
 
 pytestmark = pytest.mark.smollm2
 
-ENVIRONMENT = f"{Path(__file__).with_name('untagged.py')}:Untagged"
-# Whose scorer gives a share to what is nearly right, so that answers of a group differ.
-OPTIONS = ("dataset=letter_counting", 'parameters={"min_words": 2, "max_words": 3}')
+ENVIRONMENT = "vpd/ReasoningGym-v0"
+# Whose scorer gives a share to what is nearly right, so that answers of a group differ. The model
+# writes no tags around its answers.
+OPTIONS = (
+    "dataset=letter_counting", 'parameters={"min_words": 2, "max_words": 3}', "extract=number",
+)  # fmt: skip
 CONFIG = {
     "steps": 3,
     "prompts_per_step": 2,

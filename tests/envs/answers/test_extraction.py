@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpd_envs.answers.extraction import FencedBlock, fenced_blocks, without_thinking
+from vpd_envs.answers.extraction import (
+    FencedBlock,
+    FinalAnswer,
+    Found,
+    fenced_blocks,
+    last_number,
+    without_thinking,
+)
 
 FENCE = "```"
 
@@ -102,3 +109,32 @@ def test_parsing_time_is_linear(unit):
     fenced_blocks(unit * 30_000)
     fenced_blocks(unit * 15_000 + "```\n" + unit * 15_000)
     assert time.process_time() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("13 + 14 = 27.", "27"),
+        ("27! (not 2.7e1)", "1"),
+        ("so x=-5.", "-5"),
+        ("it is \N{MINUS SIGN}7", "-7"),
+        ("12-5", "5"),  # a difference
+        ("(3)-4", "4"),
+        ("COVID-19", "19"),
+        ("$1,234,567.50 in all", "1234567.50"),
+        ("1,2,3", "3"),
+        ("1,0000", "0000"),
+        ("<think>3</think> 4, then", "4"),
+        ("\N{ARABIC-INDIC DIGIT FOUR} or 5", "5"),
+    ],
+)
+def test_the_last_number_is_found_whatever_stands_around_it(text, number):
+    assert last_number(text) == FinalAnswer(Found.COMPLETE, number)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", Found.NONE), ("five - six, at .", Found.NONE), ("<think>5", Found.THINKING)],
+)
+def test_where_there_is_no_last_number(text, found):
+    assert last_number(text) == FinalAnswer(found)

@@ -142,6 +142,7 @@ def test_puzzles_do_not_depend_on_the_hash_seed_of_a_process():
         ({"size": 0}, "size"),
         ({"size": 2.0}, "size"),
         ({"dataset_seed": "0"}, "dataset_seed"),
+        ({"extract": "numbr"}, "Unknown extract: 'numbr'. Did you mean 'number'"),
         ({"time_limit_seconds": 0}, "time_limit_seconds"),
     ],
 )
@@ -196,6 +197,30 @@ def test_answers_outside_the_format_are_not_scored(env, answer, status, said):
     assert (verdict.status, verdict.reward, verdict.details) == (status, 0.0, {"score": None})
     assert said in verdict.feedback
     assert "alone between <answer> and </answer>" in verdict.feedback
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "score", "said"),
+    [
+        ("It is 3 + 4 = {right}.", "solved", 1.0, "Correct"),
+        ("<answer>5</answer> or {right}", "solved", 1.0, "Correct"),
+        ("{right}, not 5", "wrong_answer", 0.0, 'The last number of your answer, "5", is not'),
+        ("1{right}", "wrong_answer", 0.0, "it scores 0 of 1."),  # a text scorer's share is no merit
+        ("seven", "no_answer", None, "There is no number in your answer. End with the final"),
+        ("", "empty_answer", None, "is empty. End with the final answer, a number."),
+        ("<think>\n{right}", "no_answer", None, "never ended"),
+    ],
+)
+def test_with_extract_number_the_last_number_counts(answer, status, score, said):
+    env = ReasoningGym("chain_sum", size=5, extract="number")
+    problem = first(env)
+    assert problem.prompt.endswith("\n\nEnd with the final answer, a number.")
+    verdict = env.verdict(problem, answer.format(right=problem.target))
+    assert (verdict.status, verdict.details) == (status, {"score": score})
+    assert verdict.reward == (score or 0.0)
+    assert said in verdict.feedback
+    assert "right answer is in it" not in verdict.feedback
+    assert env.fingerprint != ReasoningGym("chain_sum", size=5).fingerprint
 
 
 def test_a_scorer_that_fails_on_an_answer_makes_it_a_format_error():
