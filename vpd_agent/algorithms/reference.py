@@ -30,13 +30,18 @@ class Anchored(Algorithm):
         return self.kl_to_reference > 0
 
 
-def kl_to_reference(inputs: LossInputs, weight: float) -> tuple[Tensor | float, Metrics]:
-    """weight · KL(π_θ‖π_ref); 0 without a weight. Before a policy gradient, for what its pass over
-    the vocabulary leaves."""
+def kl_to_reference(
+    inputs: LossInputs, weight: float, share: Tensor | float = 1.0
+) -> tuple[Tensor | float, Metrics]:
+    """weight · the mean over tokens of share · KL(π_θ‖π_ref); 0 without a weight. Before a policy
+    gradient, for what its pass over the vocabulary leaves.
+
+    share: [B, T] or for all tokens. The metric is the mean of the KL where it is not 0, else of 0.
+    """
     if not weight:
         return 0.0, {}
     batch = inputs.batch
-    weights = batch.loss_mask * batch.sampler_weight * weight / batch.num_tokens
+    weights = batch.loss_mask * batch.sampler_weight * share * weight / batch.num_tokens
     kl = inputs.student.divergence(inputs.reference, weights, alpha=1.0)
     mean = masked_mean(kl.per_token, batch.loss_mask, batch.num_tokens)
     return kl.total, {"kl_to_reference": mean}

@@ -18,14 +18,17 @@ from vpd_agent.ops.losses import Metrics
 @dataclass(frozen=True)
 class VPDPG(VPD):
     """VPD's E-step every `e_step_every` steps, and the M-step
-    λ · (L_clip(GRPO) + (1 − gate) · κ · KL(π_θ‖π_ref)) + w(k) · D(π_θ, sg[q]).
+    λ · (L_clip(GRPO) + κ · mean_t (1 − h_t) · KL(π_θ‖π_ref)) + w(k) · D(π_θ, sg[q]).
 
     λ is reward_weight. w is distill_weight times the trust gate, or, without a gate, falls linearly
     to 0; D is the divergence of `alpha`. The verifier corrects what the teacher gets wrong; the
-    E-step keeps the teacher worth listening to. Where the gate is shut there is no E-step either,
-    and GRPO is left, with what it needs and an open gate does not: smaller steps (the M-step's
-    learning rate is that of the run times s + (1 − s) · gate, with s = shut_rate), and a KL to the
-    initial policy, which keeps its answers from becoming all alike (κ = shut_kl_to_reference).
+    E-step keeps the teacher worth listening to. Where the gate is shut GRPO is left, with what it
+    needs and an open gate does not: smaller steps (the M-step's learning rate is that of the run
+    times s + (1 − s) · gate, with s = shut_rate), and a KL to the initial policy, which keeps its
+    answers from becoming all alike (κ = kl_where_unheard). h_t is how far the teacher is heard on
+    a token: the gate, and 0 in an answer without a teacher's prompt, such as one that was cut off,
+    and on a token that is left out, such as one that ends an answer (TrainConfig.teach_truncated,
+    teach_end). There nothing else keeps answers from never ending.
 
     The defaults were chosen on MiniCode, with a warm start (seeds 20 to 23), a cold one and in the
     rigid form (20 and 21), from a handful of settings.
@@ -46,9 +49,9 @@ class VPDPG(VPD):
     shut_rate: float = 1.0
     """Share of the M-step's learning rate that is left where the gate is shut: the rate of GRPO,
     where the run's is that of VPD. Without a gate, all of it is left."""
-    shut_kl_to_reference: float = 0.0
-    """κ: weight of the KL(π_θ‖π_ref) to the initial policy, as that of GRPO; without a gate, there
-    is none."""
+    kl_where_unheard: float = 0.0
+    """κ: weight of the KL(π_θ‖π_ref) to the initial policy, over the full vocabulary, on tokens on
+    which the teacher is not heard."""
     distill_weight: float = 1.0
     """w at its highest."""
     decay_fraction: float | None = None
@@ -58,15 +61,14 @@ class VPDPG(VPD):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.shut_rate <= 1, "shut_rate", "above 0 and at most 1", self.shut_rate)
-        kl = self.shut_kl_to_reference
-        check(kl >= 0, "shut_kl_to_reference", "at least 0", kl)
+        check(self.kl_where_unheard >= 0, "kl_where_unheard", "at least 0", self.kl_where_unheard)
         check(self.distill_weight >= 0, "distill_weight", "at least 0", self.distill_weight)
         decay = self.decay_fraction
         check(decay is None or 0 <= decay <= 1, "decay_fraction", "between 0 and 1", decay)
 
     @property
     def needs_reference(self) -> bool:
-        return super().needs_reference or (self.gate is not None and self.shut_kl_to_reference > 0)
+        return super().needs_reference or self.kl_where_unheard > 0
 
     def weight(self, step: Step) -> float:
         decay = self.decay_fraction
@@ -84,8 +86,9 @@ class VPDPG(VPD):
 
     def m_step(self, inputs: LossInputs, *, weight: float) -> tuple[Tensor, Metrics]:
         heard = trust(inputs, self)
-        anchored = self.reward_weight * (1 - heard) * self.shut_kl_to_reference
-        anchor, metrics = kl_to_reference(inputs, anchored)
+        unheard = 1 - heard * inputs.batch.teacher_mask.float()
+        kappa = self.reward_weight * self.kl_where_unheard
+        anchor, metrics = kl_to_reference(inputs, kappa, unheard)
         loss, more = super().m_step(inputs, weight=weight)
         share = loss.new_tensor(weight * heard * inputs.batch.share)
         return loss + anchor, metrics | more | {"distill_weight": share}

@@ -83,9 +83,9 @@ VARIANTS: dict[str, Algorithm] = {
     "vpd fixed prior": VPD(e_step_every=3, prior="fixed", teacher="ema", importance_clip=2.0),
     "vpd with reward": VPD(e_step_every=1, alpha=0.5, teacher="frozen", reward_weight=0.4),
     "vpd-pg": VPDPG(e_step_every=3),
-    "vpd-pg near its start": VPDPG(e_step_every=2, shut_kl_to_reference=0.5),
+    "vpd-pg near its start": VPDPG(e_step_every=2, kl_where_unheard=0.5),
     "vpd-pg without a gate": VPDPG(
-        e_step_every=3, gate_width=None, teacher="frozen", shut_kl_to_reference=0.5
+        e_step_every=3, gate_width=None, teacher="frozen", kl_where_unheard=0.5
     ),
     "opsd": OPSD(distill_on="solved", on_own_success=True),
     "opsd on the teacher's top": OPSD(top_k=7, support="teacher", tail="renormalize"),
@@ -381,9 +381,12 @@ def naive_reference_penalty(rows, f):
     return mean(row.sampler[t] * f(w(row, t)) for row, t in tokens(rows))
 
 
-def naive_anchor(rows):
+def naive_anchor(rows, heard=0):
+    """heard: how far the teacher is, on the rows that have a prompt for it."""
     return mean(
-        row.sampler[t] * kl(row.student[t].tolist(), row.reference[t].tolist())
+        (1 - heard * (row.policy_on_teacher_prompt is not None))
+        * row.sampler[t]
+        * kl(row.student[t].tolist(), row.reference[t].tolist())
         for row, t in tokens(rows)
     )
 
@@ -541,12 +544,12 @@ EQUATIONS = {
         "m_step": 0.3 * naive_policy_gradient(rows) + 0.4 * naive_distillation(rows, alpha=0.5),
     },
     "vpd-pg near its start": lambda rows: {
-        "m_step": 0.3 * naive_policy_gradient(rows) + 0.3 * 0.5 * (1 - 0.4) * naive_anchor(rows)
+        "m_step": 0.3 * (naive_policy_gradient(rows) + 0.5 * naive_anchor(rows, heard=0.4))
         + 0.4 * naive_distillation(rows, alpha=0.5)
     },
     "vpd-pg without a gate": lambda rows: {
         "e_step": naive_e_step(rows, beta=1.0),
-        "m_step": 0.3 * naive_policy_gradient(rows)
+        "m_step": 0.3 * (naive_policy_gradient(rows) + 0.5 * naive_anchor(rows, heard=1))
         + (1 - 4 / 10) * naive_distillation(rows, alpha=0.5),
     },
     "opsd": lambda rows: {
@@ -855,17 +858,35 @@ def test_a_closed_gate_leaves_vpd_pg_the_reward_alone(trust, monkeypatch):
 @pytest.mark.parametrize("trust", [{}, {"trust": -0.3}])
 def test_a_closed_gate_leaves_vpd_pg_grpo_with_its_anchor(trust, monkeypatch):
     monkeypatch.setitem(globals(), "TRUST", trust)
-    algorithm = VPDPG(e_step_every=100, reward_weight=0.5, shut_kl_to_reference=0.2)
+    algorithm = VPDPG(e_step_every=100, reward_weight=0.5, kl_where_unheard=0.2)
     _, gated = gradients_of(algorithm)["m_step"]
     _, alone = gradients_of(GRPO(kl_to_reference=0.2))["policy"]
     torch.testing.assert_close(gated, 0.5 * alone)
 
 
-def test_an_open_gate_leaves_vpd_pg_no_anchor(monkeypatch):
-    monkeypatch.setitem(globals(), "TRUST", {"trust": 0.15})
-    _, anchored = gradients_of(VPDPG(e_step_every=100, shut_kl_to_reference=0.2))["m_step"]
-    _, free = gradients_of(VPDPG(e_step_every=100))["m_step"]
-    torch.testing.assert_close(anchored, free)
+@pytest.mark.parametrize("skipped", [False, True])
+def test_an_open_gate_leaves_vpd_pg_an_anchor_where_the_teacher_is_silent(skipped):
+    """On tokens of rows without a teacher, and on those that are skipped."""
+    algorithm = VPDPG(e_step_every=100, kl_where_unheard=0.2, reward_weight=0.5)
+    trainer = make_trainer(algorithm)
+    trainer.state = {"trust": 0.15}
+    rollouts = varied_rollouts(trainer.policy)
+    perturb(trainer.policy)
+    batch = varied_batch(trainer, rollouts)
+    if skipped:
+        batch = replace(batch, skipped=batch.loss_mask)
+    value = algorithm.m_step(inputs_of(trainer, batch), weight=1.0)[0]
+    free = replace(algorithm, kl_where_unheard=0.0).m_step(inputs_of(trainer, batch), weight=1.0)[0]
+    inputs = inputs_of(trainer, batch)
+    kl = inputs.student.divergence(
+        inputs.reference, torch.ones_like(batch.sampler_weight)
+    ).per_token
+    silent = batch.loss_mask & ~batch.teacher_mask
+    assert silent.any()
+    assert batch.teacher_mask.any() != skipped
+    expected = 0.5 * 0.2 * (kl * batch.sampler_weight * silent).sum() / batch.loss_mask.sum()
+    assert expected > 0
+    assert (value - free).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_a_closed_gate_leaves_sdpo_nothing(monkeypatch):
@@ -1093,7 +1114,7 @@ def test_the_trainer_names_no_algorithm(module):
         (VPD, {"e_step_every": 0}),
         (VPD, {"ema_rate": 0.0}),
         (VPDPG, {"gate_every": 0}),
-        (VPDPG, {"shut_kl_to_reference": -0.1}),
+        (VPDPG, {"kl_where_unheard": -0.1}),
         (OPSD, {"importance_clip": 0.0}),
         (OPSD, {"entry_clip": 0.0}),
         (SDPG, {"divergence_clip": math.nan}),

@@ -24,7 +24,12 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "reward_weight": 0.3,
         }
         | OWN_E_STEP,
-        "vpd-pg": {"e_step_learning_rate": 1e-4, "shut_rate": 0.25, "shut_kl_to_reference": 0.03}
+        "vpd-pg": {
+            "e_step_learning_rate": 1e-4,
+            "gate_e_step": False,
+            "shut_rate": 0.5,
+            "kl_where_unheard": 0.1,
+        }
         | OWN_E_STEP,
         "sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
         "sc-sdpo": {"alpha": 0.5, "importance_clip": None, "reward_weight": 0.3},
@@ -166,7 +171,7 @@ DEFAULTS = {
         "gate_width": 0.15,
         "gate_e_step": True,
         "shut_rate": 1.0,
-        "shut_kl_to_reference": 0.0,
+        "kl_where_unheard": 0.0,
         "ema_rate": 0.05,
         "distill_normalizer": "sequence",
     },
