@@ -46,6 +46,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "teacher": "ema",
             "warmup_fraction": 0.0,
         },
+        "grpo": {"kl_to_reference": 0.1},
         "sdar": {"distill_weight": 0.1, "kl_to_reference": 0.0, "teacher": "ema"},
         "past": {"entry_clip": None, "teacher": "ema", "teacher_learning_rate": 1e-4},
     },
@@ -112,7 +113,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "code": {"micro_batch_size": 1, "weight_decay": 0.01},
     "science": {"micro_batch_size": 1, "weight_decay": 0.01, "warmup_steps": 10},
 }
-LAPTOP_RATES = dict.fromkeys(("grpo", "sdar", "rlsd", "rft"), 2e-4) | {"vpd-pg": 8e-4}
+LAPTOP_RATES = dict.fromkeys(("sdar", "rlsd", "rft"), 2e-4) | {"vpd-pg": 8e-4}
 RATES = {  # of learning: that of most algorithms, and of those that have another
     "laptop": (4e-4, LAPTOP_RATES),
     "laptop-long": (4e-4, LAPTOP_RATES),
