@@ -387,7 +387,8 @@ class Plan:
         from vpd_agent.comparison.record import check_runs
 
         begun = [run for run in runs if run.begun or run.finished]
-        check_runs(begun, {run: self._record_of(run) for run in begun})
+        records = {run: self._record_of(run) for run in begun}
+        check_runs(begun, records, self._experiment["fingerprints"])
 
     def _record_of(self, run: Any) -> dict[str, Any]:
         """What the config.json of a run says of it."""

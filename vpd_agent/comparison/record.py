@@ -106,8 +106,16 @@ def check_same(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> 
         )
 
 
-def check_runs(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]) -> None:
-    """Raise ValueError if a run that was begun is not what would be trained in its place."""
+def check_runs(
+    runs: Sequence[Run],
+    records: Mapping[Run, Mapping[str, Any]],
+    fingerprints: Mapping[str, Any],
+) -> None:
+    """Raise ValueError if a run that was begun is not what would be trained in its place, or began
+    with other weights, such as a model of the same name on another machine.
+
+    fingerprints: of this comparison.
+    """
     for run in runs:
         there = read_record(run.path)
         if not there:
@@ -124,6 +132,18 @@ def check_runs(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]) ->
             raise ValueError(
                 f"{run.path} holds a run of another comparison: {'; '.join(told)}. Pass another "
                 f"--out, or remove that folder to train it again."
+            )
+        adapter = here["options"]["lora_rank"] is not None  # whose first weights differ by seed
+        old, new = (
+            prints.get("model", {}).get("weights")
+            for prints in (there.get("fingerprints", {}), fingerprints)
+        )
+        if old and new and old != new and not adapter:
+            raise ValueError(
+                f"{run.path} holds a run that began with other weights of "
+                f"{here['options']['model']} than there are here (their hash is {old} there, {new} "
+                f"here), so it cannot be compared with runs from here. Pass another --out, or "
+                f"remove that folder to train it again."
             )
         if others := other_software(there, here):
             say(f"Warning: {run.path}, which is kept, was trained with other software: {others}.")

@@ -16,6 +16,8 @@ from vpd_agent.model.policy import Policy
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+GRID = 2.0**-13  # of the weights
+
 PAD, BEGIN, END, ANSWER = "<|pad|>", "<|begin|>", "<|end|>", "<|answer|>"
 
 CHAT_TEMPLATE = (
@@ -63,10 +65,18 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
 @torch.no_grad()
 def _fan_in_init(model: nn.Module) -> None:
     """Weights ~ N(0, 1/fan_in), embeddings ~ N(0, 0.2²): at this width transformers' N(0, 0.02²)
-    is too small: the warm start would not learn to copy from the feedback in its few steps."""
+    is too small: the warm start would not learn to copy from the feedback in its few steps.
+
+    Drawn in float64 and put on the grid: in float32 they depend on the processor."""
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
-            weight.normal_(0, 0.2 if "embed" in name else weight.shape[1] ** -0.5)
+            scale = 0.2 if "embed" in name else weight.shape[1] ** -0.5
+            weight.copy_(on_grid(scale * torch.randn(weight.shape, dtype=torch.float64)))
+
+
+def on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Rounded to multiples of `GRID`, so that differences in the last bits are gone."""
+    return (values / GRID).round() * GRID
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Warm-started tiny models: supervised training from scratch in a minute, cached by content.
+"""Warm-started tiny models: supervised training from scratch in minutes, cached by content.
 
 tiny-warm is for `vpd/MiniCode-v0`: it can write expressions, knows a few names, and has seen
 feedback but mostly ignored it, so that reading feedback is a latent skill that reinforcement
@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from vpd_agent.tiny.examples import (
     FunctionExamples,
 )
 from vpd_agent.tiny.game_examples import GameExamples
-from vpd_agent.tiny.model import tiny_policy
+from vpd_agent.tiny.model import on_grid, tiny_policy
 from vpd_envs import mini_task
 from vpd_envs.code import mini_code, mini_function, mini_program
 from vpd_envs.games import textarena
@@ -109,7 +109,7 @@ RECIPES: dict[str, Recipe] = {
 def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
     """The warm-started model, from the cache if this very recipe was followed before.
 
-    on_step(step, loss) is called while it trains, which takes about a minute on one core.
+    on_step(step, loss) is called while it trains, which takes one to three minutes on one core.
     """
     folder = cache_folder(config)
     if not (folder / "config.json").is_file():
@@ -150,10 +150,13 @@ def cache_folder(config: Recipe) -> Path:
 
 
 def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None) -> Policy:
-    """Supervised training from scratch on examples drawn afresh for each step.
+    """Supervised training from scratch on examples drawn afresh for each step. The weights do not
+    depend on the processor, so that runs of different machines begin with the same.
 
-    It computes with one thread: so the weights do not depend on how many cores there are, and
-    products this small would gain little from more.
+    Processors add in different orders, and training makes differences in the last bit grow. So it
+    computes in float64, with one thread, and rounds the weights after each step (`on_grid`):
+    differences of 1e-16 do not pass that, but for one weight in some 1e9, and steps of the learning
+    rate are much larger than the grid. float32 holds the result exactly.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -165,6 +168,7 @@ def train(config: Recipe, *, on_step: Callable[[int, float], None] | None = None
 
 def _train(config: Recipe, on_step: Callable[[int, float], None] | None) -> Policy:
     policy, examples = _model(config), _examples(config)
+    policy.model.double()
     optimizer = torch.optim.AdamW(
         policy.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
@@ -174,9 +178,17 @@ def _train(config: Recipe, on_step: Callable[[int, float], None] | None) -> Poli
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
+        _round(policy.parameters())
         if on_step is not None:
             on_step(step + 1, loss.item())
+    policy.model.float()
     return policy
+
+
+@torch.no_grad()
+def _round(parameters: Iterable[torch.Tensor]) -> None:
+    for parameter in parameters:
+        parameter.copy_(on_grid(parameter))
 
 
 def _model(config: Recipe) -> Policy:
@@ -191,14 +203,16 @@ def _model(config: Recipe) -> Policy:
 def _put_digits_on_circles(policy: Policy, seed: int) -> None:
     """Embeddings of digits d that are linear in cos and sin of 2πkd/10, k = 1 … 5, of the size that
     they have anyway. From random ones a model learns the table of additions too slowly."""
-    angles = 2 * torch.pi / 10 * torch.arange(10)[:, None] * torch.arange(1, 6)  # [10, 5]
+    turns = torch.arange(10)[:, None] * torch.arange(1, 6)  # [10, 5]
+    angles = 2 * torch.pi / 10 * turns.double()
     places = torch.cat([angles.cos(), angles.sin()], 1) / 5**0.5  # [10, 10], rows of length 1
     table = policy.model.get_input_embeddings()
     assert isinstance(table, torch.nn.Embedding)
     generator = torch.Generator().manual_seed(seed)
-    axes = 0.2 * torch.randn(10, table.embedding_dim, generator=generator)
+    shape = 10, table.embedding_dim
+    axes = 0.2 * torch.randn(shape, generator=generator, dtype=torch.float64)
     ids = policy.tokenizer.convert_tokens_to_ids(list("0123456789"))
-    table.weight[ids] = places @ axes
+    table.weight[ids] = on_grid(places @ axes).float()
 
 
 def _examples(config: Recipe) -> Examples[Any, Any] | CodeExamples | GameExamples:

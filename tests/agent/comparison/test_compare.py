@@ -182,6 +182,9 @@ def test_another_model_under_the_same_name_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert run(*given) == 2
     assert "holds another comparison: model." in said(capsys)
+    (tmp_path / "c" / "experiment.json").unlink()  # as where a lab's archive was unpacked
+    assert run(*given) == 2
+    assert "holds a run that began with other weights of" in said(capsys)
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -12,7 +15,7 @@ import torch
 from vpd_agent.tiny import warmup
 from vpd_agent.tiny.config import CodeWarmupConfig, WarmupConfig
 from vpd_agent.tiny.examples import ChoiceExamples, CodeExamples, ExpressionExamples
-from vpd_agent.tiny.model import tiny_policy
+from vpd_agent.tiny.model import GRID, tiny_policy
 from vpd_agent.tiny.warmup import RECIPES, TASKS, cache_folder, train, warm_policy
 from vpd_agent.train.presets import PRESETS, preset_for
 from vpd_envs.answers.extraction import Found
@@ -208,3 +211,34 @@ def test_the_number_of_cores_changes_no_weight():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*(f.values() for f in found), strict=True))
+
+
+WARM_UP = """
+import hashlib
+from vpd_agent.tiny.config import WarmupConfig
+from vpd_agent.tiny.warmup import train
+
+policy = train(WarmupConfig(task="arithmetic", steps=12, batch_size=32))
+weights = [p.detach().numpy().tobytes() for p in policy.parameters()]
+print(hashlib.sha256(b"".join(weights)).hexdigest())
+"""
+
+
+def test_the_weights_do_not_depend_on_the_processor():
+    """Its vector instructions decide how random numbers are drawn, and in which order is added."""
+    environments = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}, {}
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", WARM_UP], check=True, capture_output=True, text=True,
+            env=os.environ | environment,
+        ).stdout
+        for environment in environments
+    }  # fmt: skip
+    assert len(said) == 1
+
+
+def test_the_weights_are_float32_and_multiples_of_the_grid():
+    policy = train(WarmupConfig(steps=2, batch_size=4))
+    for parameter in policy.parameters():
+        assert parameter.dtype is torch.float32
+        assert torch.equal((parameter / GRID).round() * GRID, parameter)
