@@ -147,7 +147,8 @@ def test_known_names_decide_and_others_are_drawn():
 
 
 def test_the_arithmetic_start_has_digits_on_circles_of_the_usual_size():
-    """cos and sin of 2πkd/10 add up to 0 over the digits d, for k = 1 … 5."""
+    """cos and sin of 2πkd/10 add up to 0 over the digits d, for k = 1 … 5, but for ten roundings to
+    the grid, each of at most half of it."""
 
     def embeddings(name, text):
         policy = warmup.train(replace(RECIPES[name], steps=0))
@@ -155,7 +156,7 @@ def test_the_arithmetic_start_has_digits_on_circles_of_the_usual_size():
         return policy.model.get_input_embeddings().weight[ids].detach()
 
     digits = embeddings("tiny-arithmetic-warm", "0123456789")
-    assert digits.sum(0).abs().max() < 1e-5
+    assert digits.sum(0).abs().max() <= 10 * GRID / 2
     assert embeddings("tiny-warm", "0123456789").sum(0).abs().max() > 0.1
     assert 0.15 < digits.std() < 0.25
     assert (embeddings("tiny-arithmetic-warm", "x+=") == embeddings("tiny-warm", "x+=")).all()
