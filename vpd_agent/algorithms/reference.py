@@ -36,7 +36,8 @@ def kl_to_reference(
     """weight · the mean over tokens of share · KL(π_θ‖π_ref); 0 without a weight. Before a policy
     gradient, for what its pass over the vocabulary leaves.
 
-    share: [B, T] or for all tokens. The metric is the mean of the KL where it is not 0, else of 0.
+    share: [B, T] or for all tokens. The metric is the mean over tokens of the KL, which counts as
+        0 where its share is 0.
     """
     if not weight:
         return 0.0, {}

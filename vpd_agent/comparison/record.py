@@ -112,7 +112,7 @@ def check_runs(
     fingerprints: Mapping[str, Any],
 ) -> None:
     """Raise ValueError if a run that was begun is not what would be trained in its place, or began
-    with other weights, such as a model of the same name on another machine.
+    with other inputs, such as the weights of a model of the same name on another machine.
 
     fingerprints: of this comparison.
     """
@@ -133,17 +133,44 @@ def check_runs(
                 f"{run.path} holds a run of another comparison: {'; '.join(told)}. Pass another "
                 f"--out, or remove that folder to train it again."
             )
-        adapter = here["options"]["lora_rank"] is not None  # whose first weights differ by seed
-        old, new = (
-            prints.get("model", {}).get("weights")
-            for prints in (there.get("fingerprints", {}), fingerprints)
-        )
-        if old and new and old != new and not adapter:
+        inputs = other_inputs(there, here, fingerprints)
+        if here["options"]["lora_rank"] is not None:  # an adapter's first weights differ by seed
+            inputs.pop("model.weights", None)
+        told = [
+            f"{_INPUTS[name].format(**here['options'])} than there are here (their hash is {old} "
+            f"there, {new} here)"
+            for name, (old, new) in inputs.items()
+            if old and new
+        ]
+        if told:
             raise ValueError(
-                f"{run.path} holds a run that began with other weights of "
-                f"{here['options']['model']} than there are here (their hash is {old} there, {new} "
-                f"here), so it cannot be compared with runs from here. Pass another --out, or "
-                f"remove that folder to train it again."
+                f"{run.path} holds a run that began with other {', other '.join(told)}, so it "
+                f"cannot be compared with runs from here. Pass another --out, or remove that "
+                f"folder to train it again."
             )
         if others := other_software(there, here):
             say(f"Warning: {run.path}, which is kept, was trained with other software: {others}.")
+
+
+_INPUTS = {
+    "train": "training problems",
+    "eval": "held-out problems",
+    "model.weights": "weights of {model}",
+    "model.model_config": "configuration of {model}",
+    "model.tokenizer": "tokenizer of {model}",
+}
+
+
+def other_inputs(
+    there: Mapping[str, Any], here: Mapping[str, Any], fingerprints: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """What a run began with that is not what a comparison begins with: name → (hash there, here).
+
+    there, here: config.json of the run, and what it would say of one from here. fingerprints: of
+    the comparison.
+    """
+    expected = dict(fingerprints)
+    if here["config"]["set_aside"]:  # a trial, which is scored on training problems
+        expected["eval"] = expected["train"]
+    old, new = dict(leaves(there.get("fingerprints", {}))), dict(leaves(expected))
+    return {name: (old.get(name), new[name]) for name in new if old.get(name) != new[name]}

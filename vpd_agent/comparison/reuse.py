@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vpd_agent.comparison.formats import counted
-from vpd_agent.comparison.record import CHANGES_NOTHING
+from vpd_agent.comparison.record import CHANGES_NOTHING, other_inputs
 from vpd_agent.comparison.runs import Run
 from vpd_agent.console import phase, say
 from vpd_agent.runs.files import discard_folder, finish_folder, new_folder
@@ -65,12 +65,8 @@ def _finished_runs(folder: Path) -> dict[tuple[str, int], list[tuple[Path, _Reco
 
 
 def _is_same(there: _Record, here: _Record, fingerprints: Mapping[str, Any]) -> bool:
-    expected = dict(fingerprints)
-    if here["config"]["set_aside"]:  # a trial, which is scored on training problems
-        expected["eval"] = expected["train"]
-    told = there.get("fingerprints", {})
-    same_inputs = all(told.get(name) == value for name, value in expected.items())
-    return same_inputs and not differences(there, here).keys() - set(CHANGES_NOTHING)
+    flags = differences(there, here).keys() - set(CHANGES_NOTHING)
+    return not flags and not other_inputs(there, here, fingerprints)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -243,8 +243,8 @@ class Puzzle(Problem):
     def __init__(self, source: Source, split: str, category: str, asked: str, index: int) -> None:
         shown = {"dataset": source.name, "category": category, "index": index}
         # A Problem is frozen.
-        vars(self).update(id=f"{source.name}-{split}-{index}", metadata=shown)
-        vars(self).update(source=source, asked=asked)
+        id_ = f"{source.name}-{split}-{index}"
+        vars(self).update(id=id_, metadata=shown, source=source, asked=asked)
 
     @cached_property
     def entry(self) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_methods_with_a_reward_raise_it_far_above_chance(warm, algorithm):
 
 
 def test_imitation_of_solved_rollouts_makes_them_likely_and_frequent(warm):
-    run = Run(make_trainer(warm, RFT(), steps=36))
+    run = Run(make_trainer(warm, RFT()))
     assert run.last("imitate/loss") < run.first("imitate/loss") / 3
     assert run.last("reward") > 0.7
 

@@ -8,6 +8,7 @@ import pytest
 from comparison.made_up import record, rows, write_run
 
 from vpd_agent.comparison.experiment import Contestant
+from vpd_agent.comparison.record import check_runs
 from vpd_agent.comparison.reuse import take_finished
 from vpd_agent.comparison.runs import Run
 
@@ -62,6 +63,32 @@ def test_another_run_is_not_taken(different, tmp_path):
     there(tmp_path)
     run = taken(tmp_path, **different)
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("prints", "adapter", "said"),
+    [
+        (PRINTS, None, None),
+        (PRINTS | {"model": {"weights": "dddd"}}, None, "other weights of tiny-warm than there"),
+        (PRINTS | {"model": {"weights": "dddd"}}, 8, None),  # they differ by seed
+        (PRINTS | {"train": "dddd"}, None, "other training problems than there are here"),
+        (PRINTS | {"eval": "dddd"}, 8, r"their hash is bbbb there, dddd here"),
+    ],
+)
+def test_a_run_in_the_folder_that_began_with_other_inputs_is_refused(
+    prints, adapter, said, tmp_path
+):
+    """As where a lab's packed runs are put, without the experiment.json that told of them."""
+    options = {"model": "tiny-warm", "lora_rank": adapter}
+    here = told()
+    here["options"] |= options
+    run = Run(Contestant("vpd", "vpd", "environment", (), "vpd"), 0, tmp_path / "vpd-seed0", 40)
+    write_run(run.path, here, rows(0.5))
+    if said is None:
+        check_runs([run], {run: here}, prints)
+    else:
+        with pytest.raises(ValueError, match=said):
+            check_runs([run], {run: here}, prints)
 
 
 def test_a_run_that_is_not_at_its_end_is_not_taken(tmp_path):
