@@ -186,7 +186,7 @@ def test_log_probabilities_are_those_of_transformers_at_the_sampling_temperature
 ):
     prompts = prompts_of(policy, "a", "bb and more", "c" * 150)  # one longer than a cache block
     generations = engine.generate(
-        prompts, samples=4, max_tokens=60, temperature=temperature, generator=generator()
+        prompts, samples=24, max_tokens=20, temperature=temperature, generator=generator()
     )
     assert {g.finish for g in generations} == {"stop", "length"}
     assert gap(policy, prompts, generations, temperature) < 1e-3
@@ -221,7 +221,7 @@ def test_adapters_are_sent_merged_and_the_policy_is_left_alone(engine, policy):
 
 def test_a_response_ends_at_the_first_end_token_of_the_policy_or_at_the_limit(engine, policy):
     generations = engine.generate(
-        prompts_of(policy, "x", "y"), samples=32, max_tokens=30, generator=generator()
+        prompts_of(policy, "x", "y"), samples=32, max_tokens=16, generator=generator()
     )
     assert {g.finish for g in generations} == {"stop", "length"}
     for g in generations:
@@ -231,7 +231,7 @@ def test_a_response_ends_at_the_first_end_token_of_the_policy_or_at_the_limit(en
             assert ends == [len(g.ids) - 1]
         else:
             assert not ends
-            assert len(g.ids) == 30
+            assert len(g.ids) == 16
     assert any(token in NOT_ENDS for g in generations for token in g.ids[:-1])
 
 
