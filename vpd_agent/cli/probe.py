@@ -188,7 +188,7 @@ class _Models(NamedTuple):
 
 
 def _models(options: ProbeOptions, environment: gym.vector.VectorEnv, stack: ExitStack) -> _Models:
-    from vpd_agent.engines.make import is_address, make_engine
+    from vpd_agent.engines.make import addresses, make_engine
     from vpd_agent.model.teacher import Teacher
     from vpd_agent.rollout.critic import PolicyCritic
     from vpd_agent.rollout.environment import critics
@@ -209,7 +209,7 @@ def _models(options: ProbeOptions, environment: gym.vector.VectorEnv, stack: Exi
         return _Models(policy, engine, Teacher(policy, "live", rate=1.0), engine)
     other = options.for_teacher(options.teacher_model).load(quiet=False)
     teacher = Teacher(policy, "frozen", rate=1.0, model=other)
-    name = "hf" if is_address(options.engine) else options.engine
+    name = "hf" if addresses(options.engine) else options.engine
     return _Models(policy, engine, teacher, open_engine(name, other))
 
 

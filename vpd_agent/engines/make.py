@@ -16,10 +16,11 @@ def check_engine(name: str) -> None:
     """Raise ValueError for a name that `make_engine` does not know, or without what it needs."""
     if name == "vllm" and find_spec("vllm") is None:
         raise ValueError(f"--engine vllm needs the package vllm: {install_hint('vllm')}")
-    if name in NAMES or is_address(name):
+    if name in NAMES or addresses(name):
         return
     if not is_import(name):
-        also = f"the address of a vLLM server, such as http://127.0.0.1:8000, or {FORM}, your own"
+        address = "the address of a vLLM server, such as http://127.0.0.1:8000"
+        also = f"{address} (several: with commas), or {FORM}, your own"
         raise ValueError(unknown("engine", name, NAMES, also=also))
     load("engine", name)
 
@@ -29,7 +30,8 @@ def make_engine(
 ) -> Engine:
     """The engine that samples for a policy; it is to be closed.
 
-    name: hf, vllm, the http address of a vLLM server, or `module:Class` (see `Engine`).
+    name: hf, vllm, the http addresses of vLLM servers, separated by commas, or `module:Class` (see
+        `Engine`).
     max_tokens: of a prompt and its response together, at most; less if the model takes less.
     apart: the engine samples while the policy's weights change, so it has weights of its own.
     places: what `HFEngine` decodes at once; the others see to that themselves.
@@ -40,10 +42,10 @@ def make_engine(
         from vpd_agent.engines.vllm import VLLMEngine
 
         return VLLMEngine(policy, max_model_len=max_tokens)
-    if is_address(name):
+    if urls := addresses(name):
         from vpd_agent.engines.vllm_server import VLLMServerEngine
 
-        return VLLMServerEngine(name, policy)
+        return VLLMServerEngine(urls, policy)
     sampled = policy.frozen_copy() if apart else policy
     if name == "hf":
         from vpd_agent.engines.hf import HFEngine
@@ -52,6 +54,7 @@ def make_engine(
     return load("engine", name)(sampled, max_tokens=max_tokens)
 
 
-def is_address(name: str) -> bool:
-    """Whether an engine's name is the address of a server."""
-    return name.startswith(("http://", "https://"))
+def addresses(name: str) -> list[str]:
+    """The addresses of servers that an engine's name is; none if it is another name."""
+    urls = [url.strip() for url in name.split(",")]
+    return urls if all(url.startswith(("http://", "https://")) for url in urls) else []

@@ -64,7 +64,8 @@ class ModelOptions:
     and the others that vpd warmup makes."""
     engine: str = "hf"
     """What samples the answers: hf (transformers, in this process), vllm (in this process too), the
-    address of a vLLM server, such as http://127.0.0.1:8000, or your own as module:Class."""
+    address of a vLLM server, such as http://127.0.0.1:8000, or of several with commas between them,
+    or your own as module:Class."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -14,7 +14,7 @@ from vpd_agent.algorithms.base import Algorithm
 from vpd_agent.console import phase, say
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine
-from vpd_agent.engines.make import check_engine, is_address, make_engine
+from vpd_agent.engines.make import addresses, check_engine, make_engine
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import make_teacher
 from vpd_agent.rollout.critic import PolicyCritic
@@ -351,8 +351,8 @@ def _open_engine(
 ) -> Engine:
     """What samples for the student, or for a teacher that is another model."""
     name, config = plan.options.engine, plan.config
-    if is_teacher and is_address(name):
-        say(f"The server {name} samples for the student only; for the teacher, the engine is hf.")
+    if is_teacher and addresses(name):
+        say(f"{name} samples for the student only; for the teacher, the engine is hf.")
         name = "hf"
     most = config.max_teacher_prompt_tokens + config.max_response_tokens
     apart = config.overlap and not is_teacher

@@ -23,7 +23,7 @@ import torch
 
 from agent.helpers import SecretLetter, small_policy
 from vpd_agent.algorithms import GRPO
-from vpd_agent.engines import vllm_server
+from vpd_agent.engines import vllm_client
 from vpd_agent.engines.vllm import VLLMEngine, check_same_model
 from vpd_agent.engines.vllm_server import VLLMServerEngine
 from vpd_agent.model.lora import add_lora
@@ -60,8 +60,8 @@ def policy():
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """Addresses of two servers that start side by side: one as it should be, and one with vLLM's
-    defaults, whose process comes along, to be ended by a test."""
+    """Addresses and processes of two servers that start side by side: one as it should be, and one
+    with vLLM's defaults. The last tests end them."""
     folder = tmp_path_factory.mktemp("served")
     policy_of(0, NOT_ENDS).save(folder / "model")
     right = ["--logprobs-mode", "processed_logprobs"]
@@ -71,7 +71,7 @@ def servers(tmp_path_factory):
     ):
         await_health(url, process, folder / "right.log")
         await_health(raw, other, folder / "raw.log")
-        yield {"right": url, "raw": raw, "raw process": other}
+        yield {"right": url, "right process": process, "raw": raw, "raw process": other}
 
 
 @contextmanager
@@ -430,10 +430,46 @@ def test_a_server_with_raw_log_probabilities_serves_temperature_1_only(servers, 
         engine.generate(prompts, max_tokens=20, temperature=0.7)
 
 
+def test_of_two_servers_one_is_killed_in_a_run_and_nothing_is_lost(servers):
+    policy = policy_of(4)
+    engine = VLLMServerEngine([servers["right"], servers["raw"]], policy)
+    config = TrainConfig(
+        steps=3,
+        prompts_per_step=8,
+        group_size=4,
+        learning_rate=1e-2,
+        max_prompt_tokens=64,
+        max_response_tokens=3,
+        eval_every=0,
+        save_every=0,
+        samples_every=0,
+    )
+    rows = []
+    present = []
+
+    def after_step(row):
+        rows.append(row)
+        present.append([client.url for client in engine.servers.present])
+        if row["step"] == 1:
+            os.killpg(servers["raw process"].pid, signal.SIGKILL)  # its own session
+
+    environment = Even.vector(config.rollouts_per_step)
+    engine.sync(policy)
+    with pytest.warns(UserWarning, match=r"is lost, 1 of 2 go on"):
+        Trainer(policy, GRPO(), environment, config, engine=engine, on_step=after_step).train()
+    assert [(row["step"], row["rollouts"], row["dropped"]) for row in rows] == [
+        (step, config.rollouts_per_step, 0) for step in (1, 2, 3)
+    ]
+    assert present == [[servers["right"], servers["raw"]]] + [[servers["right"]]] * 2
+    prompts = prompts_of(policy, "train-a?")
+    generations = engine.generate(prompts, samples=4, max_tokens=20, generator=generator())
+    assert gap(policy, prompts, generations) < 1e-3
+
+
 def test_a_server_that_went_away_is_an_error_of_the_connection(servers, policy, monkeypatch):
-    monkeypatch.setattr(vllm_server, "OTHER_TRIES", 1)
-    engine = VLLMServerEngine(servers["raw"], policy)
-    end(servers["raw process"])
+    monkeypatch.setattr(vllm_client, "OTHER_TRIES", 1)
+    engine = VLLMServerEngine(servers["right"], policy)
+    end(servers["right process"])
     with pytest.raises(ConnectionError, match=r"Expected a vLLM server at .*\(2 tries\)"):
         engine.generate([[1], [2], [3]], max_tokens=2)
     with pytest.raises(ConnectionError, match="Expected a vLLM server"):

@@ -1,21 +1,21 @@
-"""What the client of a vLLM server says when there is none. The rest is in test_vllm.py."""
+"""What the client of a vLLM server says when there is none. Several servers: test_vllm_servers.py;
+vLLM itself: test_vllm.py."""
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from agent.engines.fake_server import Site, completion, model, running
 from agent.helpers import small_policy
 from sandbox.installation import install_hint
-from vpd_agent.engines import vllm_server
+from vpd_agent.engines import vllm_client
 from vpd_agent.engines.vllm import VLLMEngine
 from vpd_agent.engines.vllm_server import VLLMServerEngine
 
@@ -27,65 +27,8 @@ def policy():
 
 @pytest.fixture
 def site():
-    """Serves what a test tells it to, by path: a status with an answer, or a function that gives
-    one. An ordinary web server, which vLLM's may be taken for or hide behind."""
-    site = Site()
-    thread = threading.Thread(target=site.serve_forever, daemon=True)
-    thread.start()
-    yield site
-    site.shutdown()
-    site.server_close()
-
-
-class Site(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Page)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.pages = {"/v1/models": (200, {"data": [model("m")]})}
-        self.asked: list[tuple[str, dict]] = []
-
-
-class Page(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer({})
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.answer(json.loads(body or "{}"))
-
-    def answer(self, content):
-        self.server.asked.append((self.path, dict(self.headers)))
-        page = self.server.pages.get(self.path, (404, {"detail": "Not Found"}))
-        status, said = page(content) if callable(page) else page
-        try:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(said).encode())
-        except OSError:  # the client has gone
-            self.close_connection = True
-
-    def log_message(self, *arguments):
-        pass
-
-
-def model(name: str) -> dict:
-    return {"id": name, "root": "/not/here", "max_model_len": 64}
-
-
-def completion(*choices: tuple[list[int], str]) -> dict:
-    return {
-        "choices": [
-            {
-                "index": i,
-                "token_ids": ids,
-                "logprobs": {"token_logprobs": [-1.0] * len(ids)},
-                "finish_reason": finish,
-            }
-            for i, (ids, finish) in enumerate(choices)
-        ]
-    }
+    with running(Site()) as site:
+        yield site
 
 
 def unused_port() -> int:
@@ -101,7 +44,7 @@ def test_an_address_that_is_none_is_refused(policy, url):
 
 
 def test_nobody_there_says_how_to_start_a_server(policy, monkeypatch):
-    monkeypatch.setattr(vllm_server, "OTHER_TRIES", 0)
+    monkeypatch.setattr(vllm_client, "OTHER_TRIES", 0)
     with pytest.raises(ConnectionError, match=r"refused.*1 tries.*vllm serve"):
         VLLMServerEngine(f"http://127.0.0.1:{unused_port()}", policy)
 
@@ -109,7 +52,7 @@ def test_nobody_there_says_how_to_start_a_server(policy, monkeypatch):
 def test_a_server_that_comes_a_little_late_is_waited_for(policy, site):
     answers = iter([(503, {"detail": "starting"}), (200, {"data": [model("m")]})])
     site.pages["/v1/models"] = lambda request: next(answers)
-    assert VLLMServerEngine(site.url, policy).model == "m"
+    assert [c.model for c in VLLMServerEngine(site.url, policy).servers.present] == ["m"]
 
 
 def test_a_server_that_is_not_vllm_is_told_apart(policy, site):
@@ -125,7 +68,8 @@ def test_one_of_several_models_must_be_named(policy, site):
     site.pages["/v1/models"] = (200, {"data": [model("one"), model("two")]})
     with pytest.raises(ValueError, match="serves one, two; expected a single model"):
         VLLMServerEngine(site.url, policy)
-    assert VLLMServerEngine(f"{site.url}/v1", policy, model="two").model == "two"
+    engine = VLLMServerEngine(f"{site.url}/v1", policy, model="two")
+    assert engine.servers.present[0].model == "two"
 
 
 def test_without_development_mode_there_is_no_sync_and_no_other_temperature(policy, site):
@@ -140,7 +84,7 @@ def test_without_development_mode_there_is_no_sync_and_no_other_temperature(poli
 
 def test_weights_for_another_machine_need_a_shared_folder(policy, site, monkeypatch):
     engine = VLLMServerEngine(site.url, policy)
-    monkeypatch.setattr(engine._server, "is_on_this_machine", False)
+    monkeypatch.setattr(engine.servers.present[0], "is_on_this_machine", False)
     with pytest.raises(ValueError, match="Pass folder="):
         engine.sync(policy)
 
