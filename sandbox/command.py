@@ -137,8 +137,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=_sandbox_name,
         default="auto",
         metavar="NAME",
-        help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here; or "
-        f"your own, {FORM}",
+        help=f"{', '.join(BACKENDS)}; default: auto, the strongest of these that works here; ray, "
+        f"on a cluster; or your own, {FORM}",
     )
     command.add_argument("--backend", action=_Renamed, nargs="?", help=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help="print one JSON object instead")

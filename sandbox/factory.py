@@ -17,7 +17,9 @@ BACKENDS = {
     "bubblewrap": "sandbox.bubblewrap:Bubblewrap",
     "local": "sandbox.local:Local",
 }
-NAMES = ("auto", *BACKENDS)
+# On other machines, so that nobody gets it without asking for it.
+REMOTE = {"ray": "sandbox.ray:Ray"}
+NAMES = ("auto", *BACKENDS, *REMOTE)
 
 log = logging.getLogger("sandbox")
 
@@ -46,9 +48,9 @@ def make(
     """Make a sandbox and run a tiny job in it, so that what is returned is known to work.
 
     Args:
-        name: "docker", "bubblewrap", "local", or "auto" for the strongest of these that works; or
-            a class of your own, `module:Class` or `path/to/file.py:Class`, that is a
-            `core.Backend` or a `core.Sandbox`.
+        name: "docker", "bubblewrap", "local", or "auto" for the strongest of these that works;
+            "ray" for cages on a cluster (see `ray.Ray`); or a class of your own, `module:Class` or
+            `path/to/file.py:Class`, that is a `core.Backend` or a `core.Sandbox`.
         cages: how many jobs may run side by side; by default, one per usable CPU.
         attempts: how many cages may fail on a job before it ends in a SandboxError; by default, 3.
         jobs_per_cage: then a cage is replaced by a fresh one; by default, 2,000.
@@ -106,7 +108,7 @@ def _make_working(name: str, given: dict[str, int], options: dict[str, Any]) -> 
 def _new(name: str, given: dict[str, int], options: dict[str, Any]) -> Sandbox:
     from sandbox.pool import Pool  # only now, so that `import sandbox` is quick
 
-    cls = load("sandbox", name, BACKENDS)
+    cls = load("sandbox", name, BACKENDS | REMOTE)
     if hasattr(cls, "start"):
         backend: Backend = cls(**options)
         return Pool(backend, **{"cages": len(os.sched_getaffinity(0)), **given})

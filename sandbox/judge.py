@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sandbox.assertions import checked_tests, classes_of, functions_of, unfit
 from sandbox.comparison import Checker, Json, Lines, Rule, rule
@@ -40,6 +40,23 @@ from sandbox.core import (
     SandboxError,
     cancelled_by,
 )
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A sandbox whose cages are on other machines, which a whole program is sent to with its
+    tests."""
+
+    def judge_there(
+        self,
+        code: str,
+        numbered_tests: Sequence[tuple[int, Test]],
+        limits: Limits,
+        stop_at_first_failure: bool,
+    ) -> Judgment:
+        """As `judge_numbered`, but a failure of the sandbox is raised."""
+        ...
+
 
 DEFAULT_LIMITS = Limits()
 LINES, JSON = Lines(), Json()
@@ -286,7 +303,7 @@ def judge(
     threads = min(len(tests), sandbox.cages if side_by_side is None else side_by_side)
     if stop_at_first_failure or threads == 1:
         numbered = list(enumerate(tests, 1))
-        judgment = _run(sandbox, code, numbered, limits, stop_at_first_failure)
+        judgment = _judged(sandbox, code, numbered, limits, stop_at_first_failure)
     else:
         (judgment,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
     if judgment.failure is not None:
@@ -328,7 +345,7 @@ def _judge_many(
 
     def run(code: str, part: Sequence[tuple[int, Test]]) -> Judgment:
         with cancelled_by(unwanted):
-            return _run(sandbox, code, part, limits, stop_at_first_failure)
+            return _judged(sandbox, code, part, limits, stop_at_first_failure)
 
     try:
         for code, tests in programs:
@@ -350,14 +367,31 @@ def _check_tests(tests: Sequence[Test]) -> None:
         raise ValueError("A program needs at least one test; without any, nothing is judged.")
 
 
-def _run(
+def _judged(
     sandbox: Sandbox,
     code: str,
     numbered_tests: Sequence[tuple[int, Test]],
     limits: Limits,
     stop_at_first_failure: bool,
 ) -> Judgment:
-    """Of some tests of a program."""
+    """`judge_numbered`, where the cage is if that is far away."""
+    if not isinstance(sandbox, Remote):
+        return judge_numbered(sandbox, code, numbered_tests, limits, stop_at_first_failure)
+    try:
+        return sandbox.judge_there(code, numbered_tests, limits, stop_at_first_failure)
+    except SandboxError as failure:
+        return Judgment((), len(numbered_tests), failure)
+
+
+def judge_numbered(
+    sandbox: Sandbox,
+    code: str,
+    numbered_tests: Sequence[tuple[int, Test]],
+    limits: Limits,
+    stop_at_first_failure: bool,
+) -> Judgment:
+    """Run some tests of a program, in their order. Where the sandbox fails, the judgment says so
+    in `failure`, with the results until then."""
     results: list[Result] = []
     failure = None
     for number, test in numbered_tests:

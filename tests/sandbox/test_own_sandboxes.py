@@ -98,7 +98,10 @@ def test_shared_makes_a_sandbox_of_ones_own_once(monkeypatch):
         ("my_cages:Absent", "Unknown sandbox in my_cages: 'Absent'.*Counted, Neither"),
         ("my_cages:Neither", r"neither the method start\(\) of a backend nor run\(\)"),
         ("no_such_module:Cage", "no module 'no_such_module'"),
-        ("jail", r"There are auto, docker, bubblewrap, local; or module:Class or path/to/file.py"),
+        (
+            "jail",
+            r"There are auto, docker, bubblewrap, local, ray; or module:Class or path/to/file.py",
+        ),
     ],
 )
 def test_what_is_no_sandbox_is_refused(module, name, said):

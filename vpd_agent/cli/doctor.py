@@ -40,6 +40,7 @@ from vpd_agent.runs.machine import free_memory
 SANDBOXES = ("docker", "bubblewrap", "local")  # the strongest first
 RUNS = 15  # of the program whose latency is measured, after three to warm up
 SANDBOX_SECONDS = 30.0  # for a sandbox to start and run these
+RAY_SECONDS = 150.0  # for all nodes to try their sandboxes
 GPU_SECONDS = 60.0  # the first import of torch from a slow disk takes long
 MIN_BYTES = 512 << 20  # of free memory, and of free space for temporary files
 
@@ -253,6 +254,39 @@ def try_sandbox(name: str, options: dict[str, Any]) -> dict[str, Any]:
         }
 
 
+def check_ray() -> Iterator[Check]:
+    """What each node of the cluster that RAY_ADDRESS names can offer to --sandbox ray."""
+    package = check_package("ray")
+    if package.state is not State.WORKS:
+        yield package
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        yield replace(package, found=f"{package.found}; RAY_ADDRESS names no cluster")
+        return
+    try:
+        offers = _in_child("ask_ray", seconds=RAY_SECONDS)["nodes"]
+    except _ChildError as error:
+        yield Check("ray", State.BROKEN, str(error), "ray status  # or unset RAY_ADDRESS")
+        return
+    for offer in offers:
+        works = [name for name, reason in offer["sandboxes"].items() if reason is None]
+        found = f"{offer['name']}: {offer['cores']:g} cores; "
+        found += offer["problem"] or f"{', '.join(works)} work{'s' * (len(works) == 1)}"
+        fix = f"vpd doctor  # on {offer['name']}"
+        if offer["problem"] is None and works not in ([], ["local"]):
+            yield Check("ray", State.WORKS, found, facts=offer)
+        else:
+            yield Check("ray", State.BROKEN, found, fix, facts=offer)
+
+
+def ask_ray() -> dict[str, Any]:
+    """For a child process: a cluster may not answer."""
+    from sandbox.ray import nodes
+
+    return {"nodes": [asdict(offer) for offer in nodes()]}
+
+
 def docker_fix(problem: str) -> str:
     if "has no image" in problem:
         return BUILD
@@ -377,6 +411,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "docker": partial(check_sandbox, "docker", docker_fix),
     "bubblewrap": partial(check_sandbox, "bubblewrap", bubblewrap_fix),
     "local": partial(check_sandbox, "local", needed=True, note="does not isolate; "),
+    "ray": check_ray,
     "packages for training": partial(map, check_package, TRAINING_PACKAGES),
     "smollm2": check_smollm2,
     "GPU": check_gpu,

@@ -32,8 +32,8 @@ class ProblemOptions:
     data: str | None = None
     """Data file or folder, for environments that read one."""
     sandbox: str | None = None
-    """Where untrusted programs run: docker, bubblewrap, local, your own as module:Class; default:
-    the strongest that works."""
+    """Where untrusted programs run: docker, bubblewrap, local; ray, on the nodes of the cluster
+    that RAY_ADDRESS names; your own as module:Class. Default: the strongest that works here."""
     set: tuple[str, ...] = ()
     """Options of the environment, KEY=VALUE each, such as dataset=gsm8k feedback_tests=half. Those
     there are: vpd envs ID."""

@@ -130,6 +130,27 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(monkeypatch, capsy
     assert "no such thing" in checks["second"]["found"]
 
 
+# --- Ray ----------------------------------------------------------------------------------------
+
+
+def test_of_each_node_of_a_cluster_it_is_told_what_works_there(monkeypatch):
+    offers = [
+        {"name": "a", "cores": 8.0, "sandboxes": {"docker": None, "local": None}, "problem": None},
+        {"name": "b", "cores": 4.0, "sandboxes": {"docker": "no", "local": None}, "problem": None},
+        {"name": "c", "cores": 2.0, "sandboxes": {}, "problem": "no module named sandbox"},
+    ]
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setattr(doctor, "check_package", lambda name: Check(name, State.WORKS, "2.60.0"))
+    monkeypatch.setattr(doctor, "_in_child", lambda *args, **kwargs: {"nodes": offers})
+    checks = list(doctor.check_ray())
+    assert [(check.state, check.found) for check in checks] == [
+        (State.WORKS, "a: 8 cores; docker, local work"),
+        (State.BROKEN, "b: 4 cores; local works"),
+        (State.BROKEN, "c: 2 cores; no module named sandbox"),
+    ]
+    assert checks[1].fix == "vpd doctor  # on b"
+
+
 # --- Docker -------------------------------------------------------------------------------------
 
 
