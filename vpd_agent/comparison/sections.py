@@ -19,7 +19,7 @@ from vpd_agent.comparison.formats import (
     whole,
 )
 from vpd_agent.comparison.results import Results
-from vpd_agent.comparison.standings import Standing, Standings, phase_seconds
+from vpd_agent.comparison.standings import Standing, Standings, idle_shares, phase_seconds
 from vpd_agent.comparison.statistics import mean
 from vpd_agent.comparison.words import findings, limits
 
@@ -175,11 +175,19 @@ def _collapse_table(collapses: list[dict[str, Any]]) -> Table:
 def _phase_table(results: Results) -> Table:
     spent = {c: phase_seconds(results, c) for c in results.contestants if results.finished(c)}
     names = phase_names(results)
+    idle = {c: idle_shares(results, c) for c in spent}
+    who = list(dict.fromkeys(name for shares in idle.values() for name in shares))
     rows = [
-        [c, *(seconds(parts[n]) if n in parts else NONE for n in names), whole(sum(parts.values()))]
+        [
+            c,
+            *(seconds(parts[n]) if n in parts else NONE for n in names),
+            whole(sum(parts.values())),
+            *(f"{idle[c][name]:.0%}" if name in idle[c] else NONE for name in who),
+        ]
         for c, parts in spent.items()
     ]
-    return Table(["seconds per run", *names, "all"], rows if names else [])
+    columns = ["seconds per run", *names, "all", *(f"{name} idle" for name in who)]
+    return Table(columns, rows if names else [])
 
 
 def phase_names(results: Results) -> list[str]:

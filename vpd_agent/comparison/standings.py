@@ -11,6 +11,7 @@ from vpd_agent.comparison import statistics
 from vpd_agent.comparison.results import STUDENT, Results, RunResult
 from vpd_agent.comparison.statistics import Estimate
 
+IDLE = "idle/"  # how the names of these metrics begin
 _STEP_PARTS_APART = ("step", "slowest_judged")  # entries of a row's seconds that are no part
 
 
@@ -103,6 +104,19 @@ def phase_seconds(results: Results, contestant: str) -> dict[str, float]:
             for name, seconds in parts.items():
                 totals[name] = totals.get(name, 0.0) + seconds / len(runs)
     return totals
+
+
+def idle_shares(results: Results, contestant: str) -> dict[str, float]:
+    """Trainer, sampler and judge → the share of the steps' seconds in which it had nothing to do,
+    over the finished runs; none where they have not written it down."""
+    idle: dict[str, float] = {}
+    total = 0.0
+    for row in (row for run in results.finished(contestant) for row in run.rows):
+        for name in (name for name in row if name.startswith(IDLE)):
+            who = name.removeprefix(IDLE)
+            idle[who] = idle.get(who, 0.0) + row[name] * row["seconds/step"]
+        total += row["seconds/step"] if any(name.startswith(IDLE) for name in row) else 0.0
+    return {who: seconds / total for who, seconds in idle.items()}
 
 
 def area(results: Results, run: RunResult) -> float:

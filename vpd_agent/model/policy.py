@@ -233,6 +233,12 @@ class Policy(Tokenization):
         """The weights that are trained."""
         return [p for p in self.weights.values() if p.requires_grad]
 
+    def zero_grad(self) -> None:
+        """Drop the gradients; of a sharded model those of the shards. (A pass without gradient
+        leaves some weights gathered, and `model.zero_grad()` would drop theirs.)"""
+        for weight in self.parameters():
+            weight.grad = None
+
     def frozen_copy(self) -> Policy:
         """A copy whose weights take no gradient. To be made before the model is sharded."""
         model = copy.deepcopy(self.model).requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from vpd_agent.data.types import Message, Rollout
 from vpd_agent.engines import Engine, Generation
 from vpd_agent.model.policy import Policy
 
+# A context in which somebody works: "sampler" or "judge".
+Busy = Callable[[str], AbstractContextManager[object]]
 # From what was tried at a problem to the prompt of the next tries, or None for the plain one.
 TeacherPrompt = Callable[[Sequence[Rollout]], list[int] | None]
 
@@ -101,6 +104,8 @@ class Actor:
     """A policy that answers the problems of an environment; an engine samples for it.
 
     max_response_tokens: of a whole episode after its first prompt; max_turn_tokens: of one answer.
+    busy: entered with "sampler" around the engine's work, and with "judge" around the
+        environment's.
     """
 
     policy: Policy
@@ -109,6 +114,7 @@ class Actor:
     max_response_tokens: int
     max_turn_tokens: int | None = None
     temperature: float = 1.0
+    busy: Busy = lambda who: nullcontext()
 
     @property
     def max_answer_tokens(self) -> int:
@@ -147,7 +153,7 @@ class Actor:
             asked = problem_id, group, messages[group * group_size], prompts[group]
             rollout = Rollout(*asked, [], [], text="", finish="", reward=0.0, feedback="")
             episodes.append(_Episode(rollout, longest, open=is_own[i]))
-        sample = partial(self.engine.generate, temperature=self.temperature, generator=generator)
+        sample = partial(self._sample, generator=generator)
 
         generations = sample(prompts, samples=own, max_tokens=self.max_answer_tokens)
         self._judge(episodes, [e for e in episodes if e.open], generations)
@@ -196,7 +202,9 @@ class Actor:
             episode.append_answer(generation, self.policy)
         # Every sub-environment needs an answer; what it says of one that is not open is not used.
         answers = [episode.rollout.text if episode.open else "" for episode in episodes]
-        for episode, result in zip(episodes, judge(self.environment, answers), strict=True):
+        with self.busy("judge"):
+            results = judge(self.environment, answers)
+        for episode, result in zip(episodes, results, strict=True):
             if episode.open:
                 episode.take_result(result)
 
@@ -216,12 +224,7 @@ class Actor:
         results: list[StepResult] = []
         for start in range(0, len(prompts), self.environment.num_envs):
             chunk = slice(start, start + self.environment.num_envs)
-            generations = self.engine.generate(
-                prompts[chunk],
-                max_tokens=max_tokens,
-                temperature=self.temperature,
-                generator=generator,
-            )
+            generations = self._sample(prompts[chunk], max_tokens=max_tokens, generator=generator)
             ids = list(problem_ids[chunk])
             padding = self.environment.num_envs - len(ids)
             start_episodes(self.environment, ids + ids[:1] * padding)
@@ -229,8 +232,13 @@ class Actor:
                 self.policy.answer_text(prompt, g.ids)
                 for prompt, g in zip(prompts[chunk], generations, strict=True)
             ]
-            results += judge(self.environment, texts + [""] * padding)[: len(ids)]
+            with self.busy("judge"):
+                results += judge(self.environment, texts + [""] * padding)[: len(ids)]
         return results
+
+    def _sample(self, prompts: Sequence[list[int]], **settings: Any) -> list[Generation]:
+        with self.busy("sampler"):
+            return self.engine.generate(prompts, temperature=self.temperature, **settings)
 
 
 @dataclass

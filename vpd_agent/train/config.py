@@ -161,11 +161,6 @@ class TrainConfig:
                 f"rollouts of a problem stay together; got {self.mini_batches}. Lower it to "
                 f"{math.gcd(self.prompts_per_step, self.mini_batches)}, or change prompts_per_step."
             )
-        if self.overlap and self.sharding != "none":
-            raise ValueError(
-                "overlap cannot be used with sharding: a thread would sample from weights that the "
-                "processes gather and release together. Leave out one of the two."
-            )
 
     @property
     def rollouts_per_step(self) -> int:

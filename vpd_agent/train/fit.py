@@ -185,7 +185,7 @@ def _ways(start: _Choice, stored: int, given: Collection[str], processes: int) -
         again = {}
     yield _Choice(full, config)
     yield _Choice(full, replace(config, **again))
-    if processes > 1 and "sharding" not in given and not config.overlap:
+    if processes > 1 and "sharding" not in given:
         yield _Choice(full, replace(config, sharding="fsdp", **again))
     if _PRECISION.isdisjoint(given) and find_spec("peft") is not None:
         if "learning_rate" not in given:

@@ -29,6 +29,7 @@ from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher, make_teacher
 from vpd_agent.ops.losses import sampler_correction
 from vpd_agent.rollout.collect import Actor
+from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import critics
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.train.config import TrainConfig
@@ -98,6 +99,8 @@ class Learner:
         self.engine = parts.get("engine") or HFEngine(
             policy.frozen_copy() if config.overlap else policy, places=config.sampling_tokens
         )
+        if config.overlap:
+            _check_critics(environment, self.engine)
         self.teacher = parts.get("teacher") or make_teacher(policy, algorithm)
         self.teacher_engine = parts.get("teacher_engine")
         if self.teacher_engine is None and self.teacher and self.teacher.is_other_model:
@@ -115,6 +118,7 @@ class Learner:
         self.state: State = {}
         self.step = 0  # finished ones
         self.seconds: dict[str, float] = defaultdict(float)  # of the current step, by its parts
+        self.busy_seconds: dict[str, float] = defaultdict(float)  # of it, by who worked
         self._warned_of_no_teacher = False
 
     def train_step(
@@ -140,20 +144,21 @@ class Learner:
             taught = num_taught_rollouts(batch, self.algorithm)
             metrics["taught_fraction"] = taught / batch.num_rollouts
         if not self.engine.logprobs_match_trainer or self.config.overlap:
-            batch, gap = self._corrected(batch)
-            metrics |= gap
-            if of_teacher is not None:
-                of_teacher, _ = self._corrected(of_teacher, on_teacher_prompt=True)
+            with self.busy("trainer"):
+                batch, gap = self._corrected(batch)
+                metrics |= gap
+                if of_teacher is not None:
+                    of_teacher, _ = self._corrected(of_teacher, on_teacher_prompt=True)
         if self.algorithm.gate is not None:
             metrics |= self._measure_trust(self.algorithm.gate, own, prompts)
-        with run_in_background(meanwhile):
+        with run_in_background(meanwhile), self.busy("trainer"):
             for update in range(self.config.updates_per_batch):
                 metrics |= self._pass_over(StepBatch(batch, of_teacher), update)
             if self.teacher is not None and (self.step + 1) % self.algorithm.ema_every == 0:
                 self.teacher.update()
             if self.reference is not None and self.algorithm.reference_rate:
                 self.reference.ema_update_(self.policy, self.algorithm.reference_rate)
-        with self.timed("sync"):
+        with self.timed("sync"), self.busy("trainer"):
             self.engine.sync(self.policy)
         self.step += 1
         return metrics
@@ -246,7 +251,8 @@ class Learner:
         """The policy in an environment, as the run's engine samples from it, or another one."""
         c = self.config
         limits = c.max_response_tokens, c.max_turn_tokens
-        return Actor(self.policy, engine or self.engine, environment, *limits, c.temperature)
+        engine = engine or self.engine
+        return Actor(self.policy, engine, environment, *limits, c.temperature, self.busy)
 
     def second_prompt(self, attempts: Sequence[Rollout]) -> list[int] | None:
         """The teacher's prompt of the first of these attempts that failed and has one."""
@@ -401,6 +407,15 @@ class Learner:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
+    @contextmanager
+    def busy(self, who: str) -> Iterator[None]:
+        """Within, "trainer", "sampler" or "judge" works: for their idle shares of a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.busy_seconds[who] += time.perf_counter() - start
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on. Every process must call it; the first one's is
         whole."""
@@ -476,16 +491,24 @@ def _check_setup(
             f"The environment must have {prompts * config.group_size} sub-environments "
             f"(prompts_per_step · group_size / processes), it has {environment.num_envs}."
         )
-    if config.overlap and critics(environment):
-        raise ValueError(
-            "overlap cannot be used with feedback by self-critique or reflection: the critic would "
-            "read weights while they change. Leave one of both away."
-        )
     if algorithm.reference_rate and reference is not None:
         raise ValueError(
             "A reference that is given stays as it is, and reference_rate would move it. Leave out "
             "one of the two."
         )
+
+
+def _check_critics(environment: gym.vector.VectorEnv, engine: Engine) -> None:
+    """Raise ValueError for a critic that would read weights while they change. The run's engine has
+    weights of its own; what is no `PolicyCritic` has none of the policy's."""
+    for source in critics(environment):
+        critic = source.critic
+        if critic is None or (isinstance(critic, PolicyCritic) and critic.engine is not engine):
+            raise ValueError(
+                f"overlap needs {type(source).__name__} to have its critic when the trainer is "
+                f"made, and a PolicyCritic to ask the engine of the run: another would read "
+                f"weights while they change."
+            )
 
 
 def num_teacher_rollouts(algorithm: Algorithm, config: TrainConfig) -> int:

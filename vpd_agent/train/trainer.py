@@ -145,6 +145,7 @@ class Trainer(Learner):
                     self._save_once()
                     return "interrupted"
                 self.seconds.clear()
+                self.busy_seconds.clear()
                 with self.timed("step"):
                     with self.policy.gathered():
                         collected = self.fail_together(self._next_rollouts)
@@ -226,6 +227,10 @@ class Trainer(Learner):
         row: dict[str, Any] = {"step": self.step, "dropped": int(dropped), **metrics}
         if "rollouts" in metrics:
             row["tokens_per_second"] = round(sampled_tokens(metrics) / self.seconds["step"], 1)
+        row |= {
+            f"idle/{who}": round(max(1 - self.busy_seconds[who] / self.seconds["step"], 0.0), 3)
+            for who in ("trainer", "sampler", "judge")
+        }
         if calls := slowest_judged(collected.rollouts, self.processes):
             row["seconds/slowest_judged"] = calls
         if slow := why_slow(calls, self.seconds["step"]):

@@ -59,7 +59,7 @@ class Updater:
         state, metrics = self.gradient(loss, micro_batches, state, of_teacher)
         norm = self._clipped(self.policy.parameters())
         if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
-            self.policy.model.zero_grad()
+            self.policy.zero_grad()
             raise NonFiniteGradient(
                 f"Loss {loss.name!r} is {metrics['loss']:g}, the norm of its gradient {norm:g}"
             )
@@ -83,7 +83,7 @@ class Updater:
 
         micro_batches: iterated several times if the loss measures. of_teacher: of teacher rollouts.
         """
-        self.policy.model.zero_grad()
+        self.policy.zero_grad()
         if loss.measure is not None and loss.update is not None:
             micro_batches, sums = self._measured(loss.measure, micro_batches, state)
             state = loss.update(state, sums)

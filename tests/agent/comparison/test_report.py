@@ -14,11 +14,12 @@ from comparison.made_up import made_up, record, rows, write_run
 
 from vpd_agent.cli.main import main
 from vpd_agent.comparison import report
-from vpd_agent.comparison.formats import score, signed, without_folders
+from vpd_agent.comparison.formats import NONE, score, signed, without_folders
 from vpd_agent.comparison.past_runs import read_past_runs
 from vpd_agent.comparison.report import summary_lines, write_report
 from vpd_agent.comparison.results import STUDENT
-from vpd_agent.comparison.standings import Standings, collapses, phase_seconds
+from vpd_agent.comparison.sections import _phase_table
+from vpd_agent.comparison.standings import Standings, collapses, idle_shares, phase_seconds
 
 ENDS: dict[str, list[float | None]] = {
     "vpd": [0.76, 0.71, 0.8, 0.69], "sdpo e_step=2": [0.4, 0.44, None, 0.41],
@@ -102,6 +103,19 @@ def test_the_parts_of_a_run_add_up_to_its_seconds(tmp_path):
     steps = sum(parts.values()) - parts["evaluate"]
     assert steps == pytest.approx(sum(spent) / 2)
     assert parts["evaluate"] == pytest.approx(5 * 0.8)
+
+
+def test_idle_shares_are_means_over_the_seconds_of_the_steps_that_tell_them(tmp_path):
+    results = made_up(tmp_path, {"vpd": [0.5], "sdpo": [0.5]})
+    told = results.finished("vpd")[0].rows[1:3]
+    told[0] |= {"idle/trainer": 0.5, "idle/judge": 1.0, "seconds/step": 3.0}
+    told[1] |= {"idle/trainer": 0.1, "idle/judge": 0.0, "seconds/step": 1.0}
+    expected = {"trainer": (0.5 * 3 + 0.1) / 4, "judge": 3 / 4}
+    assert idle_shares(results, "vpd") == pytest.approx(expected)
+    assert idle_shares(results, "sdpo") == {}
+    table = _phase_table(results)
+    assert table.header[-2:] == ["trainer idle", "judge idle"]
+    assert [row[-2:] for row in table.rows] == [["40%", "75%"], [NONE, NONE]]
 
 
 def test_the_monitor_of_training_finds_collapses_in_the_rows(tmp_path):

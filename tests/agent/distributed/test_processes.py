@@ -408,6 +408,34 @@ def test_a_sharded_model_samples_what_a_whole_one_does_and_goes_on_learning(tmp_
         torch.testing.assert_close(mine, weights, rtol=1e-9, atol=1e-11)
 
 
+def test_sharded_processes_learn_what_one_does_while_they_sample_the_next_rollouts(tmp_path):
+    """The next rollouts are sampled meanwhile from copies that are not sharded. As with every
+    sampler of other weights, a step begins with a pass without gradient."""
+
+    def two_steps(processes: Processes) -> tuple:
+        trainer = make_trainer(SDPO(teacher="ema"), processes, overlap=True)
+        rollouts = processes.local_shard(all_rollouts(trainer.policy))
+        if processes.size > 1:
+            shard_all(trainer)
+        trainer.engine.sync(trainer.policy)
+        metrics, ahead = [], []
+        for _ in range(2):
+            metrics.append(trainer.train_step(rollouts, meanwhile=trainer._prefetch()))
+            ahead.append(trainer._prefetched.take(trainer.step))
+        generator = torch.Generator().manual_seed(3)
+        sampled = trainer.engine.generate([[5, 6, 7], [8]], max_tokens=5, generator=generator)
+        weights = [whole(p.detach()) for p in trainer.policy.parameters()]
+        return metrics, weights, sampled, [len(collected.rollouts) for collected in ahead]
+
+    metrics, weights, (first, second), _ = two_steps(Processes())
+    for mine in in_processes(2, tmp_path, two_steps):
+        torch.testing.assert_close(mine[0], metrics, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mine[1], weights, rtol=1e-9, atol=1e-11)
+        assert [g.ids for g in mine[2]] == [first.ids, second.ids]  # by the new weights
+        assert mine[2][0].logprobs == pytest.approx(first.logprobs, abs=1e-5)
+        assert mine[3] == [6, 6]  # of the twelve of a step
+
+
 @pytest.mark.slow
 def test_a_sharded_run_can_be_resumed_whole_and_a_whole_one_sharded(tmp_path):
     """State is written as one process would write it: weights, averages, moments."""
@@ -603,7 +631,8 @@ def test_processes_without_a_gpu_of_their_own_are_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_and_resumes_with_two_processes(tmp_path):
+@pytest.mark.parametrize("modes", [[], ["--sharding=fsdp", "--overlap"]])
+def test_the_command_line_trains_and_resumes_with_two_processes(tmp_path, modes):
     def train(*options: str) -> None:
         run = subprocess.run(
             [
@@ -611,7 +640,7 @@ def test_the_command_line_trains_and_resumes_with_two_processes(tmp_path):
                 "-m", "vpd_agent.cli", "train", "sdpo", "--model=tiny", "--env=vpd/MiniCode-v0",
                 "--sandbox=local", f"--out={tmp_path / 'run'}", "--device=cpu", "--quiet",
                 "--prompts-per-step=2", "--group-size=2", "--max-response-tokens=8",
-                "--eval-every=2", "--eval-problems=4", "--save-every=1", *options,
+                "--eval-every=2", "--eval-problems=4", "--save-every=1", *modes, *options,
             ],
             capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path,
         )  # fmt: skip

@@ -201,7 +201,7 @@ def trained(algorithm, path, kind: type[Trainer] = Trainer, **changes) -> list[d
     trainer.train()
     out.close()
     rows = read_jsonl(path / "metrics.jsonl")
-    timed = ("seconds/", "tokens_per_second")
+    timed = ("seconds/", "idle/", "tokens_per_second")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
 
 

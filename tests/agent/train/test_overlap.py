@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,9 @@ from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPDPG
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
+from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
+from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
@@ -201,8 +204,61 @@ def test_overlap_changes_no_problem_and_drops_no_step():
     ]
 
 
-def test_a_critic_that_reads_the_weights_that_change_is_refused():
-    environment = compose(SecretLetter.vector(6), SelfCritique())
-    with pytest.raises(ValueError, match="overlap cannot be used with feedback by self-critique"):
+def critic_of(policy: Policy, engine: HFEngine) -> PolicyCritic:
+    return PolicyCritic(policy, engine, max_tokens=4)
+
+
+def test_the_policy_can_criticize_through_the_engine_that_has_weights_of_its_own():
+    """Its critiques are those of the weights that sampled the attempts: one step old."""
+    policy = small_policy()
+    asked = []
+
+    class Kept(HFEngine):
+        def generate(self, prompts, **settings):
+            generations = super().generate(prompts, **settings)
+            asked.append((threading.current_thread().name, list(prompts), generations))
+            return generations
+
+    engine = Kept(policy.frozen_copy())
+    environment = compose(SecretLetter.vector(6), SelfCritique(critic_of(policy, engine)))
+    trainer = Recording(policy, SDPO(), environment, CONFIG, engine=engine)
+    assert trainer.train() == "done"
+    # Of each step's two calls the second is the critic's; but for the first step in the thread.
+    assert [name for name, _, _ in asked] == ["MainThread"] * 2 + ["prefetch rollouts"] * 8
+    policies = [policy for policy, _ in trainer.seen]
+    for step in range(1, 5):
+        _, prompts, generations = asked[2 * step + 1]
+        old = [
+            Rollout("", 0, [], prompt, g.ids, g.logprobs, text="", finish="", reward=0, feedback="")
+            for prompt, g in zip(prompts, generations, strict=True)
+        ]
+        expected = logprobs(policies[step - 1], old)
+        torch.testing.assert_close(sampled(old), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("critic", [None, critic_of(small_policy(), HFEngine(small_policy()))])
+def test_a_critic_that_may_read_the_weights_that_change_is_refused(critic):
+    environment = compose(SecretLetter.vector(6), SelfCritique(critic))
+    with pytest.raises(ValueError, match="overlap needs SelfCritique to have its critic when"):
         Trainer(small_policy(), SDPO(), environment, CONFIG)
     Trainer(small_policy(), SDPO(), environment, replace(CONFIG, overlap=False))
+
+
+def test_the_idle_shares_tell_who_waited_for_whom():
+    """A judge that takes nearly all of the time: only it is busy, unless the steps overlap it."""
+
+    class Slow(SecretLetter):
+        def judge_batch(self, problems, answers, on_progress=None):
+            time.sleep(0.5)
+            return super().judge_batch(problems, answers, on_progress)
+
+    rows = []
+    trainer = make_trainer(SDPO(), environment=Slow, steps=3)
+    trainer.on_step = rows.append
+    trainer.train()
+    shares = [[row[f"idle/{who}"] for who in ("trainer", "sampler", "judge")] for row in rows]
+    assert all(0 <= share <= 1 for row in shares for share in row)
+    # Two batches are judged in the first step, its own and the next one's; in the last one none.
+    for trainer_share, sampler_share, judge_share in shares[:2]:
+        assert judge_share < 0.4 < min(trainer_share, sampler_share)
+    assert shares[2][2] == 1

@@ -102,7 +102,11 @@ def train(path: Path, name: str, *, doomed: bool = False) -> None:
 def lasting(rows: list[dict]) -> list[dict]:
     """Rows of metrics without what a clock says."""
     return [
-        {k: v for k, v in row.items() if not k.startswith("seconds/") and "per_second" not in k}
+        {
+            k: v
+            for k, v in row.items()
+            if not k.startswith(("seconds/", "idle/")) and "per_second" not in k
+        }
         for row in rows
     ]
 

@@ -41,7 +41,7 @@ def model(tmp_path_factory) -> str:
 def rows(out) -> list[dict]:
     """The metrics of a run, without what the clock says."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    timed = ("seconds/", "tokens_per_second")
+    timed = ("seconds/", "idle/", "tokens_per_second")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in lines]
 
 

@@ -85,7 +85,11 @@ def resume(algorithm: str, out: Path) -> None:
 
 def lasting(row: dict[str, Any]) -> dict[str, Any]:
     """A row of metrics without what a clock says."""
-    return {k: v for k, v in row.items() if not k.startswith("seconds/") and "per_second" not in k}
+    return {
+        k: v
+        for k, v in row.items()
+        if not k.startswith(("seconds/", "idle/")) and "per_second" not in k
+    }
 
 
 @pytest.mark.parametrize("algorithm", ["vpd", "grpo"])
