@@ -12,7 +12,7 @@ AT_LEAST_ONE = (
     *("prompts_per_step", "group_size", "updates_per_batch", "mini_batches"),
     *("micro_batch_size", "micro_batch_tokens", "sampling_tokens"),
     *("max_prompt_tokens", "max_teacher_prompt_tokens", "max_response_tokens", "max_turn_tokens"),
-    *("eval_samples", "inspect_groups", "keep_checkpoints", "collapse_patience"),
+    *("max_staleness", "eval_samples", "inspect_groups", "keep_checkpoints", "collapse_patience"),
 )
 AT_LEAST_ZERO = (
     *("steps", "warmup_steps", "weight_decay", "eval_every", "eval_problems", "eval_failures"),
@@ -73,8 +73,13 @@ class TrainConfig:
     sampler_clip: float = 2.0
     """Where those weights are truncated."""
     overlap: bool = False
-    """Sample and judge the next batch while this one trains: rollouts are then one step old, and
-    count as sampler_correction says."""
+    """Sample and judge the next batches while this one trains: rollouts are then one step old, or
+    up to max_staleness, and count as sampler_correction says."""
+    max_staleness: int = 1
+    """With overlap: how many steps older than the policy the weights may be that sample a batch.
+    With more than one, sampling goes on while weights change, and takes the new ones between two
+    batches: steps of uneven length wait less for each other, but a run is not repeated bit for
+    bit."""
     temperature: float = 1.0
     """Of sampling, and of student and teacher distributions alike."""
     max_prompt_tokens: int = 4096
@@ -155,6 +160,11 @@ class TrainConfig:
         decay, ratio = self.learning_rate_decay, self.collapse_ratio
         check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)
         check(0 <= ratio < 1, "collapse_ratio", "at least 0 and below 1", ratio)
+        if self.max_staleness != 1 and not self.overlap:
+            raise ValueError(
+                f"max_staleness says how old rollouts may be that are sampled ahead, which overlap "
+                f"turns on: got {self.max_staleness} without it. Add overlap, or leave it away."
+            )
         if self.prompts_per_step % self.mini_batches:
             raise ValueError(
                 f"mini_batches must divide prompts_per_step ({self.prompts_per_step}), since the "

@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -35,7 +35,6 @@ from vpd_agent.rollout.teacher_prompt import TeacherTemplate, teacher_prompt
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.micro_batches import MicroBatches
 from vpd_agent.train.monitor import describe, describe_teacher_rollouts
-from vpd_agent.train.prefetch import run_in_background
 from vpd_agent.train.step_batch import StepBatch, silent
 from vpd_agent.train.trust_probe import ask_teacher
 from vpd_agent.train.updater import Updater
@@ -122,13 +121,16 @@ class Learner:
         self._warned_of_no_teacher = False
 
     def train_step(
-        self, rollouts: Sequence[Rollout], *, meanwhile: Callable[[], None] | None = None
+        self,
+        rollouts: Sequence[Rollout],
+        *,
+        meanwhile: AbstractContextManager[None] | None = None,
     ) -> dict[str, float]:
         """Every loss of the step, with its optimizer steps; metrics of the whole batch, where there
         are mini-batches the means over them.
 
-        meanwhile: done in a thread while the losses are computed; it must not raise. The engine
-        takes the new weights when both have ended.
+        meanwhile: entered while the losses are computed. The engine then keeps the weights that it
+        has; else it takes the new ones.
 
         Raises FloatingPointError where log-probabilities, a loss or its gradient are not finite.
         """
@@ -151,15 +153,16 @@ class Learner:
                     of_teacher, _ = self._corrected(of_teacher, on_teacher_prompt=True)
         if self.algorithm.gate is not None:
             metrics |= self._measure_trust(self.algorithm.gate, own, prompts)
-        with run_in_background(meanwhile), self.busy("trainer"):
+        with meanwhile or nullcontext(), self.busy("trainer"):
             for update in range(self.config.updates_per_batch):
                 metrics |= self._pass_over(StepBatch(batch, of_teacher), update)
             if self.teacher is not None and (self.step + 1) % self.algorithm.ema_every == 0:
                 self.teacher.update()
             if self.reference is not None and self.algorithm.reference_rate:
                 self.reference.ema_update_(self.policy, self.algorithm.reference_rate)
-        with self.timed("sync"), self.busy("trainer"):
-            self.engine.sync(self.policy)
+        if meanwhile is None:
+            with self.timed("sync"), self.busy("trainer"):
+                self.engine.sync(self.policy)
         self.step += 1
         return metrics
 
@@ -260,6 +263,12 @@ class Learner:
         return next((p for p in self.prompts_with_feedback(failed) if p is not None), None)
 
     @contextmanager
+    def sampler_to_itself(self) -> Iterator[None]:
+        """Within, nobody samples or judges beside this thread, and the engine has the policy's
+        weights. All processes must enter and leave it together."""
+        yield
+
+    @contextmanager
     def sampling_teacher(self) -> Iterator[Engine]:
         """Within, an engine that samples from the weights that teach: the run's engine, with the
         teacher's weights for as long; that of another model; or, for the interpolated logits of a
@@ -355,7 +364,7 @@ class Learner:
         """Where it is due, ask the teacher for answers to failed rollouts; the gate's metrics."""
         metrics: dict[str, float] = {}
         if gate.due(self.step) and self.teacher is not None:
-            with self.timed("gate"), self.sampling_teacher() as engine:
+            with self.timed("gate"), self.sampler_to_itself(), self.sampling_teacher() as engine:
                 asked = self.fail_together(
                     lambda: ask_teacher(
                         # Without wrappers: its reward is all that is wanted.

@@ -48,6 +48,7 @@ from vpd_agent.runs.run_folder import (
 )
 from vpd_agent.runs.samples import sample_rows, worst_and_best
 from vpd_agent.train import checkpoint
+from vpd_agent.train.ahead import Batch, RolloutsAhead
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.graceful_shutdown import graceful_shutdown
 from vpd_agent.train.inspection import Inspection
@@ -58,7 +59,6 @@ from vpd_agent.train.monitor import (
     slowest_judged,
     why_slow,
 )
-from vpd_agent.train.prefetch import Prefetched
 from vpd_agent.train.problems import problems_of_step, usable_problems
 from vpd_envs import TextVectorEnv
 
@@ -112,7 +112,11 @@ class Trainer(Learner):
         # Metrics of the last step while its evaluation is still to come: of step 0 at the start,
         # and in the checkpoint that a run makes whose evaluation fails.
         self.unlogged: dict[str, Any] | None = {"step": 0}
-        self._prefetched = Prefetched()
+        self._ahead: RolloutsAhead | None = None
+        if config.overlap:
+            self._ahead = RolloutsAhead(
+                self.collect, steps=config.steps, max_staleness=config.max_staleness
+            )
         self._inspection = Inspection(self, out) if out and config.inspect_every else None
         self._saved_step: int | None = None
         self._bars: Bars | None = None  # while it trains
@@ -148,26 +152,33 @@ class Trainer(Learner):
                 self.busy_seconds.clear()
                 with self.timed("step"):
                     with self.policy.gathered():
-                        collected = self.fail_together(self._next_rollouts)
+                        batch = self.fail_together(self._next_rollouts)
+                    collected = batch.collected
                     if self._inspection is not None:
                         with self.timed("inspect"):
                             own = [r for r in collected.rollouts if not r.is_teacher_rollout]
                             self._inspection.keep(own)
                     metrics = self._train_or_skip(collected)
+                if self._ahead is not None:
+                    metrics["staleness"] = batch.step - batch.weights
                 metrics = self._with_costs(metrics, collected)
                 self._write_samples(collected)
                 self._evaluate_log_and_save(metrics)
         if self._has_collapsed:
             self._save_once()
             return "collapsed"
+        if self._ahead is not None and self._ahead.weights != self.step:
+            self._give_weights(self._ahead)
         self._save_model()
         return "done"
 
-    def _next_rollouts(self) -> Collected:
+    def _next_rollouts(self) -> Batch:
         """Those of the current step. Raises where there are none, or none that can be used."""
-        collected = self._prefetched.take(self.step) or self.collect()
-        _check_usable(collected, self.step)
-        return collected
+        batch = self._ahead.take(self.step) if self._ahead is not None else None
+        if batch is None:
+            batch = Batch(self.step, self.step, self.collect())
+        _check_usable(batch.collected, self.step)
+        return batch
 
     def collect(self, step: int | None = None) -> Collected:
         """The rollouts of a step; None: of the current one. Their random numbers are the step's
@@ -190,16 +201,33 @@ class Trainer(Learner):
         return collected
 
     def _train_or_skip(self, collected: Collected) -> dict[str, float]:
+        meanwhile = self._collecting_ahead() if self._ahead is not None else None
         try:
-            return self.train_step(collected.rollouts, meanwhile=self._prefetch())
+            return self.train_step(collected.rollouts, meanwhile=meanwhile)
         except FloatingPointError as error:
             return self._skip(collected, str(error))
 
-    def _prefetch(self) -> Callable[[], None] | None:
-        """What collects the next step's rollouts, if that is to be done while this one trains."""
-        if not self.config.overlap or self.step + 1 >= self.config.steps:
-            return None
-        return partial(self._prefetched.fetch, self.step + 1, self.collect)
+    @contextmanager
+    def _collecting_ahead(self) -> Iterator[None]:
+        """Within, the rollouts of the next steps are collected. The engine gets the policy's
+        weights before, unless it still samples in one of the processes."""
+        assert self._ahead is not None
+        if not self.processes.max(int(self._ahead.is_busy)):
+            self._give_weights(self._ahead)
+        with self._ahead.collecting(self.step + 1):
+            yield
+
+    @contextmanager
+    def sampler_to_itself(self) -> Iterator[None]:
+        if self._ahead is not None:
+            self._ahead.wait()
+            self._give_weights(self._ahead)
+        yield
+
+    def _give_weights(self, ahead: RolloutsAhead) -> None:
+        with self.timed("sync"):
+            self.engine.sync(self.policy)
+        ahead.weights = self.step
 
     def _skip(self, collected: Collected, reason: str) -> dict[str, float]:
         """Leave out what is left of a step whose numbers are not finite; write down its batch."""
@@ -217,7 +245,8 @@ class Trainer(Learner):
                 f"reason already (max_skipped_steps). Lower the learning rate, or look at the data."
             )
         self.warn(f"Step {self.step + 1} is skipped: {reason}.{seen}")
-        self.engine.sync(self.policy)  # an earlier loss of the step may have changed weights
+        if self._ahead is None:
+            self.engine.sync(self.policy)  # an earlier loss of the step may have changed weights
         self.step += 1
         return {"skipped": self.skipped}
 
@@ -244,7 +273,8 @@ class Trainer(Learner):
         if self.evaluation and config.eval_every and (due or self.step == config.steps):
             with self.timed("evaluate"):
                 metrics = metrics | self.evaluate()
-        metrics = metrics | {f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()}
+        seconds = dict(self.seconds)  # rollouts that are being collected ahead may add to it
+        metrics = metrics | {f"seconds/{name}": round(s, 4) for name, s in seconds.items()}
         self._log(metrics)
         if self.out is None or self.step == 0:
             return
@@ -287,7 +317,7 @@ class Trainer(Learner):
         student = self.actor(self.evaluation)
         own = slice(self.processes.rank, None, self.processes.size)
         ids = held_out_problems(self.evaluation, config)
-        with self.policy.gathered():
+        with self.sampler_to_itself(), self.policy.gathered():
             with self._phase("evaluating the student") as show:
                 part = self.fail_together(
                     lambda: evaluate_student(student, ids[own], config, generator, show)
@@ -404,10 +434,13 @@ class Trainer(Learner):
     def state_dict(self) -> dict[str, Any]:
         """All that the run's next steps depend on. Every process must call it; the first one's is
         whole."""
-        ahead = self._prefetched.get(self.step)
+        batches = []
+        if self._ahead is not None:
+            self._ahead.wait()
+            batches = self._ahead.ready(self.step)
         own = {
             "random": checkpoint.random_states(self.policy.device),
-            "ahead": None if ahead is None else asdict(ahead),
+            "batches": list(map(asdict, batches)),
         }
         return {
             **self._identity(),
@@ -435,14 +468,19 @@ class Trainer(Learner):
             return
         own = saved["processes"][self.processes.rank]
         checkpoint.set_random_states(own["random"], self.policy.device)
-        if own["ahead"] is not None and self.config.overlap:
-            rollouts = [Rollout(**row) for row in own["ahead"]["rollouts"]]
-            self._prefetched.put(self.step, Collected(rollouts, own["ahead"]["dropped"]))
+        if self._ahead is not None:
+            self._ahead.put([_batch(**saved) for saved in own.get("batches", ())])
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same in a run that goes on from a checkpoint of this one."""
         problems = problem_fingerprints(self.environment, self.evaluation)
         return checkpoint.identity(self.algorithm.name, self.policy, problems)
+
+
+def _batch(step: int, weights: int, collected: dict[str, Any]) -> Batch:
+    """From what `asdict` made of it."""
+    rollouts = [Rollout(**row) for row in collected["rollouts"]]
+    return Batch(step, weights, Collected(rollouts, collected["dropped"]))
 
 
 def _check_usable(collected: Collected, step: int) -> None:

@@ -345,7 +345,7 @@ def test_a_run_goes_on_bit_for_bit(algorithm, overlap):
 
     def take(trainer, steps):
         for _ in range(steps):
-            trainer.train_step(trainer._next_rollouts().rollouts, meanwhile=trainer._prefetch())
+            trainer._train_or_skip(trainer._next_rollouts().collected)
 
     whole, before, after = made(), made(), made()
     take(whole, 4)

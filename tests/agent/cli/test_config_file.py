@@ -100,7 +100,7 @@ def said(capsys) -> str:
 def metrics(out: Path) -> list[dict]:
     """What a run measured, but for its seconds."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    timed = ("seconds/", "tokens_per_second")
+    timed = ("seconds/", "idle/", "tokens_per_second")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
 
 

@@ -417,13 +417,13 @@ def test_sharded_processes_learn_what_one_does_while_they_sample_the_next_rollou
         rollouts = processes.local_shard(all_rollouts(trainer.policy))
         if processes.size > 1:
             shard_all(trainer)
-        trainer.engine.sync(trainer.policy)
         metrics, ahead = [], []
         for _ in range(2):
-            metrics.append(trainer.train_step(rollouts, meanwhile=trainer._prefetch()))
-            ahead.append(trainer._prefetched.take(trainer.step))
+            metrics.append(trainer.train_step(rollouts, meanwhile=trainer._collecting_ahead()))
+            ahead.append(trainer._ahead.take(trainer.step).collected)
         generator = torch.Generator().manual_seed(3)
-        sampled = trainer.engine.generate([[5, 6, 7], [8]], max_tokens=5, generator=generator)
+        with trainer.sampler_to_itself():
+            sampled = trainer.engine.generate([[5, 6, 7], [8]], max_tokens=5, generator=generator)
         weights = [whole(p.detach()) for p in trainer.policy.parameters()]
         return metrics, weights, sampled, [len(collected.rollouts) for collected in ahead]
 

@@ -224,7 +224,7 @@ def test_the_policy_can_criticize_through_the_engine_that_has_weights_of_its_own
     trainer = Recording(policy, SDPO(), environment, CONFIG, engine=engine)
     assert trainer.train() == "done"
     # Of each step's two calls the second is the critic's; but for the first step in the thread.
-    assert [name for name, _, _ in asked] == ["MainThread"] * 2 + ["prefetch rollouts"] * 8
+    assert [name for name, _, _ in asked] == ["MainThread"] * 2 + ["rollouts ahead"] * 8
     policies = [policy for policy, _ in trainer.seen]
     for step in range(1, 5):
         _, prompts, generations = asked[2 * step + 1]
@@ -244,21 +244,133 @@ def test_a_critic_that_may_read_the_weights_that_change_is_refused(critic):
     Trainer(small_policy(), SDPO(), environment, replace(CONFIG, overlap=False))
 
 
-def test_the_idle_shares_tell_who_waited_for_whom():
-    """A judge that takes nearly all of the time: only it is busy, unless the steps overlap it."""
-
-    class Slow(SecretLetter):
+@pytest.mark.parametrize("slow", ["trainer", "sampler", "judge"])
+def test_the_idle_shares_tell_who_waits_for_whom(slow):
+    class SlowJudge(SecretLetter):
         def judge_batch(self, problems, answers, on_progress=None):
-            time.sleep(0.5)
+            time.sleep(0.5 * (slow == "judge"))
             return super().judge_batch(problems, answers, on_progress)
 
+    class SlowLoss(GRPO):
+        def policy_loss(self, inputs):
+            time.sleep(0.5 * (slow == "trainer"))
+            return super().policy_loss(inputs)
+
+    class SlowEngine(HFEngine):
+        def generate(self, prompts, **settings):
+            time.sleep(0.5 * (slow == "sampler"))
+            return super().generate(prompts, **settings)
+
+    rows, policy = [], small_policy()
+    engine = SlowEngine(policy.frozen_copy())
+    environment = SlowJudge.vector(6)
+    config = replace(CONFIG, steps=3)
+    Trainer(
+        policy, SlowLoss(), environment, config, engine=engine, on_step=rows.append
+    ).train()  # fmt: skip
+    for row in rows:
+        shares = {who: row[f"idle/{who}"] for who in ("trainer", "sampler", "judge")}
+        assert min(shares, key=shares.get) == slow
+        assert all(0 <= share <= 1 for share in shares.values())
+
+
+# --- older than one step -------------------------------------------------------------------------
+
+
+class Paced(SecretLetter):
+    """Judges a batch when the test lets it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.allowed = threading.Semaphore(0)
+
+    def judge_batch(self, problems, answers, on_progress=None):
+        assert self.allowed.acquire(timeout=20)
+        return super().judge_batch(problems, answers, on_progress)
+
+
+def test_sampling_goes_on_with_old_weights_no_longer_than_is_allowed():
+    """The judge is so quick that the sampler is always ahead as far as it may be: three steps."""
+    loss_may_go_on, batches = threading.Event(), []
+
+    class Counting(SecretLetter):
+        def judge_batch(self, problems, answers, on_progress=None):
+            batches.append(len(answers))
+            if len(batches) == 4:  # its own step's, and three ahead of it
+                loss_may_go_on.set()
+            return super().judge_batch(problems, answers, on_progress)
+
+    class Waiting(GRPO):
+        def policy_loss(self, inputs):
+            assert loss_may_go_on.wait(20)
+            return super().policy_loss(inputs)
+
     rows = []
-    trainer = make_trainer(SDPO(), environment=Slow, steps=3)
+    trainer = make_trainer(
+        Waiting(), kind=Recording, environment=Counting, steps=6, max_staleness=3
+    )
     trainer.on_step = rows.append
-    trainer.train()
-    shares = [[row[f"idle/{who}"] for who in ("trainer", "sampler", "judge")] for row in rows]
-    assert all(0 <= share <= 1 for row in shares for share in row)
-    # Two batches are judged in the first step, its own and the next one's; in the last one none.
-    for trainer_share, sampler_share, judge_share in shares[:2]:
-        assert judge_share < 0.4 < min(trainer_share, sampler_share)
-    assert shares[2][2] == 1
+    assert trainer.train() == "done"
+    assert len(batches) == 6  # none is collected twice, or that no step would use
+    # During step 0 the batches of steps 1 to 3 are sampled with its weights.
+    staleness = [row["staleness"] for row in rows]
+    assert staleness[:4] == [0, 1, 2, 3]
+    assert all(1 <= old <= 3 for old in staleness[4:])
+    policies = [policy for policy, _ in trainer.seen]
+    for step, (_, rollouts) in enumerate(trainer.seen):
+        old = policies[step - int(staleness[step])]
+        torch.testing.assert_close(sampled(rollouts), logprobs(old, rollouts), atol=1e-4, rtol=0)
+
+
+def test_a_batch_of_a_slow_judge_is_of_the_weights_that_its_staleness_tells():
+    """A batch is let through whenever a step has ended, so that steps end while one is judged."""
+    environment = Paced.vector(CONFIG.rollouts_per_step)
+    judge = environment.unwrapped.env
+    trainer = Recording(
+        small_policy(), SDPO(), environment, replace(CONFIG, steps=4, max_staleness=2)
+    )
+    rows = []
+
+    def after_step(row):
+        rows.append(row)
+        judge.allowed.release()  # one batch more
+
+    trainer.on_step = after_step
+    judge.allowed.release(2)  # those of steps 0 and 1
+    assert trainer.train() == "done"
+    assert all(row["staleness"] <= 2 for row in rows)
+    policies = [policy for policy, _ in trainer.seen]
+    for step, (row, (_, rollouts)) in enumerate(zip(rows, trainer.seen, strict=True)):
+        old = policies[step - int(row["staleness"])]
+        torch.testing.assert_close(sampled(rollouts), logprobs(old, rollouts), atol=1e-4, rtol=0)
+
+
+def test_all_that_was_sampled_ahead_is_in_the_checkpoint(tmp_path):
+    def make(out):
+        return make_trainer(
+            SDPO(), kind=Recording, out=out, steps=8, save_every=3, max_staleness=3,
+            keep_checkpoints=9,
+        )  # fmt: skip
+
+    whole = make(RunFolder(tmp_path / "run"))
+    whole.train()
+    resumed = make(None)
+    resumed.load(tmp_path / "run/checkpoints/000003")
+    ahead = resumed._ahead.ready(3)
+    assert ahead
+    for batch in ahead:
+        assert whole.seen[batch.step][1] == batch.collected.rollouts
+    rows = []
+    resumed.on_step = rows.append
+    resumed.train()
+    assert [row["step"] for row in rows] == [4, 5, 6, 7, 8]
+    for batch in ahead:
+        assert resumed.seen[batch.step - 3][1] == batch.collected.rollouts
+        assert rows[batch.step - 3]["staleness"] == batch.step - batch.weights
+
+
+def test_a_staleness_without_overlap_is_refused():
+    with pytest.raises(ValueError, match=r"max_staleness says how old .* got 3 without it"):
+        replace(CONFIG, overlap=False, max_staleness=3)
+    with pytest.raises(ValueError, match="max_staleness must be at least 1, got 0"):
+        replace(CONFIG, max_staleness=0)
