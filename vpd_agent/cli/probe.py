@@ -196,7 +196,9 @@ def _models(options: ProbeOptions, environment: gym.vector.VectorEnv, stack: Exi
     def open_engine(name: str, policy: Policy) -> Engine:
         most = options.max_teacher_prompt_tokens + options.max_response_tokens
         with phase(f"Starting the engine {name}"):
-            engine = make_engine(name, policy, max_tokens=most)
+            engine = make_engine(
+                name, policy, max_tokens=most, weights_folder=options.weights_folder
+            )
         stack.callback(engine.close)
         return engine
 

@@ -26,7 +26,13 @@ def check_engine(name: str) -> None:
 
 
 def make_engine(
-    name: str, policy: Policy, *, max_tokens: int, apart: bool = False, places: int | None = None
+    name: str,
+    policy: Policy,
+    *,
+    max_tokens: int,
+    apart: bool = False,
+    places: int | None = None,
+    weights_folder: str | None = None,
 ) -> Engine:
     """The engine that samples for a policy; it is to be closed.
 
@@ -35,6 +41,7 @@ def make_engine(
     max_tokens: of a prompt and its response together, at most; less if the model takes less.
     apart: the engine samples while the policy's weights change, so it has weights of its own.
     places: what `HFEngine` decodes at once; the others see to that themselves.
+    weights_folder: where weights are written for servers; see `VLLMServerEngine`.
     """
     check_engine(name)
     max_tokens = min(max_tokens, policy.context_length)
@@ -45,7 +52,7 @@ def make_engine(
     if urls := addresses(name):
         from vpd_agent.engines.vllm_server import VLLMServerEngine
 
-        return VLLMServerEngine(urls, policy)
+        return VLLMServerEngine(urls, policy, folder=weights_folder)
     sampled = policy.frozen_copy() if apart else policy
     if name == "hf":
         from vpd_agent.engines.hf import HFEngine

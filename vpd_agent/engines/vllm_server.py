@@ -202,7 +202,8 @@ class VLLMServerEngine(VLLMSampler):
             if self._folder is None and not client.is_on_this_machine:
                 raise ValueError(
                     f"Weights reach the server at {client.url} through a folder that is the same "
-                    f"here and there. Pass folder=…, on a file system that both machines share."
+                    f"here and there. Pass --weights-folder (folder=…), on a file system that both "
+                    f"machines share."
                 )
         folder = Path(self._folder or tempfile.gettempdir()) / f"vpd-weights-{uuid.uuid4().hex}"
         folder.mkdir()

@@ -66,6 +66,9 @@ class ModelOptions:
     """What samples the answers: hf (transformers, in this process), vllm (in this process too), the
     address of a vLLM server, such as http://127.0.0.1:8000, or of several with commas between them,
     or your own as module:Class."""
+    weights_folder: str | None = None
+    """Where the new weights are written for vLLM servers on other machines: a folder that has the
+    same path there. Default: one for temporary files, for servers on this machine."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

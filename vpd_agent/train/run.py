@@ -358,7 +358,12 @@ def _open_engine(
     apart = config.overlap and not is_teacher
     with phase(f"Starting the engine {name}", quiet=plan.options.quiet):
         engine = make_engine(
-            name, policy, max_tokens=most, apart=apart, places=config.sampling_tokens
+            name,
+            policy,
+            max_tokens=most,
+            apart=apart,
+            places=config.sampling_tokens,
+            weights_folder=plan.options.weights_folder,
         )
     stack.callback(engine.close)
     return engine

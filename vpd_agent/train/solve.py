@@ -320,7 +320,13 @@ def _open_engine(
 ) -> Engine:
     most = config.max_teacher_prompt_tokens + config.max_response_tokens
     with phase(f"Starting the engine {options.engine}"):
-        engine = make_engine(options.engine, policy, max_tokens=most, places=config.sampling_tokens)
+        engine = make_engine(
+            options.engine,
+            policy,
+            max_tokens=most,
+            places=config.sampling_tokens,
+            weights_folder=options.weights_folder,
+        )
     stack.callback(engine.close)
     engine.sync(policy)  # a server samples from the weights that it was started with
     return engine

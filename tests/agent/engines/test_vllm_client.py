@@ -85,7 +85,7 @@ def test_without_development_mode_there_is_no_sync_and_no_other_temperature(poli
 def test_weights_for_another_machine_need_a_shared_folder(policy, site, monkeypatch):
     engine = VLLMServerEngine(site.url, policy)
     monkeypatch.setattr(engine.servers.present[0], "is_on_this_machine", False)
-    with pytest.raises(ValueError, match="Pass folder="):
+    with pytest.raises(ValueError, match="Pass --weights-folder"):
         engine.sync(policy)
 
 
