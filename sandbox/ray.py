@@ -64,9 +64,8 @@ class Ray(Pool):
         **options: of that sandbox; not with "auto".
 
     Raises:
-        ValueError: the package ray is missing.
-        SandboxError: there is no such cluster, it has other versions of Python or Ray, or no core
-            of it is free.
+        ValueError: the package ray is missing, there is no such cluster, it has other versions of
+            Python or Ray, or no core of it is free.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Ray(Pool):
     ) -> None:
         free = int(_connect(address).available_resources().get("CPU", 0))
         if free < 1 and cages is None:
-            raise SandboxError(
+            raise ValueError(
                 "Expected free cores in the Ray cluster, there is none: other jobs hold all of "
                 "them (`ray status` lists them). Wait, or name a number of cages."
             )
@@ -340,7 +339,7 @@ def _connect(address: str | None) -> Any:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, RuntimeError, ValueError) as error:
             place = address or os.environ.get("RAY_ADDRESS") or "this machine"
-            raise SandboxError(
+            raise ValueError(
                 f"No Ray cluster at {place}: {_last_line(error)}. `ray start --head` starts one, "
                 f"with the Python and the Ray of this process; where it wants tokens, "
                 f"RAY_AUTH_MODE=token is needed here."
