@@ -25,6 +25,8 @@ class Shardable(Protocol):
     @property
     def layers(self) -> list[nn.Module]: ...
 
+    def probe_passes(self) -> None: ...
+
 
 def shard(policies: Iterable[Shardable]) -> None:
     """Shard the models of these policies in place, over all processes.
@@ -43,11 +45,14 @@ def shard(policies: Iterable[Shardable]) -> None:
             "leave --sharding away."
         )
     done: dict[int, Sharding] = {}
+    policies = list(policies)
     for policy in policies:
         model = policy.model
         if id(model) not in done:
             done[id(model)] = Sharding(model, policy.layers)
         policy.sharding = done[id(model)]
+    for policy in policies:
+        policy.probe_passes()  # now, since later one process may make a pass that others do not
 
 
 class Sharding:

@@ -177,6 +177,11 @@ class Policy(Tokenization):
         """Whether logits are the output embedding times `last_hidden_states` and nothing more."""
         return probe.head_is_linear(self)
 
+    def probe_passes(self) -> None:
+        """Find out what the model's passes can do, which is otherwise done before the first one.
+        It takes passes itself, so all processes of a sharded model must do it together."""
+        _ = self._head_is_linear, self.takes_padding
+
     def last_hidden_states(self, ids: Tensor, attention: Tensor, cache: Any = None) -> Tensor:
         """[B, L, H], the input of the output embedding. ids: [B, L]; attention: [B, C + L] with C
         the number of positions in the cache."""

@@ -408,6 +408,25 @@ def test_a_sharded_model_samples_what_a_whole_one_does_and_goes_on_learning(tmp_
         torch.testing.assert_close(mine, weights, rtol=1e-9, atol=1e-11)
 
 
+def test_one_process_may_make_the_first_pass_of_a_gathered_model_alone(tmp_path):
+    """As the first one does to compare a server with the policy."""
+
+    def logprobs(processes: Processes) -> torch.Tensor:
+        policy = small_policy()  # that has made no pass yet
+        if processes.size > 1:
+            shard([policy])
+        prompt, response = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9]])
+        inputs = prompt, prompt > 0, response, response > 0
+        with torch.no_grad():
+            with policy.gathered():
+                if processes.is_first:
+                    policy.forward(*inputs)
+            return policy.forward(*inputs).logprobs
+
+    for mine in in_processes(2, tmp_path, logprobs):
+        torch.testing.assert_close(mine, logprobs(Processes()))
+
+
 def test_sharded_processes_learn_what_one_does_while_they_sample_the_next_rollouts(tmp_path):
     """The next rollouts are sampled meanwhile from copies that are not sharded. As with every
     sampler of other weights, a step begins with a pass without gradient."""
