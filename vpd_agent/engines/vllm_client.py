@@ -36,6 +36,7 @@ class VLLMClient:
     url: such as http://127.0.0.1:8000, with or without the /v1 of OpenAI's client.
     timeout_seconds: for one request, which may be a whole response or the loading of the weights.
     api_key_env: the environment variable with the API key, if the server wants one.
+    other_tries: after a lost connection; None: `OTHER_TRIES`.
 
     Every method that asks the server raises ConnectionError if it cannot be reached (after some
     tries), answers with an error, or does not answer as vLLM does; ValueError for what it refuses.
@@ -46,7 +47,9 @@ class VLLMClient:
     max_model_len: int  # most tokens of a prompt and its response together
     version: str  # of vLLM
 
-    def __init__(self, url: str, timeout_seconds: float, api_key_env: str) -> None:
+    def __init__(
+        self, url: str, timeout_seconds: float, api_key_env: str, other_tries: int | None = None
+    ) -> None:
         self._address = urlsplit(url.rstrip("/").removesuffix("/v1"))
         if self._address.scheme not in ("http", "https") or not self._address.hostname:
             raise ValueError(f"Expected an address such as http://127.0.0.1:8000, got {url!r}.")
@@ -56,6 +59,7 @@ class VLLMClient:
         self.is_on_this_machine = self._address.hostname in ("localhost", "127.0.0.1", "::1")
         self._timeout_seconds = timeout_seconds
         self._api_key_env = api_key_env
+        self._other_tries = other_tries
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()  # of the requests that are under way
         self.given_up = threading.Event()  # of the requests until the next `cancel`
@@ -67,7 +71,7 @@ class VLLMClient:
         """Learn which vLLM this is, and what it serves.
 
         model: its name on the server; None: the only one that is served.
-        other_tries: as in `ask`.
+        other_tries: in place of the client's.
         """
         served = self._chosen(self.ask("GET", "/v1/models", other_tries=other_tries), model)
         self._logprobs_checked = False
@@ -158,10 +162,11 @@ class VLLMClient:
         """The answer to a request, after several tries if the server is not there or is busy.
 
         given_up: tells that the request is cancelled; None: the next `cancel` does.
-        other_tries: after the first; None: `OTHER_TRIES`.
+        other_tries: in place of the client's.
         """
         given_up = given_up or self.given_up
-        attempt, most = 0, 1 + (OTHER_TRIES if other_tries is None else other_tries)
+        tries = self._other_tries if other_tries is None else other_tries
+        attempt, most = 0, 1 + (OTHER_TRIES if tries is None else tries)
         while True:
             try:
                 return self._ask_once(method, path, content, given_up)

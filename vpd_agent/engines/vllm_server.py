@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vpd_agent.distributed.world import Processes
-from vpd_agent.engines import Generation
+from vpd_agent.engines import Generation, vllm_client
 from vpd_agent.engines.vllm import VLLMSampler, check_same_model
 from vpd_agent.engines.vllm_client import VLLMClient
 from vpd_agent.engines.vllm_servers import VLLMServers
@@ -74,7 +74,9 @@ class VLLMServerEngine(VLLMSampler):
     ) -> None:
         super().__init__(policy)
         urls = [urls] if isinstance(urls, str) else urls
-        clients = [VLLMClient(url, timeout_seconds, api_key_env) for url in urls]
+        # Where others can do the work, a lost connection is tried once more, and no longer.
+        tries = 1 if len(urls) > 1 else None
+        clients = [VLLMClient(url, timeout_seconds, api_key_env, tries) for url in urls]
         if len({client.url for client in clients}) < len(clients) or not clients:
             raise ValueError(f"Expected one or several servers, each once, got {', '.join(urls)}.")
         self.servers = VLLMServers(clients)
@@ -83,7 +85,8 @@ class VLLMServerEngine(VLLMSampler):
         self._shape = {name: getattr(policy.model.config, name, None) for name in _SHAPE}
         self._version: str | None = None  # of the weights that the servers were sent
         self._same_model: set[str] = set()  # the servers that were found to compute the policy's
-        self.servers.each(self._admit)
+        late = vllm_client.OTHER_TRIES  # they may be starting
+        self.servers.each(lambda client: self._admit(client, late))
 
     @property
     def max_model_len(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -155,9 +158,9 @@ class VLLMServerEngine(VLLMSampler):
                 )
             yield Generation(ids, logprobs, finish)
 
-    def _admit(self, client: VLLMClient) -> None:
+    def _admit(self, client: VLLMClient, other_tries: int = 0) -> None:
         """Learn what a server is. Raises ValueError if it is not like the policy and the others."""
-        client.meet(self._model)
+        client.meet(self._model, other_tries=other_tries)
         _refuse_other_shape(self._shape, client)
         for other in self.servers.present:
             theirs = getattr(other, "version", client.version)

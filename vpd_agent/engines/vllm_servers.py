@@ -137,16 +137,10 @@ class VLLMServers:
 
         def answer(number: int) -> tuple[VLLMClient, Any]:
             while True:
-                with self._routed(prompts[number], given_up) as (client, cancelled, other_tries):
+                with self._routed(prompts[number], given_up) as (client, cancelled):
                     try:
-                        said = client.ask(
-                            "POST",
-                            path,
-                            request(number, client),
-                            given_up=cancelled,
-                            other_tries=other_tries,
-                        )
-                        return client, said
+                        content = request(number, client)
+                        return client, client.ask("POST", path, content, given_up=cancelled)
                     except ConnectionError as error:
                         if given_up.is_set():
                             raise
@@ -174,9 +168,8 @@ class VLLMServers:
     @contextmanager
     def _routed(
         self, prompt: list[int], given_up: threading.Event
-    ) -> Iterator[tuple[VLLMClient, threading.Event, int | None]]:
-        """The server for a prompt, what tells that its requests are cancelled, and how often it is
-        tried again: where others can do the work, once."""
+    ) -> Iterator[tuple[VLLMClient, threading.Event]]:
+        """The server for a prompt, and what tells that its requests are cancelled."""
         with self._lock:
             if given_up.is_set():
                 raise ConnectionError("The request was given up before it was made.")
@@ -185,7 +178,7 @@ class VLLMServers:
                 home = min(self._present, key=lambda client: self._under_way[client])
             self._homes[key] = home
             self._under_way[home] += 1
-            route = home, home.given_up, 1 if len(self._present) > 1 else None
+            route = home, home.given_up
         try:
             yield route
         finally:

@@ -6,6 +6,7 @@ The servers are started here on loopback, unmodified, and ended here.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +73,13 @@ def servers(tmp_path_factory):
     ):
         await_health(url, process, folder / "right.log")
         await_health(raw, other, folder / "raw.log")
-        yield {"right": url, "right process": process, "raw": raw, "raw process": other}
+        yield {
+            "model": str(folder / "model"),
+            "right": url,
+            "right process": process,
+            "raw": raw,
+            "raw process": other,
+        }
 
 
 @contextmanager
@@ -303,23 +311,25 @@ class Even(SecretLetter):
         return Verdict(reward, Status.SOLVED if reward else Status.WRONG_ANSWER, "even, please")
 
 
+CONFIG = TrainConfig(
+    steps=3,
+    prompts_per_step=4,
+    group_size=4,
+    learning_rate=1e-2,
+    max_prompt_tokens=64,
+    max_response_tokens=3,
+    eval_every=0,
+    save_every=0,
+    samples_every=0,
+)
+
+
 def test_three_steps_of_training_keep_the_engine_at_the_policy_of_the_step(engine):
     policy = policy_of(3)
-    config = TrainConfig(
-        steps=3,
-        prompts_per_step=4,
-        group_size=4,
-        learning_rate=1e-2,
-        max_prompt_tokens=64,
-        max_response_tokens=3,
-        eval_every=0,
-        save_every=0,
-        samples_every=0,
-    )
     rows = []
-    environment = Even.vector(config.rollouts_per_step)
+    environment = Even.vector(CONFIG.rollouts_per_step)
     engine.sync(policy)
-    Trainer(policy, GRPO(), environment, config, engine=engine, on_step=rows.append).train()
+    Trainer(policy, GRPO(), environment, CONFIG, engine=engine, on_step=rows.append).train()
     assert [row["step"] for row in rows] == [1, 2, 3]
     prompts = prompts_of(policy, "train-a?")
     generations = engine.generate(prompts, samples=4, max_tokens=20, generator=generator())
@@ -430,20 +440,29 @@ def test_a_server_with_raw_log_probabilities_serves_temperature_1_only(servers, 
         engine.generate(prompts, max_tokens=20, temperature=0.7)
 
 
+def test_two_processes_with_a_sharded_model_train_while_servers_sample(servers, tmp_path):
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
+        *("-m", "vpd_agent.cli", "train", "sdpo", "--env=vpd/MiniCode-v0", "--sandbox=local"),
+        *(f"--model={servers['model']}", f"--engine={servers['right']},{servers['raw']}"),
+        *("--preset=tiny", "--sharding=fsdp", "--overlap", "--max-staleness=2", "--steps=4"),
+        *("--prompts-per-step=4", "--group-size=2", "--max-response-tokens=8", "--eval-every=2"),
+        *("--eval-problems=4", "--device=cpu", "--quiet", f"--out={tmp_path}/run"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines][1:]
+    assert [(row["step"], row["rollouts"], row["dropped"]) for row in rows] == [
+        (step, 8, 0) for step in (1, 2, 3, 4)
+    ]
+    assert all(row["staleness"] <= 2 for row in rows)
+
+
 def test_of_two_servers_one_is_killed_in_a_run_and_nothing_is_lost(servers):
     policy = policy_of(4)
     engine = VLLMServerEngine([servers["right"], servers["raw"]], policy)
-    config = TrainConfig(
-        steps=3,
-        prompts_per_step=8,
-        group_size=4,
-        learning_rate=1e-2,
-        max_prompt_tokens=64,
-        max_response_tokens=3,
-        eval_every=0,
-        save_every=0,
-        samples_every=0,
-    )
+    config = replace(CONFIG, prompts_per_step=8)
     rows = []
     present = []
 
