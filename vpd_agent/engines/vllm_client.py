@@ -78,13 +78,14 @@ class VLLMClient:
         self.model, self.root = served["id"], served["root"]
         self.max_model_len = served["max_model_len"]
         answer = self.ask("GET", "/version")
-        self.version = str(answer.get("version") if isinstance(answer, dict) else answer)
-        numbers = re.match(r"(\d+)\.(\d+)", self.version)
+        version = str(answer.get("version") if isinstance(answer, dict) else answer)
+        numbers = re.match(r"(\d+)\.(\d+)", version)
         if numbers is None or tuple(map(int, numbers.groups())) < OLDEST:
             raise ValueError(
                 f"Expected vLLM {'.'.join(map(str, OLDEST))} or later at {self.url}, got version "
-                f"{self.version}."
+                f"{version}."
             )
+        self.version = version
 
     def load(self, folder: Path, version: str) -> None:
         """Load the weights in a folder while requests wait, and call them `version` from then on.
