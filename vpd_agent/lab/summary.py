@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
     """Write the summary of the comparisons that are in a lab's folder; returns the files, the page
     first. Without matplotlib it has no figures. Raises ValueError where there is none.
 
-    to: another folder for it, which gets no links to the reports of the comparisons.
+    to: another folder for it, which gets no links to the reports of the comparisons, and loses what
+        an earlier summary there had of experiments that this one has not.
     """
     lab = read_lab(out)
     if not lab:
@@ -74,6 +76,7 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
         {name: prompt_only.read(out, EXPERIMENTS[name].tasks) for name in REGIMES},
         {key for key in lab if to in (None, out) and _has_report(out, *key)},
     )
+    published = to not in (None, out)
     out = to or out
     with phase("Writing the lab's summary"):
         out.mkdir(parents=True, exist_ok=True)
@@ -81,12 +84,29 @@ def write_summary(out: Path, to: Path | None = None) -> list[Path]:
         for experiment in dict.fromkeys(name for name, _ in lab):
             (out / experiment).mkdir(exist_ok=True)
             write_record(out / experiment / RESULTS, _runs(experiment, lab))
+        if published:
+            _discard_others(out, {name for name, _ in lab})
         _write_texts(out, found, {})
         without = "The summary is without its figures: they need"
         with missing_matplotlib_is_told(without, "The same command draws them then."):
             figures = draw_lab(lab, found.claims, out / FIGURES)
             _write_texts(out, found, figures)
+            if published:
+                _discard_other_pictures(out / FIGURES, figures)
     return [out / name for name in (PAGE, TEXT, NUMBERS)]
+
+
+def _discard_others(out: Path, experiments: Set[str]) -> None:
+    for name in EXPERIMENTS.keys() - experiments:
+        (out / name / RESULTS).unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or has what is not ours
+            (out / name).rmdir()
+
+
+def _discard_other_pictures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    for picture in folder.iterdir():
+        if picture.stem not in figures:
+            picture.unlink()
 
 
 def _write_texts(out: Path, found: _Found, figures: Mapping[str, Figure]) -> None:

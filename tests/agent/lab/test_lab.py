@@ -105,6 +105,8 @@ def test_the_summary_leads_nowhere_outside_its_folder(made):
 
 def test_a_published_summary_stands_by_itself(compared, tmp_path):
     published = tmp_path / "published"
+    (published / "rigid").mkdir(parents=True)
+    (published / "rigid/results.json").write_text("{}")  # of a lab of before
     assert run("lab", *TWO, "--out", tmp_path / "lab", "--publish", published) == 0
     files = {str(p.relative_to(published)) for p in published.rglob("*") if p.is_file()}
     assert files == {"index.html", "summary.md", "summary.json", "runs.jsonl.xz",
@@ -113,6 +115,20 @@ def test_a_published_summary_stands_by_itself(compared, tmp_path):
         assert (published / name).read_bytes() == (tmp_path / "lab" / name).read_bytes()
     assert "report on" in (tmp_path / "lab/index.html").read_text()
     assert "report on" not in (published / "index.html").read_text()
+
+
+def test_a_published_summary_has_no_pictures_of_a_lab_of_before(made, tmp_path, monkeypatch):
+    def draw(lab, claims, folder):
+        folder.mkdir(exist_ok=True)
+        for name in ("new.png", "new.svg"):
+            (folder / name).write_text("")
+        return {"new": summary.Figure("figures/new.png", "caption")}
+
+    monkeypatch.setattr(summary, "draw_lab", draw)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/old.png").write_text("")
+    summary.write_summary(made, tmp_path)
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {"new.png", "new.svg"}
 
 
 def test_another_machine_goes_on_from_what_was_published(compared, tmp_path, capsys):
