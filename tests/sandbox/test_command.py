@@ -257,7 +257,7 @@ def test_a_file_that_is_no_text_is_explained(program, capsys):
         (["run", "-", "--stdin", "-"], "cannot both be standard input"),
         (["run"], "required: FILE. vpd sandbox run --help tells more"),
         (["run", __file__, "--sandbox", "jail"],
-         "Unknown sandbox 'jail'. There are auto, docker, bubblewrap, local; or module:Class"),
+         "Unknown sandbox 'jail'. There are auto, docker, bubblewrap, local, ray; or module:Class"),
         (["run", __file__, "--backend", "local"], "--backend is called --sandbox"),
         (["run", __file__, "--wall-seconds", "-1"],
          "--wall-seconds: expected a positive number, got '-1'"),
