@@ -68,7 +68,8 @@ def learned(out: Path) -> dict[str, list[dict]]:
     """The metrics of every run, without what depends on the clock."""
     return {
         path.parent.name: [
-            {k: v for k, v in row.items() if "second" not in k} for row in read_jsonl(path)
+            {k: v for k, v in row.items() if "second" not in k and "idle" not in k}
+            for row in read_jsonl(path)
         ]
         for path in sorted(out.glob("*/metrics.jsonl"))
     }
