@@ -303,7 +303,7 @@ def judge(
     threads = min(len(tests), sandbox.cages if side_by_side is None else side_by_side)
     if stop_at_first_failure or threads == 1:
         numbered = list(enumerate(tests, 1))
-        judgment = _judged(sandbox, code, numbered, limits, stop_at_first_failure)
+        judgment = judge_numbered(sandbox, code, numbered, limits, stop_at_first_failure)
     else:
         (judgment,) = _judge_many(sandbox, [(code, tests)], limits, False, threads)
     if judgment.failure is not None:
@@ -345,7 +345,7 @@ def _judge_many(
 
     def run(code: str, part: Sequence[tuple[int, Test]]) -> Judgment:
         with cancelled_by(unwanted):
-            return _judged(sandbox, code, part, limits, stop_at_first_failure)
+            return judge_numbered(sandbox, code, part, limits, stop_at_first_failure)
 
     try:
         for code, tests in programs:
@@ -367,22 +367,6 @@ def _check_tests(tests: Sequence[Test]) -> None:
         raise ValueError("A program needs at least one test; without any, nothing is judged.")
 
 
-def _judged(
-    sandbox: Sandbox,
-    code: str,
-    numbered_tests: Sequence[tuple[int, Test]],
-    limits: Limits,
-    stop_at_first_failure: bool,
-) -> Judgment:
-    """`judge_numbered`, where the cage is if that is far away."""
-    if not isinstance(sandbox, Remote):
-        return judge_numbered(sandbox, code, numbered_tests, limits, stop_at_first_failure)
-    try:
-        return sandbox.judge_there(code, numbered_tests, limits, stop_at_first_failure)
-    except SandboxError as failure:
-        return Judgment((), len(numbered_tests), failure)
-
-
 def judge_numbered(
     sandbox: Sandbox,
     code: str,
@@ -390,8 +374,13 @@ def judge_numbered(
     limits: Limits,
     stop_at_first_failure: bool,
 ) -> Judgment:
-    """Run some tests of a program, in their order. Where the sandbox fails, the judgment says so
-    in `failure`, with the results until then."""
+    """Run some tests of a program, in their order; where the cage is, if that is far away. Where
+    the sandbox fails, the judgment says so in `failure`, with the results until then."""
+    if isinstance(sandbox, Remote):
+        try:
+            return sandbox.judge_there(code, numbered_tests, limits, stop_at_first_failure)
+        except SandboxError as failure:
+            return Judgment((), len(numbered_tests), failure)
     results: list[Result] = []
     failure = None
     for number, test in numbered_tests:
