@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from sandbox.core import SandboxError
-from vpd_envs.answers.options import about
+from vpd_envs.catalog import CATALOG
 from vpd_envs.data.provenance import own_version
 from vpd_envs.feedback import FeedbackSource
 from vpd_envs.serve.judging import Judging, Refused
@@ -107,7 +108,10 @@ class Service:
 
     async def metadata(self) -> Json:
         """What OpenEnv asks of an environment: its name and description."""
-        described = about(self.name) or f"A text environment: {self.name}."
+        asks = next((entry.asks for entry in CATALOG if entry.id == self.name), None)
+        described = asks or " ".join(
+            (inspect.getdoc(type(self.env)) or "").split("\n\n")[0].split()
+        )
         return Json({"name": self.name, "description": described, "version": own_version()})
 
     async def schema(self) -> Json:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from queue import Queue
 
@@ -25,9 +25,9 @@ class Words(TextEnv):
 
     workers = 2
 
-    def __init__(self, **options):
-        asked = ("ash", "a/b c", "oak")
-        super().__init__([Problem(word, f"Shout: {word}", SECRET) for word in asked], **options)
+    def __init__(self, *others, **options):
+        words = [Problem(word, f"Shout: {word}", SECRET) for word in ("ash", "a/b c", "oak")]
+        super().__init__([*words, *others], **options)
         self.gate = threading.Event()
         self.running = threading.Semaphore(0)  # released whenever the judge begins
         self.judged = []
@@ -140,7 +140,8 @@ class Client:
 
     def __init__(self, url):
         address = url.replace("http://", "ws://", 1) + "/ws"
-        self.socket = connect(address, open_timeout=PATIENCE, proxy=None)
+        self._open = ExitStack()
+        self.socket = self._open.enter_context(connect(address, open_timeout=PATIENCE, proxy=None))
 
     def reset(self, **data):
         return self.ask({"type": "reset", "data": data})
@@ -163,4 +164,4 @@ class Client:
 
     def close(self):
         self.socket.send(json.dumps({"type": "close"}))
-        self.socket.close()
+        self._open.close()
