@@ -188,8 +188,8 @@ class Service:
 
     async def _converse(self, socket: WebSocket) -> None:
         session = Session(self.judging, self.bounds.answer_characters)
-        seconds = self.bounds.session_seconds
         while True:
+            seconds = self.bounds.session_seconds
             try:
                 text = await asyncio.wait_for(socket.receive_text(), seconds)
             except TimeoutError:

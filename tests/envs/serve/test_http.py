@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from clients import SECRET, Pair, Words, serving, until
+from clients import PATIENCE, SECRET, Pair, Words, serving, until
 
 from vpd_envs import (
     FeedbackBudget,
@@ -151,7 +151,7 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(words):
         "Content-Length: 4097\r\n\r\n"
     )
     address = words.url.removeprefix("http://").split(":")
-    with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+    with socket.create_connection((address[0], int(address[1])), timeout=PATIENCE) as connection:
         connection.sendall(head.encode())  # and nothing of the body
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
@@ -199,8 +199,8 @@ def test_a_full_queue_refuses_what_does_not_fit_and_says_when_to_try_again():
         until(lambda: running.get("/health")[1]["queue_length"] == 3)
         assert running.post([("ash", "x")])[0] == 503
         env.gate.set()
-        assert waiting.get(timeout=30)[0] == 200
-        assert fits.get(timeout=30)[1][0]["reward"] == 1.0
+        assert waiting.get(timeout=PATIENCE)[0] == 200
+        assert fits.get(timeout=PATIENCE)[1][0]["reward"] == 1.0
         assert running.post([("ash", "x")])[0] == 200
     assert sorted(env.judged) == ["ASH", "wait", "wait", "x"]
 
@@ -208,7 +208,7 @@ def test_a_full_queue_refuses_what_does_not_fit_and_says_when_to_try_again():
 def test_answers_of_different_requests_are_judged_side_by_side():
     with serving(Pair()) as running:
         replies = [running.in_background(running.post, [("p", str(i))]) for i in range(4)]
-        assert [reply.get(timeout=30)[1][0]["reward"] for reply in replies] == [1.0] * 4
+        assert [reply.get(timeout=PATIENCE)[1][0]["reward"] for reply in replies] == [1.0] * 4
         _, rows = running.post([("p", str(i)) for i in range(4)])
     assert [row["reward"] for row in rows] == [1.0] * 4
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import urllib3
+from clients import PATIENCE
 
 from vpd_agent.cli.main import USAGE, main
 from vpd_envs.code.mini_code import MiniCode, expression
@@ -37,7 +38,7 @@ def rows(answers):
 
 
 def post(url, answers):
-    return urllib3.request("POST", f"{url}/judge", json=rows(answers), timeout=60)
+    return urllib3.request("POST", f"{url}/judge", json=rows(answers), timeout=PATIENCE)
 
 
 def run(*arguments):
@@ -58,7 +59,7 @@ def test_a_signal_ends_it_after_the_answers_it_has_accepted(number):
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps(rows(answers))
         head = "POST /judge HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             told = {"queue_length": 0, "judged": 0}
             while not told["queue_length"] + told["judged"]:
@@ -66,7 +67,7 @@ def test_a_signal_ends_it_after_the_answers_it_has_accepted(number):
             process.send_signal(number)
             reply = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         said = process.stderr.read()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     verdicts = json.loads(reply.partition(b"\r\n\r\n")[2])
     assert [row["problem_id"] for row in verdicts] == [id_ for id_, _ in answers]
     assert [row["status"] for row in verdicts[-1:]] == ["solved"]

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clients import serving
+from clients import PATIENCE, serving
 
 from vpd_envs.math.mini_arithmetic import MiniArithmetic
 
@@ -20,7 +20,7 @@ def env():
 def printed(url, *arguments):
     """Of the script without our packages on its path."""
     command = [sys.executable, "-P", str(EXAMPLE), "--url", url, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -7,6 +7,7 @@ from clients import PATIENCE, SECRET, Client, Words, serving, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from vpd_envs import EnvironmentFeedback
+from vpd_envs.serve.service import Bounds
 
 
 @pytest.fixture
@@ -167,14 +168,15 @@ def test_an_idle_session_ends():
 
 def test_a_session_whose_answer_is_being_judged_is_not_idle():
     env = Words()
-    with serving(env, session_seconds=0.3) as running:
+    with serving(env) as running:
         client = Client(running.url)
         client.reset(problem_id="ash")
         reply = running.in_background(client.step, "wait")
         assert env.running.acquire(timeout=PATIENCE)
+        running.service.bounds = Bounds(session_seconds=0.05)
         idle = Client(running.url)
         with pytest.raises(ConnectionClosed):
-            idle.socket.recv(PATIENCE)  # for as long, another one does nothing
+            idle.socket.recv(PATIENCE)  # another session, which does nothing meanwhile
         env.gate.set()
         assert reply.get(timeout=PATIENCE)["reward"] == 0.25
         client.close()
