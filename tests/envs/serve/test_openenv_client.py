@@ -1,8 +1,7 @@
-"""The client of openenv-core, unmodified. It has many dependencies, so it is not among the packages
-that this project is developed with; in a virtual environment of its own, with this repository on
-the path:
+"""The client of openenv-core, unmodified. It has many dependencies (gradio, fastmcp), so it is not
+among the packages that this project is developed with; in a virtual environment of its own:
 
-    pip install openenv-core gymnasium pytest urllib3 ...
+    pip install openenv-core '.[serve]' pytest
     python -m pytest tests/envs/serve/test_openenv_client.py
 """
 
