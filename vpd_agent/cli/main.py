@@ -30,6 +30,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
     "show": "vpd_envs.cli:show",
+    "serve": "vpd_envs.serve.command:serve",
     "sandbox": "sandbox.command:main",
     "doctor": "vpd_agent.cli.doctor:doctor",
 }
@@ -48,6 +49,7 @@ USAGE = """usage: vpd COMMAND …
   envs              the environments of the suite
   judge             verdicts on the answers of a file
   show              one problem, as a person would want to read it
+  serve             an environment over HTTP, for other trainers and OpenEnv clients
   sandbox run       run one program in a cage
   sandbox build     build the image of the docker cages
   doctor            what works on this machine, and how to fix the rest
@@ -57,6 +59,7 @@ vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is insta
 EXTRAS = {  # the extra of this project that brings a package
     "vllm": "vllm",
     "peft": "lora",
+    **dict.fromkeys(("fastapi", "uvicorn", "websockets"), "serve"),
     **dict.fromkeys(("torch", "transformers", "safetensors", "yaml"), "train,report"),
 }
 
