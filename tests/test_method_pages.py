@@ -1,6 +1,5 @@
 """The pages of the methods say what is there: the code that they quote, options, figures, links."""
 
-import dataclasses
 import json
 import re
 import textwrap
@@ -66,7 +65,7 @@ def test_there_is_a_page_for_every_method_and_the_index_leads_to_it():
 
 def own_fields(name: str) -> list[str]:
     """The fields that the class of a method itself has or changes, and those that presets set."""
-    fields = [field.name for field in dataclasses.fields(ALGORITHMS[name])]
+    fields = vars(ALGORITHMS[name])["__dataclass_fields__"]
     in_body = vars(ALGORITHMS[name])["__annotations__"]
     in_presets = {key for p in SHOWN for key in PRESETS[p].algorithms.get(name, {})}
     return [field for field in fields if field in in_body or field in in_presets]
