@@ -1,9 +1,11 @@
 """The pages of the methods say what is there: the code that they quote, options, figures, links."""
 
+import dataclasses
 import json
 import re
 import textwrap
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -65,7 +67,7 @@ def test_there_is_a_page_for_every_method_and_the_index_leads_to_it():
 
 def own_fields(name: str) -> list[str]:
     """The fields that the class of a method itself has or changes, and those that presets set."""
-    fields = vars(ALGORITHMS[name])["__dataclass_fields__"]
+    fields = [field.name for field in dataclasses.fields(cast(Any, ALGORITHMS[name]))]
     in_body = vars(ALGORITHMS[name])["__annotations__"]
     in_presets = {key for p in SHOWN for key in PRESETS[p].algorithms.get(name, {})}
     return [field for field in fields if field in in_body or field in in_presets]
