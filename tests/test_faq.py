@@ -50,9 +50,3 @@ def test_every_message_of_the_faq_is_one_of_the_source():
 def test_a_quoted_message_has_more_than_gaps():
     fixed = [message.replace(GAP, "").split() for message in messages()]
     assert [words for words in fixed if len(words) < 4] == []
-
-
-def test_links_lead_to_what_is_there():
-    targets = [t for t in re.findall(r"\]\(([^)#]+)", FAQ.read_text()) if "://" not in t]
-    assert targets
-    assert all((FAQ.parent / target).exists() for target in targets)

@@ -1,4 +1,4 @@
-"""The pages of the methods say what is there: the code that they quote, options, figures, links."""
+"""The pages of the methods say what is there: the code that they quote, options, figures."""
 
 import dataclasses
 import json
@@ -117,10 +117,3 @@ def test_the_pages_name_what_the_lab_has_not_measured():
     for name in ALGORITHMS:
         says = "The lab has not measured this method" in (METHODS / f"{name}.md").read_text()
         assert says == (name not in measured), name
-
-
-def test_links_lead_to_what_is_there(page):
-    targets = [t for t in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in t]
-    assert targets
-    for target in targets:
-        assert (page.parent / target).exists(), target
