@@ -69,18 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(version())
-        return 0
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sandbox").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"Warning: {message}")
-        return _run(*arguments)
+        return _run(*arguments or [""])
 
 
 def usage() -> str:
@@ -104,6 +98,12 @@ def version() -> str:
 
 def _run(command: str, *rest: str) -> int:
     try:
+        if command in ("", "-h", "--help"):
+            print(usage(), flush=True)
+            return 0 if command else 2
+        if command == "--version":
+            print(version(), flush=True)
+            return 0
         if command not in COMMANDS:
             raise ValueError(unknown("command", command, COMMANDS))
         module, _, function = COMMANDS[command].partition(":")

@@ -339,3 +339,13 @@ def test_presets_of_tiny_models_are_not_those_of_real_ones(tmp_path):
     assert preset_for("vpd/LiveCodeBench-v0", "Qwen/Qwen3-8B") == "code"
     assert preset_for("vpd/MiniCode-v0", "Qwen/Qwen3-8B") == "science"
     assert PRESETS["code"].config("vpd").learning_rate == 1e-6
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["envs"]])
+def test_a_reader_that_has_gone_gets_no_traceback(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vpd_agent.cli", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
