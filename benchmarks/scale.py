@@ -81,7 +81,12 @@ def check(vllm_python: str) -> dict[str, Any]:
         cluster = Cluster(2, run.get("servers", 2), CORES, CORES, run.get("staleness", 0))
         predicted = simulate(cluster, times, partial(_equal, length, run["rollouts"]), steps=40)
         rows[name] = {**run, "measured": measured[name], "predicted": asdict(predicted)}
-    return {"times": asdict(times), "runs": rows, "machine": machine()}
+    return {
+        "times": asdict(times),
+        "runs": rows,
+        "ray": ray_beside_pool(),
+        "machine": machine(),
+    }
 
 
 def learned(few: dict[str, Any], many: dict[str, Any]) -> Times:
@@ -210,6 +215,38 @@ def _environment() -> dict[str, str]:
 
 def _equal(length: float, rollouts: int, draw: np.random.Generator) -> np.ndarray:
     return np.full(rollouts, round(length))
+
+
+def ray_beside_pool(rounds: int = 7, programs: int = 100) -> dict[str, list[float]]:
+    """Seconds of each round to judge right programs of ten tests by a pool of cages here, and by a
+    Ray cluster of this one machine with as many."""
+    import logging
+
+    import ray
+    from ray.cluster_utils import Cluster as RayCluster
+
+    import sandbox
+    from sandbox.judge import StdinTest, judge_many
+
+    tests = [StdinTest(f"{n}\n", f"{n + 1}\n") for n in range(10)]
+    pairs = [("print(int(input()) + 1)", tests)] * programs
+    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": CORES})
+    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    seconds: dict[str, list[float]] = {"pool": [], "ray": []}
+    try:
+        with sandbox.make(cages=CORES) as pool, sandbox.make("ray") as spread:
+            boxes = {"pool": pool, "ray": spread}
+            for number_ in range(rounds + 1):  # the first warms up
+                for name in sorted(boxes, reverse=bool(number_ % 2)):
+                    began = time.perf_counter()
+                    judged = list(judge_many(boxes[name], pairs))
+                    seconds[name].append(time.perf_counter() - began)
+                    if not all(judgment.passed for judgment in judged):
+                        sys.exit(f"A right program was judged wrong by {name}.")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return {name: times[1:] for name, times in seconds.items()}
 
 
 # --- GPUs ---------------------------------------------------------------------------------------
@@ -350,10 +387,24 @@ def _check_report(checked: dict[str, Any]) -> str:
     m = checked["machine"]
     head = ["run", "rollouts", "s/step", "model", "error", "trainer idle (model)", "sampler idle"]
     largest = max(map(abs, wrong.values()))
+    runs = checked["runs"]
+    one, two = (runs[name]["measured"]["sampler"] for name in ("one server", "many"))
+    at_once, ahead = runs["many"], runs["overlap"]
+    faster = [at_once[of]["seconds"] / ahead[of]["seconds"] for of in ("measured", "predicted")]
+    ratios = [r / p for p, r in zip(*checked["ray"].values(), strict=True)]
+    facts = [
+        f"Two servers sample {one / two:.2f} times as many tokens a second as one, "
+        f"beside two trainers that wait, on {m['cores']} cores.",
+        f"Asynchronous steps are {faster[0]:.2f} times as fast as synchronous ones; the model says "
+        f"{faster[1]:.2f}.",
+        f"Judging through Ray takes {statistics.median(ratios):.2f} times the time of the plain "
+        f"pool ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds of 100 programs with "
+        f"ten tests; target 1.15).",
+    ]
     return (
         f"Two processes, two vLLM servers and the judge on {m['cores']} cores of {m['cpu']} "
         f"({m['date'][:10]}, commit {m['commit']}); medians of {STEPS - 2} steps. Largest error "
-        f"{largest:.0%}.\n\n{table(head, rows)}\n"
+        f"{largest:.0%}.\n\n{table(head, rows)}\n\n" + "".join(f"- {fact}\n" for fact in facts)
     )
 
 
