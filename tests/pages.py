@@ -102,7 +102,7 @@ class Page:
         for title in re.findall(r"^#+ (.+)$", without, re.MULTILINE):
             plain = re.sub(r"\]\([^)]*\)", "", title).replace("[", "").lower()
             slug = re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")
-            same = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other) is not None for other in found)
+            same = sum(bool(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other)) for other in found)
             found.add(f"{slug}-{same}" if same else slug)
         return found
 

@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 
+sys.path.insert(0, "")  # as in an interpreter that is started in this folder
 names: dict[str, object] = {"__name__": "__main__"}
 for language, text, where in map(json.loads, sys.stdin.readlines()):
     print(f"--- {where}", flush=True)
     if language == "python":
         exec(compile(text, where, "exec"), names)
     else:
-        subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True, stdin=subprocess.DEVNULL)
+        command = ["bash", "-euo", "pipefail", "-c", text]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
