@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# A comment right before a block says what is different for it; see docs/CONTRIBUTING.md.
+# A comment right before a block says what is different for it; see docs/development.md.
 BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>\w+): (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
