@@ -29,7 +29,20 @@ BLOCKS = [block for page in PAGES if not page.name.startswith(EXCERPTS) for bloc
 SHELL = [block for block in BLOCKS if block.language == "shell"]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 # Of others than us; what they are given is checked as far as it is a file of ours.
-OTHERS = {"accelerate", "cd", "cp", "echo", "export", "pip", "sbatch", "squeue", "vf-eval", "vllm"}
+OTHERS = {
+    "accelerate",
+    "cd",
+    "cp",
+    "curl",
+    "echo",
+    "export",
+    "pip",
+    "sbatch",
+    "squeue",
+    "vf-eval",
+    "vllm",
+}
+ENDLESS = {"curl", "pip", "serve"}  # no test does these
 OURS = ("sandbox", "vpd_agent", "vpd_envs")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]+(/.*|\..*)?")  # DIR, PATH_OR_NAME
 MADE = ("--out", ">")  # the file or folder behind these is made by the line
@@ -102,6 +115,10 @@ def folder_of_a_reader(folder: Path, page: Page) -> Path:
 
 def run(page: Page, folder: Path, blocks: list[Block], seconds: float) -> None:
     """In a process of its own, with this Python in front of all others."""
+    for block in blocks:
+        for line in block.commands if block.language == "shell" else ():
+            word = (ours(line) or line)[0]
+            assert word not in ENDLESS, f"{block.where}: no test runs {word}; mark it as parsed."
     given = [[b.language, b.shell if b.language == "shell" else b.text, b.where] for b in blocks]
     paths = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
     environment = os.environ | {
@@ -198,7 +215,7 @@ def test_flags_that_the_text_names_are_those_of_a_command(help_of):
     text = "\n".join(page.text for page in PAGES if not page.name.startswith(EXCERPTS))
     named = set(re.findall(r"`(--[a-z][a-z-]+)", text))
     there = [help_of("train", name) for name in ALGORITHMS]
-    others = (["eval"], ["solve"], ["compare"], ["lab"], ["judge"], ["sandbox", "run"])
+    others = (["eval"], ["solve"], ["compare"], ["lab"], ["judge"], ["serve"], ["sandbox", "run"])
     there += [help_of(*words) for words in others]
     assert named <= set.union(*there)
 
