@@ -31,7 +31,8 @@ class Rollout:
     demonstration: str = ""  # a solved answer of another rollout, which the teacher may be shown
     # The student's prompt, where `prompt_ids` is a teacher's that was sampled on; None elsewhere.
     plain_prompt_ids: list[int] | None = None
-    earlier: list[str] = field(default_factory=list)  # with several turns: the answers before `text`
+    # Of several turns: the answers before `text`.
+    earlier: list[str] = field(default_factory=list)
 
     @property
     def is_teacher_rollout(self) -> bool:
