@@ -40,8 +40,9 @@ def help_of(capsys, monkeypatch):
     @cache
     def ask(*words: str) -> set[str]:
         """The flags of a command, by its --help."""
+        flag = "--help-all" if words[0] == "train" else "--help"
         try:
-            code = main([*words, "--help"])
+            code = main([*words, flag])
         except SystemExit as stop:
             code = stop.code
         assert code == 0, words
