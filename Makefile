@@ -1,13 +1,14 @@
 # make quickstart   a tiny model learns from a sandbox's tracebacks, three methods head to head
 # make test         installs and runs the tests
 # make lint         ruff and pyright
+# make docs         the site of these pages, in build/site
 # make sandbox-image   the image of the docker sandbox
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test lint sandbox-image
+.PHONY: install quickstart test lint docs sandbox-image
 
 install: $(INSTALLED)
 
@@ -30,6 +31,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(INSTALLED)
+	docs/build $(BIN)/zensical
 
 sandbox-image:
 	sandbox/image/build

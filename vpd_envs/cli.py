@@ -106,14 +106,14 @@ def show(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "vpd show", description="Print one problem of an environment and, with --answer, judge it."
     )
-    _add_environment(parser)
+    add_environment_flags(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--problem", metavar="ID", help="which one (default: the first)")
     which.add_argument("--seed", type=int, help="one drawn at random")
     which.add_argument("--ids", action="store_true", help="print the ids of all problems instead")
     parser.add_argument("--answer", metavar="FILE", help="an answer to judge; - is standard input")
     options = parser.parse_args(arguments)
-    with _opened(options) as env:
+    with opened_environment(options) as env:
         if options.ids:
             print("\n".join(env.problem_ids))
             return 0
@@ -134,13 +134,12 @@ def judge(arguments: list[str]) -> int:
         epilog=_JUDGE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_environment(parser)
+    add_environment_flags(parser)
     parser.add_argument("--answers", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, help="verdicts (default: standard output)")
     options = parser.parse_args(arguments)
-    with _opened(options) as env:
-        with told_if_slow("Starting the sandbox"):
-            getattr(env, "sandbox", None)  # where none works, say so before any answer is read
+    with opened_environment(options) as env:
+        start_sandbox(env)  # where none works, say so before any answer is read
         with told_if_slow("Reading the answers"):
             answers = _Answers(options.answers, env)
         progress = LateProgress("judging", answers.total, True)
@@ -161,7 +160,7 @@ def judge(arguments: list[str]) -> int:
 # --- options ------------------------------------------------------------------------------------
 
 
-def _add_environment(parser: argparse.ArgumentParser) -> None:
+def add_environment_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", required=True, metavar="ID", help=f"such as vpd/Math-v0; your own: {FORM}"
     )
@@ -180,18 +179,27 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[TextEnv]:
-    """The environment of the options; closed at the end."""
+def opened_environment(options: argparse.Namespace, **flags: Any) -> Iterator[TextEnv]:
+    """The environment of the options; closed at the end.
+
+    flags: its options that have a flag in this command alone; None where it was not given.
+    """
     with told_if_slow("Loading the problems"):
-        made = make(options.env, **_given_options(options)).unwrapped
+        made = make(options.env, **_given_options(options, **flags)).unwrapped
     with closing(made) as env:
         if not isinstance(env, TextEnv):
             raise ValueError(f"{options.env} is no environment of texts (vpd_envs.TextEnv).")
         yield env
 
 
-def _given_options(options: argparse.Namespace) -> dict[str, Any]:
-    return parsed_options(options.set, data=options.data, sandbox=options.sandbox)
+def start_sandbox(env: TextEnv) -> None:
+    """Raises SandboxError where an environment that needs a sandbox gets none."""
+    with told_if_slow("Starting the sandbox"):
+        getattr(env, "sandbox", None)
+
+
+def _given_options(options: argparse.Namespace, **flags: Any) -> dict[str, Any]:
+    return parsed_options(options.set, data=options.data, sandbox=options.sandbox, **flags)
 
 
 # --- vpd judge ----------------------------------------------------------------------------------

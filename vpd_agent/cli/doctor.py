@@ -246,11 +246,20 @@ def try_sandbox(name: str, options: dict[str, Any]) -> dict[str, Any]:
         def printed(program: str) -> str | None:
             return box.run(sandbox.Job(program)).stdout.strip() or None
 
+        def version(package: str) -> str | None:
+            """None if the cage has no such package: a program that imports it gets no verdict."""
+            try:
+                return printed(f"import {package}; print({package}.__version__)")
+            except sandbox.SandboxError as error:
+                if "has no such module" in str(error):
+                    return None
+                raise
+
         return {
             "start_seconds": start_seconds,
             "job_seconds": statistics.median(seconds[3:]),
             "python": printed("import platform; print(platform.python_version())"),
-            "packages": {p: printed(f"import {p}; print({p}.__version__)") for p in CAGE_PACKAGES},
+            "packages": {package: version(package) for package in CAGE_PACKAGES},
         }
 
 

@@ -31,6 +31,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "envs": "vpd_envs.cli:envs",
     "judge": "vpd_envs.cli:judge",
     "show": "vpd_envs.cli:show",
+    "serve": "vpd_envs.serve.command:serve",
     "sandbox": "sandbox.command:main",
     "doctor": "vpd_agent.cli.doctor:doctor",
 }
@@ -50,6 +51,7 @@ USAGE = """usage: vpd COMMAND …
   envs              the environments of the suite
   judge             verdicts on the answers of a file
   show              one problem, as a person would want to read it
+  serve             an environment over HTTP, for other trainers and OpenEnv clients
   sandbox run       run one program in a cage
   sandbox build     build the image of the docker cages
   doctor            what works on this machine, and how to fix the rest
@@ -59,6 +61,7 @@ vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is insta
 EXTRAS = {  # the extra of this project that brings a package
     "vllm": "vllm",
     "peft": "lora",
+    **dict.fromkeys(("fastapi", "uvicorn", "websockets"), "serve"),
     **dict.fromkeys(("torch", "transformers", "safetensors", "yaml"), "train,report"),
 }
 
@@ -68,18 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(version())
-        return 0
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sandbox").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"Warning: {message}")
-        return _run(*arguments)
+        return _run(*arguments or [""])
 
 
 def usage() -> str:
@@ -103,6 +100,12 @@ def version() -> str:
 
 def _run(command: str, *rest: str) -> int:
     try:
+        if command in ("", "-h", "--help"):
+            print(usage(), flush=True)
+            return 0 if command else 2
+        if command == "--version":
+            print(version(), flush=True)
+            return 0
         if command not in COMMANDS:
             raise ValueError(unknown("command", command, COMMANDS))
         module, _, function = COMMANDS[command].partition(":")

@@ -93,7 +93,7 @@ def probe(arguments: list[str]) -> int:
     )
     options: ProbeOptions = replace(parsed.options, preset=name)
     _check(options)
-    check_engine(options.engine)
+    check_engine(options.engine, options.weight_transfer)
     template: TeacherTemplate = parsed.template
     if options.teacher_prompt == "plain":
         template = PlainPrompt(**vars(template))
@@ -197,7 +197,11 @@ def _models(options: ProbeOptions, environment: gym.vector.VectorEnv, stack: Exi
         most = options.max_teacher_prompt_tokens + options.max_response_tokens
         with phase(f"Starting the engine {name}"):
             engine = make_engine(
-                name, policy, max_tokens=most, weights_folder=options.weights_folder
+                name,
+                policy,
+                max_tokens=most,
+                weights_folder=options.weights_folder,
+                weight_transfer=options.weight_transfer,
             )
         stack.callback(engine.close)
         return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Literal
 
 from sandbox.installation import install_hint
 from sandbox.plugins import FORM, is_import, load, unknown
@@ -10,10 +11,20 @@ from vpd_agent.engines import Engine
 from vpd_agent.model.policy import Policy
 
 NAMES = ("hf", "vllm")
+WEIGHT_TRANSFERS = ("folder", "nccl", "ipc")
 
 
-def check_engine(name: str) -> None:
-    """Raise ValueError for a name that `make_engine` does not know, or without what it needs."""
+def check_engine(name: str, weight_transfer: str = "folder") -> None:
+    """Raise ValueError for a name that `make_engine` does not know, or without what it needs, and
+    for a weight transfer that is not for this engine."""
+    if weight_transfer not in WEIGHT_TRANSFERS:
+        known = ", ".join(WEIGHT_TRANSFERS)
+        raise ValueError(f"weight_transfer must be one of {known}, got {weight_transfer!r}.")
+    if weight_transfer != "folder" and not addresses(name):
+        raise ValueError(
+            f"--weight-transfer {weight_transfer} sends weights to vLLM servers. Pass their "
+            f"addresses as --engine, or leave it out: other engines have the weights in memory."
+        )
     if name == "vllm" and find_spec("vllm") is None:
         raise ValueError(f"--engine vllm needs the package vllm: {install_hint('vllm')}")
     if name in NAMES or addresses(name):
@@ -33,6 +44,7 @@ def make_engine(
     apart: bool = False,
     places: int | None = None,
     weights_folder: str | None = None,
+    weight_transfer: Literal["folder", "nccl", "ipc"] = "folder",
 ) -> Engine:
     """The engine that samples for a policy; it is to be closed.
 
@@ -41,7 +53,7 @@ def make_engine(
     max_tokens: of a prompt and its response together, at most; less if the model takes less.
     apart: the engine samples while the policy's weights change, so it has weights of its own.
     places: what `HFEngine` decodes at once; the others see to that themselves.
-    weights_folder: where weights are written for servers; see `VLLMServerEngine`.
+    weights_folder, weight_transfer: how weights reach servers; see `VLLMServerEngine`.
     """
     check_engine(name)
     max_tokens = min(max_tokens, policy.context_length)
@@ -52,7 +64,9 @@ def make_engine(
     if urls := addresses(name):
         from vpd_agent.engines.vllm_server import VLLMServerEngine
 
-        return VLLMServerEngine(urls, policy, folder=weights_folder)
+        return VLLMServerEngine(
+            urls, policy, folder=weights_folder, weight_transfer=weight_transfer
+        )
     sampled = policy.frozen_copy() if apart else policy
     if name == "hf":
         from vpd_agent.engines.hf import HFEngine

@@ -90,15 +90,38 @@ class VLLMClient:
     def load(self, folder: Path, version: str) -> None:
         """Load the weights in a folder while requests wait, and call them `version` from then on.
         What vLLM has kept of prompts is dropped."""
-        self.ask("POST", "/pause?mode=wait")
+        self.pause()
         try:
             reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
             self.ask("POST", "/collective_rpc", reload)
-            if not self.ask("POST", "/reset_prefix_cache")["success"]:
-                raise ConnectionError(f"{self.url} could not drop its prefix cache.")
-            self.ask("POST", "/update_weight_version", {"new_version": version})
+            self.forget_prefixes()
+            self.name_weights(version)
         finally:
-            self.ask("POST", "/resume")
+            self.resume()
+
+    def pause(self) -> None:
+        """Let the requests under way end, and let others wait."""
+        self.ask("POST", "/pause?mode=wait")
+
+    def resume(self) -> None:
+        self.ask("POST", "/resume")
+
+    def forget_prefixes(self) -> None:
+        """Drop what is kept of prompts: it is of the weights of before."""
+        if not self.ask("POST", "/reset_prefix_cache")["success"]:
+            raise ConnectionError(f"{self.url} could not drop its prefix cache.")
+
+    def name_weights(self, version: str) -> None:
+        self.ask("POST", "/update_weight_version", {"new_version": version})
+
+    def configuration(self) -> dict[str, Any]:
+        """What vLLM was started with, by the names of its `VllmConfig`."""
+        return self.ask("GET", "/server_info?config_format=json")["vllm_config"]
+
+    def address_of_this_machine(self) -> str:
+        """By which the server can reach this process."""
+        with self._connected(self.given_up) as connection:
+            return connection.sock.getsockname()[0]
 
     def check_weights(self, version: str) -> None:
         """Raise ConnectionError if the server has others than the weights of that name."""
@@ -114,8 +137,7 @@ class VLLMClient:
         samples at, which is vLLM's default. It is asked once after each `meet`."""
         if self._logprobs_checked:
             return
-        info = self.ask("GET", "/server_info?config_format=json")
-        mode = info["vllm_config"]["model_config"]["logprobs_mode"]
+        mode = self.configuration()["model_config"]["logprobs_mode"]
         if mode != "processed_logprobs":
             raise ValueError(
                 f"The server at {self.url} reports {mode}: at a temperature other than 1 they are "

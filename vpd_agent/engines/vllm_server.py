@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Generation, vllm_client
 from vpd_agent.engines.vllm import VLLMSampler, check_same_model
 from vpd_agent.engines.vllm_client import VLLMClient
 from vpd_agent.engines.vllm_servers import VLLMServers
-from vpd_agent.engines.weights import save_weights
+from vpd_agent.engines.weight_transfer import (
+    DirectTransfer,
+    FolderTransfer,
+    WeightTransfer,
+    by_the_first,
+)
 
 if TYPE_CHECKING:
     from vpd_agent.model.policy import Policy
-
-T = TypeVar("T")
 
 _EVERY_TOKEN = {
     "top_p": 1.0,
@@ -40,10 +41,10 @@ class VLLMServerEngine(VLLMSampler):
     defaults are. There is one request per prompt, all are sent at once, and the servers batch
     them. Which server is asked, and what happens when one is lost: see `VLLMServers`.
 
-    `sync` writes the weights, adapters merged, to a folder that the servers can read. They load
-    them while requests wait (`/pause`, `/collective_rpc` of `reload_weights`,
-    `/reset_prefix_cache`, `/update_weight_version`, `/resume`): this works for any device and any
-    number of GPUs. These calls exist only in vLLM's development mode, which asks for no key: do not
+    `sync` gives the servers the weights, adapters merged, while requests wait (`/pause`,
+    `/collective_rpc` of `reload_weights` or vLLM's weight transfer, `/reset_prefix_cache`,
+    `/update_weight_version`, `/resume`): through a folder that they can read, or from memory to
+    memory. These calls exist only in vLLM's development mode, which asks for no key: do not
     open such a server to a network. In a run of several processes the first one sends the weights.
     A server that was started anew since then is not sampled from, as it has other weights. Before
     the first `sync` the servers sample from the weights that they were started with; this needs no
@@ -54,6 +55,7 @@ class VLLMServerEngine(VLLMSampler):
     model: its name on the servers; None: the only one that is served.
     folder: for the weights, with the same path here and on the servers. None: the folder for
         temporary files, if the servers are on this machine.
+    weight_transfer: folder; or nccl or ipc, from GPU to GPU (see `DirectTransfer`).
     timeout_seconds: for one request, which may be a whole response or the loading of the weights.
     api_key_env: the environment variable with the API key, if the servers want one.
 
@@ -69,6 +71,7 @@ class VLLMServerEngine(VLLMSampler):
         *,
         model: str | None = None,
         folder: str | Path | None = None,
+        weight_transfer: Literal["folder", "nccl", "ipc"] = "folder",
         timeout_seconds: float = 600.0,
         api_key_env: str = "VLLM_API_KEY",
     ) -> None:
@@ -81,12 +84,18 @@ class VLLMServerEngine(VLLMSampler):
             raise ValueError(f"Expected one or several servers, each once, got {', '.join(urls)}.")
         self.servers = VLLMServers(clients)
         self._model = model
-        self._folder = folder
         self._shape = {name: getattr(policy.model.config, name, None) for name in _SHAPE}
         self._version: str | None = None  # of the weights that the servers were sent
         self._same_model: set[str] = set()  # the servers that were found to compute the policy's
         late = vllm_client.OTHER_TRIES  # they may be starting
         self.servers.each(lambda client: self._admit(client, late))
+        self._transfer: WeightTransfer
+        if weight_transfer == "folder":
+            self._transfer = FolderTransfer(self.servers, self._admit, folder)
+        else:
+            self._transfer = DirectTransfer(
+                weight_transfer, self.servers, self._admit, policy, timeout_seconds
+            )
 
     @property
     def max_model_len(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -95,22 +104,13 @@ class VLLMServerEngine(VLLMSampler):
     def sync(self, policy: Policy) -> None:
         processes, servers = Processes(), self.servers
         self._lose_what_others_lost(processes)
-        folder = _by_the_first(processes, self._new_folder)
-        try:
-            save_error = None
-            try:
-                save_weights(policy, folder if processes.is_first else None)  # all gather shards
-            except OSError as error:
-                save_error = error
-            present = _by_the_first(processes, lambda: self._send(folder, save_error))
-        finally:
-            if processes.is_first:
-                shutil.rmtree(folder, ignore_errors=True)
-        self._version = folder.name
+        version = by_the_first(processes, lambda: f"vpd-weights-{uuid.uuid4().hex}")
+        present = self._transfer.send(policy, version)
+        self._version = version
         servers.keep(present)
         if not self._same_model.issuperset(present):
             with policy.gathered():
-                present = _by_the_first(processes, lambda: self._check_same_model(policy))
+                present = by_the_first(processes, lambda: self._check_same_model(policy))
             servers.keep(present)
             self._same_model |= set(present)
 
@@ -170,14 +170,6 @@ class VLLMServerEngine(VLLMSampler):
                     f"expected the same. Start both with one version."
                 )
 
-    def _send(self, folder: Path, save_error: OSError | None) -> list[str]:
-        """Make the servers load the weights in the folder, unless they could not be written; the
-        servers that have them."""
-        if save_error is not None:
-            raise save_error
-        self.servers.send(lambda client: client.load(folder, folder.name), self._admit)
-        return [client.url for client in self.servers.present]
-
     def _check_same_model(self, policy: Policy) -> list[str]:
         """Let every server that is new sample a little; the servers that have passed."""
         for client in self.servers.present:
@@ -199,34 +191,6 @@ class VLLMServerEngine(VLLMSampler):
                     self.servers.lose(
                         client, ConnectionError(f"Another process of the run lost {client.url}.")
                     )
-
-    def _new_folder(self) -> Path:
-        for client in self.servers.present:
-            if self._folder is None and not client.is_on_this_machine:
-                raise ValueError(
-                    f"Weights reach the server at {client.url} through a folder that is the same "
-                    f"here and there. Pass --weights-folder (folder=…), on a file system that both "
-                    f"machines share."
-                )
-        folder = Path(self._folder or tempfile.gettempdir()) / f"vpd-weights-{uuid.uuid4().hex}"
-        folder.mkdir()
-        return folder
-
-
-def _by_the_first(processes: Processes, action: Callable[[], T]) -> T:
-    """What `action` gives in the first process, in all of them. If it fails, all raise."""
-    result, error = None, None
-    if processes.is_first:
-        try:
-            result = action()
-        except (OSError, ValueError) as caught:
-            error = caught
-    result, message = processes.gather((result, None if error is None else str(error)))[0]
-    if error is not None:
-        raise error
-    if message is not None:
-        raise ConnectionError(f"The first process could not send the weights: {message}")
-    return result
 
 
 def _refuse_other_shape(shape: dict[str, Any], client: VLLMClient) -> None:

@@ -99,29 +99,28 @@ class VLLMServers:
         load: gives a server the weights.
         admit: what a server that is back must pass before; its error keeps it out.
         """
-        with self._lock:
-            self._homes = {}
-            now = time.monotonic()
-            due = [c for c in self._lost if now - self._asked[c] >= RETURN_SECONDS]
-            self._asked |= dict.fromkeys(due, now)
 
         def admit_and_load(client: VLLMClient) -> None:
             admit(client)
             load(client)
 
         with ThreadPoolExecutor(max_workers=len(self._clients)) as pool:
-            returns = {client: pool.submit(admit_and_load, client) for client in due}
+            returns = {client: pool.submit(admit_and_load, client) for client in self._due()}
             loads = {client: pool.submit(load, client) for client in self.present}
-        for client, returned in returns.items():
-            error = returned.exception()
-            if error is None:
-                self.keep([c.url for c in [*self.present, client]])
-                warnings.warn(f"The vLLM server {client.url} is back.", stacklevel=2)
-            elif isinstance(error, (ConnectionError, ValueError)):
-                self._lost[client] = error
-            else:
-                raise error
+        self._take_back({client: result.exception() for client, result in returns.items()})
         self._lose_those_that_failed({c: result.exception() for c, result in loads.items()})
+        self.forget_prompts()
+
+    def readmit(self, admit: Callable[[VLLMClient], None]) -> None:
+        """Take those lost servers back that are there again and pass `admit`."""
+        with ThreadPoolExecutor(max_workers=len(self._clients)) as pool:
+            returns = {client: pool.submit(admit, client) for client in self._due()}
+        self._take_back({client: result.exception() for client, result in returns.items()})
+
+    def forget_prompts(self) -> None:
+        """Which server was sent which prompt no longer matters, as the weights have changed."""
+        with self._lock:
+            self._homes = {}
 
     def answers(
         self, path: str, prompts: Sequence[list[int]], request: Callable[[int, VLLMClient], Any]
@@ -195,6 +194,24 @@ class VLLMServers:
             home = self._homes.get((length, digest), home)
             start = length
         return home, (len(prompt), digest)
+
+    def _due(self) -> list[VLLMClient]:
+        """The lost servers that are to be asked whether they are back."""
+        with self._lock:
+            now = time.monotonic()
+            due = [c for c in self._lost if now - self._asked[c] >= RETURN_SECONDS]
+            self._asked |= dict.fromkeys(due, now)
+        return due
+
+    def _take_back(self, errors: dict[VLLMClient, BaseException | None]) -> None:
+        for client, error in errors.items():
+            if error is None:
+                self.keep([c.url for c in [*self.present, client]])
+                warnings.warn(f"The vLLM server {client.url} is back.", stacklevel=2)
+            elif isinstance(error, (ConnectionError, ValueError)):
+                self._lost[client] = error
+            else:
+                raise error
 
     def _lose_those_that_failed(self, errors: dict[VLLMClient, BaseException | None]) -> None:
         for client, error in errors.items():

@@ -26,17 +26,15 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
 
     Adapters of peft are merged in a copy of one layer at a time: the policy's own weights are not
     changed (adding and subtracting an update would round them), and there is never a second model
-    in memory. Without adapters nothing is copied, so use the weights before the next step. Not for
-    sharded policies.
+    in memory. Without adapters nothing is copied, so use the weights before the next step. Of a
+    sharded policy: within `policy.gathered()`.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
     model = policy.model
     adapted = adapted_layers(model)
     inside = tuple(f"{name}." for name in adapted)
-    plain = {
-        name: weight for name, weight in model.state_dict().items() if not name.startswith(inside)
-    }
+    plain = {name: weight for name, weight in _state(policy).items() if not name.startswith(inside)}
     plain = revert_weight_conversion(model, plain)
     for name in sorted({*plain, *adapted}, key=_layer_order):  # vLLM wants whole layers in turn
         if name in adapted:
@@ -63,6 +61,20 @@ def save_config(policy: Policy, folder: Path) -> None:
     config.architectures = [type(policy.model).__name__]
     config.dtype = policy.model.dtype
     config.save_pretrained(folder)
+
+
+def _state(policy: Policy) -> dict[str, Tensor]:
+    """The model's `state_dict`, which FSDP makes of shards, also where the weights are gathered."""
+    model = policy.model
+    if policy.sharding is None:
+        return model.state_dict()
+    kept = {
+        f"{prefix}.{name}": buffer
+        for prefix, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in module._non_persistent_buffers_set
+    }
+    return {**dict(model.named_parameters(remove_duplicate=False)), **kept}
 
 
 def _write_tied(model: PreTrainedModel, folder: Path) -> None:

@@ -69,6 +69,9 @@ class ModelOptions:
     weights_folder: str | None = None
     """Where the new weights are written for vLLM servers on other machines: a folder that has the
     same path there. Default: one for temporary files, for servers on this machine."""
+    weight_transfer: Literal["folder", "nccl", "ipc"] = "folder"
+    """How they reach vLLM servers: through that folder, or from GPU to GPU by vLLM's own weight
+    transfer: nccl to other GPUs, ipc to a server on the same one."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -163,7 +163,7 @@ class Plan:
         """`check`, but for the models and the device."""
         options = self.options
         options.check_values()
-        check_engine(options.engine)
+        check_engine(options.engine, options.weight_transfer)
         check_trackers(options.trackers)
         if options.teacher_model is not None and self.algorithm.teacher is None:
             raise ValueError(
@@ -364,6 +364,7 @@ def _open_engine(
             apart=apart,
             places=config.sampling_tokens,
             weights_folder=plan.options.weights_folder,
+            weight_transfer=plan.options.weight_transfer,
         )
     stack.callback(engine.close)
     return engine

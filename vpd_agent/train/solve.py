@@ -188,7 +188,7 @@ def solve(
 def _check(options: SolveOptions, algorithm: Algorithm, config: TrainConfig) -> None:
     """Raise ValueError, before any work, for what could not be done."""
     options.check()
-    check_engine(options.engine)
+    check_engine(options.engine, options.weight_transfer)
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; pass a folder.")
     if "ttd" not in options.methods:
@@ -326,6 +326,7 @@ def _open_engine(
             max_tokens=most,
             places=config.sampling_tokens,
             weights_folder=options.weights_folder,
+            weight_transfer=options.weight_transfer,
         )
     stack.callback(engine.close)
     engine.sync(policy)  # a server samples from the weights that it was started with

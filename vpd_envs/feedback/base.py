@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat, overload
 
 import gymnasium as gym
@@ -204,6 +204,15 @@ class VectorFeedbackWrapper(VectorWrapper):
                 changed["messages"][i] = _replaced(infos["messages"][i], before, text)
         self._shown = tuple(shown)
         return self._shown, rewards, terminations, truncations, infos | changed
+
+
+def retold(attempts: Sequence[Attempt], sources: Iterable[FeedbackSource]) -> Sequence[Attempt]:
+    """The attempts of a batch as the sources tell them, without an environment around which the
+    sources are put; the first source is the innermost."""
+    for source in sources:
+        parts = _parts(source, attempts)
+        attempts = [replace(a, **vars(p)) for a, p in zip(attempts, parts, strict=True)]
+    return attempts
 
 
 def parts_of(attempt: Attempt) -> Parts:

@@ -66,9 +66,9 @@ def test_training_on_real_code_problems_puts_the_judges_words_into_teacher_promp
 
 
 def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path, model, monkeypatch):
-    """The README's example, from a file in the current folder."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    source = readme[readme.index("# shout.py") :]
+    """The guide's example, from a file in the current folder."""
+    guide = (Path(__file__).parents[3] / "docs/guide/own-parts.md").read_text()
+    source = guide[guide.index("# shout.py") :]
     (tmp_path / "shout.py").write_text(source[: source.index("```")])
     monkeypatch.chdir(tmp_path)
     code = run("train", "sdpo", "--env", "shout:Shout-v0", "--model", model, "--steps", 2,
@@ -339,3 +339,13 @@ def test_presets_of_tiny_models_are_not_those_of_real_ones(tmp_path):
     assert preset_for("vpd/LiveCodeBench-v0", "Qwen/Qwen3-8B") == "code"
     assert preset_for("vpd/MiniCode-v0", "Qwen/Qwen3-8B") == "science"
     assert PRESETS["code"].config("vpd").learning_rate == 1e-6
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["envs"]])
+def test_a_reader_that_has_gone_gets_no_traceback(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vpd_agent.cli", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -326,3 +326,16 @@ def test_a_gpu_is_only_reported_where_there_is_one():
         assert check.state is State.ABSENT
     else:
         assert check.state is not State.ABSENT
+
+
+def test_a_package_that_a_cage_lacks_is_told_with_the_command_that_installs_it(monkeypatch):
+    packages = ("numpy", "no_such_package")
+    monkeypatch.setattr(doctor, "CAGE_PACKAGES", packages)
+    facts = doctor.try_sandbox("local", {"packages": packages})
+    assert facts["packages"]["no_such_package"] is None
+    assert facts["packages"]["numpy"] is not None
+    monkeypatch.setattr(doctor, "_in_child", lambda *_, **__: facts)
+    (check,) = check_sandbox("local")
+    assert check.state is State.WORKS
+    assert "no no_such_package" in check.found
+    assert check.fix.endswith("no_such_package")

@@ -13,9 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +20,24 @@ import numpy as np
 import pytest
 import torch
 
+from agent.engines import nccl_stand_in
+from agent.engines.vllm_processes import (
+    CONTEXT,
+    KV_BYTES,
+    await_health,
+    end,
+    gap,
+    generator,
+    policy_of,
+    prompts_of,
+    server,
+)
 from agent.helpers import SecretLetter, small_policy
 from vpd_agent.algorithms import GRPO
-from vpd_agent.engines import vllm_client
+from vpd_agent.engines import vllm_client, weight_transfer
 from vpd_agent.engines.vllm import VLLMEngine, check_same_model
 from vpd_agent.engines.vllm_server import VLLMServerEngine
 from vpd_agent.model.lora import add_lora
-from vpd_agent.model.policy import Policy
-from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
 from vpd_envs import Status, Verdict
@@ -40,19 +47,7 @@ if importlib.util.find_spec("vllm") is None and "VPD_REQUIRE_VLLM" not in os.env
 
 pytestmark = pytest.mark.slow
 
-CONTEXT = 512
-KV_BYTES = 64 << 20
 NOT_ENDS = range(40, 60)  # what the server's generation_config calls ends, and the policy does not
-
-
-def policy_of(seed: int, more_ends: range = range(0)) -> Policy:
-    """A tiny policy whose responses often end, and whose generation_config asks for all that an
-    engine must not do."""
-    policy = tiny_policy(seed)
-    config = policy.model.generation_config
-    config.eos_token_id = [policy.tokenizer.eos_token_id, *range(40), *more_ends]
-    config.update(do_sample=True, top_k=1, top_p=0.1, temperature=0.2, repetition_penalty=1.5)
-    return policy
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +62,11 @@ def servers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     policy_of(0, NOT_ENDS).save(folder / "model")
     right = ["--logprobs-mode", "processed_logprobs"]
+    by_nccl = ["--weight-transfer-config", '{"backend": "nccl"}']
+    plugin = nccl_stand_in.plugin_environment(folder / "plugin")
     with (
-        server(folder, "right", right) as (url, process),
-        server(folder, "raw", []) as (raw, other),
+        server(folder, "right", [*right, *by_nccl], plugin) as (url, process),
+        server(folder, "raw", by_nccl, plugin) as (raw, other),
     ):
         await_health(url, process, folder / "right.log")
         await_health(raw, other, folder / "raw.log")
@@ -80,46 +77,6 @@ def servers(tmp_path_factory):
             "raw": raw,
             "raw process": other,
         }
-
-
-@contextmanager
-def server(folder: Path, name: str, flags: list[str]):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
-    command += ["--model", str(folder / "model"), "--served-model-name", name]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT)]
-    command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(KV_BYTES)]
-    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}
-    with open(folder / f"{name}.log", "wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its own session: only what it started
-        process.wait(30)
-
-
-def await_health(url: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail(f"The server did not start:\n{log.read_text()[-4000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -163,29 +120,6 @@ def engine(request, policy):
     engine = request.getfixturevalue(request.param)
     engine.sync(policy)
     return engine
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def prompts_of(policy, *texts):
-    return [policy.encode([{"role": "user", "content": text}]) for text in texts]
-
-
-def gap(policy, prompts, generations, temperature=1.0) -> float:
-    """The largest difference to the log-probabilities of transformers, one response at a time."""
-    samples = len(generations) // len(prompts)
-    rows = zip([p for p in prompts for _ in range(samples)], generations, strict=True)
-    largest = 0.0
-    for prompt, generation in rows:
-        with torch.no_grad(), policy.active():
-            logits = policy.model(input_ids=torch.tensor([prompt + generation.ids])).logits[0]
-        logp = (logits[len(prompt) - 1 : -1] / temperature).log_softmax(-1)  # [T, V]
-        expected = logp.gather(1, torch.tensor(generation.ids)[:, None])[:, 0]
-        difference = expected - torch.tensor(generation.logprobs)
-        largest = max(largest, difference.abs().max().item())
-    return largest
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -382,10 +316,14 @@ def test_a_folder_that_is_not_there_is_refused_before_any_weight_is_sent(servers
     assert engine.generate([[1, 2, 3]], max_tokens=2)
 
 
-@pytest.mark.parametrize("weights", ["whole", "sharded"])
-def test_processes_of_a_run_share_a_server_and_the_first_one_sends(servers, tmp_path, weights):
+@pytest.mark.parametrize(
+    ("weights", "way"), [("whole", "folder"), ("sharded", "folder"), ("sharded", "nccl")]
+)
+def test_processes_of_a_run_share_a_server_and_the_first_one_sends(servers, tmp_path, weights, way):
     script = """
 import sys, torch
+from agent.engines import nccl_stand_in
+from vpd_agent.engines import weight_transfer
 from vpd_agent.engines.vllm_server import VLLMServerEngine
 from vpd_agent.distributed.world import Processes
 from vpd_agent.distributed.fsdp import shard
@@ -396,7 +334,11 @@ policy = tiny_policy(7)
 if sys.argv[3] == "sharded":
     shard([policy])
 folder = sys.argv[2] if processes.is_first else "/not/for/you"
-engine = VLLMServerEngine(sys.argv[1], policy, folder=folder)
+if sys.argv[4] == "nccl":
+    nccl_stand_in.install()
+    weight_transfer.check_possible = lambda way, policy: None
+    folder = "/not/for/anyone"
+engine = VLLMServerEngine(sys.argv[1], policy, folder=folder, weight_transfer=sys.argv[4])
 engine.sync(policy)
 generation = engine.generate([[1, 2, 3]], max_tokens=8, generator=torch.Generator().manual_seed(0))
 with torch.no_grad(), policy.gathered():
@@ -410,7 +352,9 @@ processes.leave()
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-c", script, servers["right"], str(tmp_path), weights]
+    tests = Path(__file__).parents[2]
+    meeting["PYTHONPATH"] = os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", script, servers["right"], str(tmp_path), weights, way]
     children = [
         subprocess.Popen(
             command,
@@ -429,6 +373,44 @@ processes.leave()
             child.kill()
             child.wait()
     assert not list(tmp_path.iterdir())  # the weights do not stay behind
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """NCCL's stand-in, and a trainer that takes a CPU for a GPU."""
+    from vllm.distributed.utils import StatelessProcessGroup
+    from vllm.distributed.weight_transfer import nccl_engine
+
+    for name in ("open_trainer_endpoint", "worker_init_process_group"):
+        monkeypatch.setattr(nccl_engine, name, None)
+    for name in ("packed_nccl_broadcast_producer", "packed_nccl_broadcast_consumer"):
+        monkeypatch.setattr(nccl_engine, name, None)
+    monkeypatch.setattr(StatelessProcessGroup, "destroy", None, raising=False)
+    monkeypatch.setattr(torch.accelerator, "synchronize", None)
+    nccl_stand_in.install()
+    monkeypatch.setattr(weight_transfer, "check_possible", lambda way, policy: None)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_two_servers_get_the_weights_from_memory_and_so_does_one_that_is_left(servers, tmp_path):
+    urls = [servers["right"], servers["raw"]]
+    policy = policy_of(11)
+    absent = tmp_path / "no folder is used"
+    engine = VLLMServerEngine(urls, policy, folder=absent, weight_transfer="nccl")
+    prompts = prompts_of(policy, "a", "b", "c", "d")
+
+    def check(present):
+        engine.sync(policy)
+        generations = engine.generate(prompts, samples=2, max_tokens=20, generator=generator())
+        assert gap(policy, prompts, generations) < 1e-3
+        assert [client.url for client in engine.servers.present] == present
+
+    check(urls)
+    policy.copy_from(policy_of(12))
+    check(urls)  # in the same group
+    engine.servers.lose(engine.servers.present[0], ConnectionError("A test took it out."))
+    policy.copy_from(policy_of(13))
+    check(urls[1:])  # in a new group
 
 
 def test_a_server_with_raw_log_probabilities_serves_temperature_1_only(servers, policy):

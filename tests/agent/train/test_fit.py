@@ -250,8 +250,8 @@ def test_a_size_of_memory_that_is_none_is_refused(capsys):
     assert "--memory-gb must be positive, got -1.0" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_readme_says_what_is_chosen():
-    text = " ".join((Path(__file__).parents[3] / "README.md").read_text().split())
+def test_the_guide_says_what_is_chosen():
+    text = " ".join((Path(__file__).parents[3] / "docs/guide/training.md").read_text().split())
     told = re.search(
         r"24 GB get an adapter of rank (\d+) .*? by estimate ([\d.]+) GB while it trains and "
         r"([\d.]+) GB while it samples; 80 GB get all weights in float32",
