@@ -48,8 +48,8 @@ TOPICS: dict[str, tuple[str, ...]] = {  # those of the algorithm itself are unde
         *("fit", "memory_gb", "device", "threads", "dtype", "precision", "micro_batch_size"),
         *("micro_batch_tokens", "sampling_tokens", "gradient_checkpointing", "sharding"),
     ),
-    "engine": ("engine", "weights_folder", "overlap", "max_staleness", "sampler_correction",
-               "sampler_clip"),
+    "engine": ("engine", "weights_folder", "weight_transfer", "overlap", "max_staleness",
+               "sampler_correction", "sampler_clip"),
     "files": (
         *("out", "config", "preset", "resume", "dry_run", "save_every", "keep_checkpoints"),
         *("samples_every", "samples_all", "inspect_every", "inspect_groups", "inspect_max_mb"),
