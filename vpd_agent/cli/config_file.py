@@ -195,7 +195,7 @@ def _value(entry: ConfigEntry, known: Mapping[str, Any]) -> Any:
         raise ValueError(f"{place}: {key!r} is now called {RENAMED[key]!r}.")
     if key not in known:
         hint = did_you_mean(key, [name for name in known if name not in UNSAVED], n=1)
-        raise ValueError(f"{place}: unknown key {key!r}.{hint or ' --help lists the flags.'}")
+        raise ValueError(f"{place}: unknown key {key!r}.{hint or ' --help-all lists the flags.'}")
     try:
         return _typed(entry.value, known[key])
     except (TypeError, ValueError):

@@ -25,6 +25,7 @@ COMMANDS = {  # the function that takes the arguments behind the word; imported 
     "eval": "vpd_agent.cli.evaluate:evaluate",
     "solve": "vpd_agent.cli.solve:solve",
     "inspect": "vpd_agent.cli.inspect:inspect",
+    "rejudge": "vpd_agent.cli.rejudge:rejudge",
     "probe": "vpd_agent.cli.probe:probe",
     "warmup": "vpd_agent.cli.warmup:warmup",
     "envs": "vpd_envs.cli:envs",
@@ -44,6 +45,7 @@ USAGE = """usage: vpd COMMAND …
   eval              how many held-out problems a model solves
   solve             hard problems: training at test time, best of K, multi-turn
   inspect RUN       a page of its rollouts: what each token was told
+  rejudge RUN       its rollouts by another judge, or with other feedback: what changes
   probe             before training: what a teacher with feedback has to teach
   warmup            make a warm-started tiny model, or fetch smollm2
   envs              the environments of the suite

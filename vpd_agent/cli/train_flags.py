@@ -12,6 +12,7 @@ import tyro
 
 from vpd_agent.cli.config_file import ConfigEntry, entries_for, read, with_defaults
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
+from vpd_agent.cli.train_help import ALL, COMMON, check_topic, print_help
 from vpd_agent.runs.record import read_record
 from vpd_agent.runs.run_folder import CONFIG, RunFolder
 from vpd_agent.train.options import TrainOptions
@@ -51,8 +52,11 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     for option in ("--env", "--model", "--preset", "--config", "--out"):
         ahead.add_argument(option)
     ahead.add_argument("--resume", action="store_true")
-    ahead.add_argument("-h", "--help", action="store_true")
+    ahead.add_argument("-h", "--help", nargs="?", const=COMMON)
+    ahead.add_argument("--help-all", dest="help", action="store_const", const=ALL)
     early, _ = ahead.parse_known_args(arguments)
+    if early.help is not None:
+        check_topic(early.help)
     entries = _entries((name, algorithm.name), early)
     from_files = {entry.key: entry.value for entry in entries}
     env, model, chosen = (
@@ -64,6 +68,9 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
         usual = replace(groups["options"].default, out=_usual_folder(algorithm.name, env, model))
         groups["options"] = replace(groups["options"], default=usual)
     groups = with_defaults(groups, entries)
+    if early.help is not None:
+        print_help(f"vpd train {name}", groups, early.help)
+        raise SystemExit(0)
     parsed = parse(f"vpd train {name}", arguments, description="", **groups)
     options = replace(parsed.options, preset=preset)
     given = frozenset(from_files) | {
@@ -111,7 +118,7 @@ def _entries(names: tuple[str, str], early: argparse.Namespace) -> list[ConfigEn
     """
     given = entries_for(names, read(Path(early.config))) if early.config is not None else []
     begun: list[ConfigEntry] = []
-    if early.resume and not early.help:
+    if early.resume and early.help is None:
         said = {entry.key: str(entry.value) for entry in given}
         env, model = (getattr(early, key) or said.get(key) for key in ("env", "model"))
         out = early.out or said.get("out")

@@ -117,7 +117,9 @@ def check_shared(arguments: Sequence[str], known: Mapping[str, Mapping[str, Any]
             raise ValueError(f"{flag} stands behind '--', but vpd compare sets it: use {OWN[key]}.")
         if key not in everything:
             hint = did_you_mean(flag, [f"--{name.replace('_', '-')}" for name in everything])
-            raise ValueError(f"Unknown flag {flag} behind '--'.{hint} See vpd train vpd --help.")
+            raise ValueError(
+                f"Unknown flag {flag} behind '--'.{hint} See vpd train vpd --help-all."
+            )
         having = [name for name, flags in known.items() if key in flags]
         if len(having) < len(known):
             lacking = next(name for name in known if name not in having)
@@ -162,7 +164,7 @@ def _check_key(text: str, key: str, algorithm: str, known: Collection[str]) -> N
         hint = did_you_mean(key, [name for name in known if name not in OWN])
         raise ValueError(
             f"--set-algorithm {text}: {algorithm} has no option {key!r}.{hint} "
-            f"vpd train {algorithm} --help lists them."
+            f"vpd train {algorithm} --help-all lists them."
         )
 
 

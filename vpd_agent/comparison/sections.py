@@ -23,7 +23,7 @@ from vpd_agent.comparison.standings import Standing, Standings, idle_shares, pha
 from vpd_agent.comparison.statistics import mean
 from vpd_agent.comparison.words import findings, limits
 
-_PLAIN = ("quiet", "trackers", "save_every", "keep_checkpoints", "samples_every")
+_PLAIN = ("quiet", "trackers", "save_every", "keep_checkpoints", "samples_every", "samples_all")
 
 
 @dataclass(frozen=True)

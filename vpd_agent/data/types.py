@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Message = dict[str, str]  # {"role": ..., "content": ...}
 
@@ -31,6 +31,8 @@ class Rollout:
     demonstration: str = ""  # a solved answer of another rollout, which the teacher may be shown
     # The student's prompt, where `prompt_ids` is a teacher's that was sampled on; None elsewhere.
     plain_prompt_ids: list[int] | None = None
+    # Of several turns: the answers before `text`.
+    earlier: list[str] = field(default_factory=list)
 
     @property
     def is_teacher_rollout(self) -> bool:

@@ -248,6 +248,7 @@ class _Episode:
     rollout: Rollout
     max_response_tokens: int
     is_policy_token: list[bool] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
     reply: str = ""  # the environment's last words
     error: str | None = None
     open: bool = True
@@ -267,6 +268,7 @@ class _Episode:
         finish = generation.finish if len(ids) == len(generation.ids) else "length"
         text = policy.answer_text(self.ids, ids)
         self.rollout = replace(self.rollout, text=text, finish=finish)
+        self.answers.append(text)
         self._append(ids, generation.logprobs[: len(ids)], is_policy_token=True)
 
     def take_result(self, result: StepResult) -> None:
@@ -293,7 +295,7 @@ class _Episode:
 
     def finished(self) -> Rollout:
         mask = None if all(self.is_policy_token) else self.is_policy_token
-        return replace(self.rollout, is_policy_token=mask)
+        return replace(self.rollout, is_policy_token=mask, earlier=self.answers[:-1])
 
     def _append(self, ids: list[int], logprobs: list[float], *, is_policy_token: bool) -> None:
         self.rollout.response_ids.extend(ids)

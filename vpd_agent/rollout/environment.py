@@ -10,7 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from sandbox.factory import check_name
-from vpd_envs import SelfCritique, TextVectorEnv, compose, named_sources
+from vpd_envs import FeedbackSource, SelfCritique, TextVectorEnv, compose, named_sources
 from vpd_envs.answers.options import check_options
 from vpd_envs.catalog import known_name, make
 from vpd_envs.code.sandboxed import NotStarted, SandboxedEnv
@@ -88,13 +88,18 @@ class EnvironmentSpec:
         return composed
 
 
-def critics(environment: gym.vector.VectorEnv) -> list[SelfCritique]:
-    """The sources of feedback around an environment that ask the policy; their `critic` is to be
-    set."""
+def sources(environment: gym.vector.VectorEnv) -> list[FeedbackSource]:
+    """The sources of feedback around an environment, the outermost first."""
     found = []
     while isinstance(environment, gym.vector.VectorWrapper):
         source = getattr(environment, "source", None)
-        if isinstance(source, SelfCritique):
+        if isinstance(source, FeedbackSource):
             found.append(source)
         environment = environment.env
     return found
+
+
+def critics(environment: gym.vector.VectorEnv) -> list[SelfCritique]:
+    """The sources of feedback around an environment that ask the policy; their `critic` is to be
+    set."""
+    return [source for source in sources(environment) if isinstance(source, SelfCritique)]

@@ -31,7 +31,7 @@ PACKAGES = (  # whose versions may change what a run does
 INSPECTION = ("inspect_every", "inspect_groups", "inspect_max_mb")
 HARMLESS = (
     *("out", "quiet", "trackers", "run_group", "fit", "memory_gb"),
-    *("save_every", "samples_every", *INSPECTION),
+    *("save_every", "samples_every", "samples_all", *INSPECTION),
 )
 
 

@@ -124,6 +124,8 @@ class TrainConfig:
     """The newest ones, that many; besides them the best model by held-out pass@1."""
     samples_every: int = 10
     """Steps between samples of prompts, answers, feedback and teacher prompts; 0: none."""
+    samples_all: bool = False
+    """Keep all rollouts of such a step, in place of its worst and its best."""
     inspect_every: int = 10
     """Steps between those of which `vpd inspect` shows what each token was told: their rollouts are
     kept with the numbers of student and teacher; 0: none."""

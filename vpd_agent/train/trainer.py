@@ -371,14 +371,17 @@ class Trainer(Learner):
         return self._bars.phase(self.algorithm.name, what)
 
     def _write_samples(self, collected: Collected) -> None:
-        """The worst and the best rollout of the first process, every so often."""
+        """The worst and the best rollout of the first process, or all of all processes, every so
+        often."""
         every = self.config.samples_every
         if self.out is None or not every or (self.step - 1) % every:
             return
-        shown = worst_and_best(collected.rollouts)
-        prompts = self.prompts_with_feedback(shown)
-        decode = self.policy.tokenizer.decode
-        self.out.append(SAMPLES, sample_rows(self.step, shown, prompts, decode))
+        shown = collected.rollouts
+        if not self.config.samples_all:
+            shown = worst_and_best(shown) if self.processes.is_first else []
+        prompts, decode = self.prompts_with_feedback(shown), self.policy.tokenizer.decode
+        rows = sample_rows(self.step, shown, prompts, decode, process=self.processes.rank)
+        self.out.append(SAMPLES, chain.from_iterable(self.processes.gather(rows)))
 
     def _save_model(self) -> None:
         """What a run ends with."""

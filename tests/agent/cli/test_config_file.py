@@ -20,6 +20,7 @@ from vpd_agent.cli.evaluate import EvalOptions
 from vpd_agent.cli.flags import FlagGroup, flag_types, parse
 from vpd_agent.cli.main import main
 from vpd_agent.cli.train_flags import flag_groups
+from vpd_agent.cli.train_help import flags_of
 from vpd_agent.cli.warmup import WarmupOptions
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
 from vpd_agent.runs.record import differences, saved
@@ -209,8 +210,10 @@ def test_what_a_run_saves_reads_back_as_the_same_run(tmp_path, name, preset):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_flag_of_a_run_is_explained(name, capsys):
-    assert not unexplained(run_flags(name, "laptop"), capsys)
+def test_every_flag_of_a_run_is_explained(name):
+    groups = run_flags(name, "laptop").values()
+    assert not [flag.name for group in groups for flag in flags_of(group)
+                if not re.search("[a-z]", flag.meaning)]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [EvalOptions, CompareOptions, WarmupOptions, DoctorOptions])

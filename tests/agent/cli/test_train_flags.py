@@ -195,7 +195,8 @@ def test_an_algorithm_from_a_file_trains_and_goes_on(form, folder, model, capsys
 
 
 def test_options_of_an_algorithm_from_outside_are_flags_with_their_meaning(folder, capsys):
-    assert run("train", "new_algorithm:Reinforce", *CODE, "--model", "tiny", "--help") == 0
+    common = (*CODE, "--model", "tiny", "--help")
+    assert run("train", "new_algorithm:Reinforce", *common, "losses") == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert (
         "--entropy-bonus FLOAT Weight of the policy's entropy, which keeps it from settling early. "

@@ -24,6 +24,7 @@ from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.in_training import with_logprobs
 from vpd_agent.model.lora import add_lora
 from vpd_agent.model.policy import Policy
+from vpd_agent.runs.files import read_jsonl
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.inspection import kept_rollouts
 from vpd_agent.train.trainer import Trainer
@@ -659,7 +660,8 @@ def test_the_command_line_trains_and_resumes_with_two_processes(tmp_path, modes)
                 "-m", "vpd_agent.cli", "train", "sdpo", "--model=tiny", "--env=vpd/MiniCode-v0",
                 "--sandbox=local", f"--out={tmp_path / 'run'}", "--device=cpu", "--quiet",
                 "--prompts-per-step=2", "--group-size=2", "--max-response-tokens=8",
-                "--eval-every=2", "--eval-problems=4", "--save-every=1", *modes, *options,
+                "--eval-every=2", "--eval-problems=4", "--save-every=1", "--samples-every=1",
+                "--samples-all", *modes, *options,
             ],
             capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path,
         )  # fmt: skip
@@ -671,4 +673,7 @@ def test_the_command_line_trains_and_resumes_with_two_processes(tmp_path, modes)
     rows = [json.loads(line) for line in lines]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert all(row["rollouts"] == 4 for row in rows[1:])
+    kept = read_jsonl(tmp_path / "run" / "samples.jsonl")
+    sampled_by = [(sample["step"], sample["process"]) for sample in kept]
+    assert sampled_by == [(step, rank) for step in (1, 2, 3) for rank in (0, 0, 1, 1)]
     Policy.load(str(tmp_path / "run" / "model"))

@@ -427,6 +427,17 @@ def test_an_environment_that_can_judge_nothing_stops_the_run():
         trainer.train()
 
 
+def test_all_rollouts_of_a_step_may_be_kept_with_their_groups(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    make_trainer(SDPO(), folder, steps=3, samples_all=True).train()
+    samples = folder.read("samples.jsonl")
+    kept = [(s["step"], s["group"], s["problem_id"]) for s in samples]
+    assert len(kept) == 2 * CONFIG.rollouts_per_step  # of steps 1 and 3
+    assert {kept.count(row) for row in kept} == {CONFIG.group_size}
+    assert {(s["process"], s["teacher_rollout"]) for s in samples} == {(0, False)}
+    assert all(s["feedback"] in s["teacher_prompt"] for s in samples)
+
+
 def test_samples_of_several_turns_show_the_whole_conversation(tmp_path):
     folder = RunFolder(tmp_path / "run")
     config = replace(CONFIG, steps=1, max_response_tokens=40, max_turn_tokens=3, eval_every=0)
@@ -437,7 +448,11 @@ def test_samples_of_several_turns_show_the_whole_conversation(tmp_path):
     for sample in samples:
         letter = sample["problem_id"][-1]
         assert f"want {letter}" in sample["response"]  # what the environment replied
-        assert sample["answer"] in sample["response"]
+        (first,) = sample["earlier"]
+        conversation = sample["response"]
+        assert conversation.startswith(first)
+        assert conversation.index(f"want {letter}") >= len(first)
+        assert sample["answer"] in conversation
         assert len(sample["answer"]) < len(sample["response"])
         assert f"train-{letter}?" in sample["prompt"]
         assert sample["feedback"] in sample["teacher_prompt"]
