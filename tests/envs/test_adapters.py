@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import pickle
+import statistics
 import subprocess
 import sys
 import threading
@@ -553,6 +554,154 @@ def test_the_example_trains_and_saves_a_model(tmp_path):
     assert trainer.state.global_step == 2
     assert (out / "model.safetensors").is_file()
     assert list((out / "completions").glob("*.parquet"))
+
+
+# TRL: its SDPO
+
+
+@pytest.mark.usefixtures("_trl", "_one_thread")
+def test_the_teacher_of_each_attempt_reads_the_feedback_on_that_attempt(tmp_path):
+    env = MiniCode(sandbox=BrokenSandbox(shared("local"), trigger="x-x"))
+    problem = env.problem(env.problem_ids[0])
+    a, b = problem.target
+    right, unjudged, wrong = f"x*{a}+{b}", "x-x", [f"x*{a}-{b}", "x*"]
+    feedback = [env.verdict(problem, answer).feedback for answer in (right, *wrong)]
+    assert len(set(feedback)) == 3  # texts tell whose feedback it is
+    prompt = chat(tokenizer([]), problem.messages)
+    said = [f"{answer}<|im_end|>" for answer in (right, *wrong, unjudged)]
+    taught(tmp_path, [[(prompt, False), (answer, True)] for answer in said])
+    before = weights(tmp_path)
+    trainer, batches = sdpo(tmp_path, env, [problem.id], distillation_weight=0.5)
+    for batch in batches:
+        answers = trainer.processing_class.batch_decode(
+            batch["completion_ids"], skip_special_tokens=True
+        )
+        assert {right, *wrong, unjudged} <= set(answers)
+        verdicts = [None if a == unjudged else env.verdict(problem, a) for a in answers]
+        for i, (verdict, mask) in enumerate(
+            zip(verdicts, batch["self_distillation_mask"].tolist(), strict=True)
+        ):
+            others = [
+                a for j, a in enumerate(answers) if j != i and verdicts[j] and verdicts[j].solved
+            ]
+            shown = verdict.feedback if verdict and not verdict.solved else None
+            messages = teacher_messages(trainer.args, problem, others[:1], shown)
+            assert teacher_prompt(trainer, batch, i) == chat(trainer.processing_class, messages)
+            assert mask == (verdict is not None and bool(others or shown))
+        assert batch["advantages"].tolist() == pytest.approx(
+            advantages([verdict and verdict.reward for verdict in verdicts]), abs=1e-5
+        )
+    assert all(r["self_distillation/distillation_loss"] for r in trainer.state.log_history[:2])
+    after = trainer.model.parameters()
+    assert any((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+def sdpo(folder, env, problem_ids, **options):
+    """Our trainer after two steps with the model in the folder, and the batches of its losses."""
+    from trl.experimental.sdpo import SDPOConfig
+
+    from vpd_envs.adapters.trl_sdpo import FeedbackSDPOTrainer
+
+    batches = []
+
+    class Recording(FeedbackSDPOTrainer):
+        def compute_loss(self, model, inputs, *arguments, **more):
+            batches.append(inputs)
+            return super().compute_loss(model, inputs, *arguments, **more)
+
+    trainer = Recording(
+        model=str(folder / "model"),
+        reward_funcs=adapter.reward_function(env),
+        train_dataset=adapter.dataset(env, problem_ids=problem_ids),
+        args=SDPOConfig(
+            output_dir=str(folder),
+            max_steps=2,
+            per_device_train_batch_size=32,
+            num_generations=32,
+            max_completion_length=12,
+            learning_rate=1e-4,
+            use_cpu=True,
+            bf16=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            include_environment_feedback=True,
+            **options,
+        ),
+    )
+    trainer.train()
+    assert len(batches) == 2
+    return trainer, batches
+
+
+def teacher_messages(config, problem, solutions, feedback):
+    """The prompt with a solution and the feedback, as the templates of TRL's config word them."""
+    *before, asked = problem.messages
+    if not solutions and feedback is None:
+        return problem.messages
+    text = config.reprompt_template.format(
+        prompt=asked["content"],
+        solution="".join(
+            config.solution_template.format(successful_previous_attempt=s) for s in solutions
+        ),
+        feedback="" if feedback is None else config.feedback_template.format(feedback_raw=feedback),
+    )
+    return [*before, asked | {"content": text}]
+
+
+def teacher_prompt(trainer, batch, row):
+    length = batch["teacher_input_ids"].shape[1] - batch["completion_ids"].shape[1]
+    ids, mask = (
+        batch["teacher_input_ids"][row, :length],
+        batch["teacher_attention_mask"][row, :length],
+    )
+    return trainer.processing_class.decode(ids[mask.bool()])
+
+
+def advantages(rewards):
+    """Of one group, as TRL takes them, had the rewards of None never been sampled."""
+    known = [reward for reward in rewards if reward is not None]
+    mean, deviation = statistics.fmean(known), statistics.stdev(known)
+    return [0 if reward is None else (reward - mean) / (deviation + 1e-4) for reward in rewards]
+
+
+@pytest.mark.usefixtures("_trl")
+def test_sdpo_takes_advantages_from_what_is_known_alone():
+    torch = pytest.importorskip("torch")
+    from vpd_envs.adapters.trl_sdpo import group_advantages
+
+    nan = float("nan")
+    rewards = torch.tensor([1.0, 0.0, nan, 0.5, nan, nan, 1.0, nan])
+    first = advantages([1.0, 0.0, None, 0.5])
+    of_groups = group_advantages(rewards, 4, "group").tolist()
+    assert of_groups == pytest.approx([*first, 0, 0, 0, 0], abs=1e-5)
+    unscaled = group_advantages(rewards, 4, "none")
+    assert unscaled.tolist() == pytest.approx([0.5, -0.5, 0, 0, 0, 0, 0, 0], abs=1e-4)
+    deviation = statistics.stdev([1.0, 0.0, 0.5, 1.0])
+    of_batch = group_advantages(rewards, 4, "batch")
+    assert of_batch[:2].tolist() == pytest.approx([0.5 / deviation, -0.5 / deviation], abs=1e-3)
+
+
+@pytest.mark.usefixtures("_trl", "_one_thread")
+def test_sdpo_without_feedback_or_without_our_reward_is_refused(tmp_path):
+    from trl.experimental.sdpo import SDPOConfig
+
+    from vpd_envs.adapters.trl_sdpo import FeedbackSDPOTrainer
+
+    taught(tmp_path, [[("a", False), ("b", True)]], steps=0)
+
+    def trainer(reward, **options):
+        config = SDPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **options)
+        rows = adapter.dataset(Doubling())
+        return FeedbackSDPOTrainer(str(tmp_path / "model"), reward, config, rows)
+
+    with pytest.raises(ValueError, match=r"set SDPOConfig\(include_environment_feedback=True\)"):
+        trainer(adapter.reward_function(Doubling()))
+    with pytest.raises(ValueError, match=r"one reward function of .*reward_function.*got 0"):
+        trainer(
+            lambda completions, **_: [0.0] * len(completions), include_environment_feedback=True
+        )
 
 
 # verifiers

@@ -53,7 +53,7 @@ def dataset(
 
     problem_ids: these problems only, in this order. Raises ValueError for an unknown one.
     """
-    _require_trl()
+    require_trl()
     from datasets import Dataset
 
     env = text_env(env, **options)
@@ -70,7 +70,7 @@ def reward_function(
 
     name: what TRL's logs call it; by default the environment's class.
     """
-    _require_trl()
+    require_trl()
     env = text_env(env, **options)
     return RewardFunction(env, type(env).__name__ if name is None else name)
 
@@ -83,7 +83,7 @@ def environment_factory(
     sources: sources of feedback around the environment, as for `compose`. They are shown one answer
         at a time: ValueError for one that compares the answers of a batch.
     """
-    _require_trl()
+    require_trl()
     for source in sources:
         if source.needs_batch:
             raise ValueError(
@@ -228,7 +228,7 @@ def _status_text(verdict: Verdict | SandboxError | None) -> str | None:
     return None if verdict is None else verdict.status.value
 
 
-def _require_trl() -> None:
+def require_trl() -> None:
     """Raises ImportError unless a TRL is installed that treats answers without reward rightly."""
     try:
         version = metadata.version("trl")
