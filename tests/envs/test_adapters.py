@@ -538,13 +538,14 @@ def weights(folder):
     return list(AutoModelForCausalLM.from_pretrained(folder / "model").parameters())
 
 
+@pytest.mark.parametrize("name", ["trl_grpo", "trl_sdpo"])
 @pytest.mark.usefixtures("_trl", "_one_thread")
-def test_the_example_trains_and_saves_a_model(tmp_path):
+def test_the_example_trains_and_saves_a_model(name, tmp_path):
     problem = MiniCode().problem(MiniCode().problem_ids[0])
     prompt = chat(tokenizer([]), problem.messages)
     taught(tmp_path, [[(prompt, False), ("x*1+1<|im_end|>", True)]], steps=5)
-    path = Path(__file__).parents[2] / "examples" / "trl_grpo.py"
-    example = SourceFileLoader("trl_grpo", str(path)).load_module()
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    example = SourceFileLoader(name, str(path)).load_module()
     out = tmp_path / "out"
     trainer = example.main(
         example.Options(
@@ -553,7 +554,8 @@ def test_the_example_trains_and_saves_a_model(tmp_path):
     )
     assert trainer.state.global_step == 2
     assert (out / "model.safetensors").is_file()
-    assert list((out / "completions").glob("*.parquet"))
+    if name == "trl_grpo":
+        assert list((out / "completions").glob("*.parquet"))
 
 
 # TRL: its SDPO
@@ -584,7 +586,8 @@ def test_the_teacher_of_each_attempt_reads_the_feedback_on_that_attempt(tmp_path
             others = [
                 a for j, a in enumerate(answers) if j != i and verdicts[j] and verdicts[j].solved
             ]
-            shown = verdict.feedback if verdict and not verdict.solved else None
+            failed = verdict is not None and not verdict.solved
+            shown = f"{answers[i]}? {verdict.feedback}" if failed else None
             messages = teacher_messages(trainer.args, problem, others[:1], shown)
             assert teacher_prompt(trainer, batch, i) == chat(trainer.processing_class, messages)
             assert mask == (verdict is not None and bool(others or shown))
@@ -611,6 +614,7 @@ def sdpo(folder, env, problem_ids, **options):
 
     trainer = Recording(
         model=str(folder / "model"),
+        wording=lambda answer, verdict: f"{answer}? {verdict.feedback}",
         reward_funcs=adapter.reward_function(env),
         train_dataset=adapter.dataset(env, problem_ids=problem_ids),
         args=SDPOConfig(

@@ -105,12 +105,14 @@ class RewardFunction:
     TRL logs `rewards/NAME/mean`, `NAME/solved` and `NAME/unjudged` (shares of the answers) and,
     with `log_completions=True`, the columns `NAME/feedback` and `NAME/status`.
 
+    last_answers: the text of each answer of the last batch.
     last_verdicts: of the last batch: a Verdict, a SandboxError, or None for a row of another task.
     """
 
     def __init__(self, env: TextEnv, name: str) -> None:
         self.env = env
         self.__name__ = name  # TRL names the reward by it
+        self.last_answers: list[str] = []
         self.last_verdicts: list[Verdict | SandboxError | None] = []
 
     @property
@@ -134,8 +136,8 @@ class RewardFunction:
                 "data set lacks. Train on vpd_envs.adapters.trl.dataset(env)."
             )
         ours = {i: self.env.problem(id_) for i, id_ in enumerate(problem_id) if id_ is not None}
-        answers = [answer_text(completions[i]) for i in ours]
-        judged = self.env.judge_batch(list(ours.values()), answers)
+        self.last_answers = answers = [answer_text(completion) for completion in completions]
+        judged = self.env.judge_batch(list(ours.values()), [answers[i] for i in ours])
         check_some_judged(judged)
         verdict_of = dict(zip(ours, judged, strict=True))
         self.last_verdicts = verdicts = [verdict_of.get(i) for i in range(len(completions))]

@@ -16,9 +16,10 @@ For TRL 1.8 to 1.16, run with both; the trainer is one of TRL's experimental one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from sandbox.core import SandboxError
 from sandbox.installation import pip_install
 from vpd_envs.adapters.trl import RewardFunction, require_trl
 from vpd_envs.types import Verdict
@@ -38,6 +39,13 @@ except ImportError as error:
     raise ImportError(_WRONG_TRL) from error
 
 
+Wording = Callable[[str, Verdict], str]
+
+
+def feedback_alone(answer: str, verdict: Verdict) -> str:
+    return verdict.feedback
+
+
 class FeedbackSDPOTrainer(SDPOTrainer):
     """SDPO with the verdict's feedback on each attempt in the prompt of its teacher.
 
@@ -48,12 +56,17 @@ class FeedbackSDPOTrainer(SDPOTrainer):
     advantage, no teacher, and is nobody's solution. (TRL would count it as a reward of 0; the mean
     reward in TRL's logs still does.) Rows of another task keep their `privileged_context`.
 
-    Takes the arguments of TRL's trainer. Raises ValueError unless exactly one of the `reward_funcs`
+    Takes the arguments of TRL's trainer, and
+
+    wording: what stands for {feedback_raw} in `feedback_template`, made of an answer that failed
+        and its verdict; by default the verdict's feedback. SDPO does not show the answer.
+
+    Raises ValueError unless exactly one of the `reward_funcs`
     is a `vpd_envs.adapters.trl.reward_function`, or if the config lacks
     `include_environment_feedback=True`.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, wording: Wording = feedback_alone, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if not getattr(self.args, "include_environment_feedback", False):
             raise ValueError(
@@ -62,15 +75,16 @@ class FeedbackSDPOTrainer(SDPOTrainer):
             )
         if not hasattr(self, "teacher_context_builder"):
             raise ImportError(_WRONG_TRL)
-        self.teacher_context_builder = AttemptFeedback(self, _ours(self.reward_funcs))
+        self.teacher_context_builder = AttemptFeedback(self, _ours(self.reward_funcs), wording)
 
 
 class AttemptFeedback(SuccessfulRolloutTeacherContextBuilder):
     """Builds teacher prompts with the verdicts of the batch that `reward` has just judged."""
 
-    def __init__(self, trainer: SDPOTrainer, reward: RewardFunction) -> None:
+    def __init__(self, trainer: SDPOTrainer, reward: RewardFunction, wording: Wording) -> None:
         super().__init__(trainer)
         self.reward = reward
+        self.wording = wording
 
     def build(
         self,
@@ -84,16 +98,24 @@ class AttemptFeedback(SuccessfulRolloutTeacherContextBuilder):
 
         rewards: [B], one per prompt; feedbacks: the texts of the data set, or None.
         """
-        verdicts = self.reward.last_verdicts
         given = feedbacks or [None] * len(prompts)
-        shown = [_shown(verdict, text) for verdict, text in zip(verdicts, given, strict=True)]
-        judged = [verdict is None or isinstance(verdict, Verdict) for verdict in verdicts]
-        mask = torch.tensor(judged, device=rewards.device)
+        verdicts = self.reward.last_verdicts
+        shown = list(map(self._shown, self.reward.last_answers, verdicts, given))
+        mask = torch.tensor([not isinstance(verdict, SandboxError) for verdict in verdicts])
+        mask = mask.to(rewards.device)
         known = torch.where(mask, rewards, torch.nan)
         self._leave_out_of_groups(output, known)
         built = super().build(output, prompts, known, feedbacks=shown)
         built["self_distillation_mask"] = built["self_distillation_mask"] * mask
         return built
+
+    def _shown(self, answer: str, verdict: Verdict | SandboxError | None, given: Any) -> Any:
+        """What the teacher reads beside a solution; `given` is of the data set."""
+        if verdict is None:
+            return given
+        if isinstance(verdict, SandboxError) or verdict.solved:
+            return None
+        return self.wording(answer, verdict)
 
     def _leave_out_of_groups(self, output: dict[str, Any], rewards: Tensor) -> None:
         """Takes the advantages from the attempts with a reward alone; the others get 0.
@@ -130,13 +152,6 @@ def _deviation(rewards: Tensor) -> Tensor:
     """The sample standard deviation of what is known; 0 of fewer than two."""
     known = rewards[~rewards.isnan()]
     return known.std() if len(known) > 1 else torch.zeros_like(rewards[0])
-
-
-def _shown(verdict: Any, given: Any) -> Any:
-    """What the teacher reads beside a solution; `given` is of the data set."""
-    if verdict is None:
-        return given
-    return verdict.feedback if isinstance(verdict, Verdict) and not verdict.solved else None
 
 
 def _ours(reward_funcs: Sequence[Any]) -> RewardFunction:
