@@ -20,6 +20,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
@@ -38,6 +39,7 @@ from vpd_envs import (
     Verdict,
     compose,
 )
+from vpd_envs.adapters import ms_swift as swift
 from vpd_envs.adapters import text_env
 from vpd_envs.adapters import trl as adapter
 from vpd_envs.code.mini_code import MiniCode
@@ -706,6 +708,179 @@ def test_sdpo_without_feedback_or_without_our_reward_is_refused(tmp_path):
         trainer(
             lambda completions, **_: [0.0] * len(completions), include_environment_feedback=True
         )
+
+
+# ms-swift
+
+
+def swift_sample(row, answer):
+    """An attempt at a row, as ms-swift keeps it; where ms-swift is installed, its own class."""
+    try:
+        from swift.rl_core.data import GRPOSample
+    except ImportError:
+        row = dict(row)
+        sample = SimpleNamespace(messages=row.pop("messages"), extra=row, teacher_prompt=None)
+    else:
+        sample = GRPOSample.from_row(row)
+    sample.messages.append({"role": "assistant", "content": answer})
+    return sample
+
+
+def swift_reward_arguments(samples):
+    """What ms-swift passes to a reward beside the answers: `compute_rewards_per_func` in its
+    rl_core/grpo_algorithm.py, with the columns of `OnPolicySample.to_reward_row`."""
+    columns = {
+        "trainer_state": None,
+        "messages": [sample.messages for sample in samples],
+        "request_id": [f"chatcmpl-{i}" for i in range(len(samples))],
+        "rollout_infos": [{} for _ in samples],
+    }
+    return columns | {"problem_id": [sample.extra["problem_id"] for sample in samples]}
+
+
+class SwiftGRPO:
+    """As ms-swift's GRPO trainer judges: rewards [N, functions], NaN where one gave None."""
+
+    def __init__(self, *reward_funcs, num_generations=4):
+        self.reward_funcs, self.num_generations = list(reward_funcs), num_generations
+        self.num_generations_eval = num_generations
+        self.model = SimpleNamespace(training=True)
+
+    def _compute_rewards_per_func(self, samples):
+        import torch
+
+        answers = [sample.messages[-1]["content"] for sample in samples]
+        columns = swift_reward_arguments(samples)
+        given = [function(answers, **columns) for function in self.reward_funcs]
+        nan = float("nan")
+        rewards = [[nan if r is None else r for r in rewards] for rewards in given]
+        return torch.tensor(rewards).reshape(len(given), len(samples)).T
+
+
+class SwiftGKD:
+    def _score_completions(self, samples):
+        return samples
+
+
+def swift_samples(path, env, answers):
+    swift.write_dataset(path, env, problem_ids=["3"])
+    (line,) = path.read_text().splitlines()
+    return [swift_sample(json.loads(line), answer) for answer in answers]
+
+
+def test_ms_swifts_data_set_has_a_row_per_problem_and_no_answer(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert swift.write_dataset(path, Doubling(numbers=(31, 47))) == 2
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    system = {"role": "system", "content": "Be brief."}
+    assert rows[1] == {
+        "messages": [system, {"role": "user", "content": "Double 47."}],
+        "problem_id": "47",
+    }
+    assert "94" not in path.read_text()
+    before = path.read_text()
+    with pytest.raises(ValueError, match="No problem has the id '8'"):
+        swift.write_dataset(path, Doubling(), problem_ids=["3", "8"])
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_ms_swifts_teacher_reads_the_feedback_on_each_attempt(tmp_path):
+    pytest.importorskip("torch")
+    samples = swift_samples(
+        tmp_path / "rows.jsonl", Doubling(), ["<think>\n\n</think>\n\n7", "6", BROKEN, "(6)"]
+    )
+    reward = swift.VPDReward(Doubling(), failed="{prompt} {answer}? {feedback}")
+    trainer = swift.grpo_with_feedback(SwiftGRPO, reward)(reward)
+    rewards = trainer._compute_rewards_per_func(samples)
+    assert [sample.teacher_prompt for sample in samples] == [
+        "Double 3. 7? 7 is not it.", "Double 3.", "Double 3.", "Double 3. (6)? Without brackets."
+    ]  # fmt: skip
+    # What could not be judged has the mean of the group's others: no advantage, and not 0.
+    assert rewards[:, 0].tolist() == [0.0, 1.0, 0.5, 0.5]
+
+
+def test_ms_swifts_trainers_without_a_reward_have_their_attempts_judged(tmp_path):
+    pytest.importorskip("torch")
+    reward = swift.VPDReward(Doubling())
+    for trainer in (
+        swift.grpo_with_feedback(SwiftGRPO, reward)()._compute_rewards_per_func,
+        swift.gkd_with_feedback(SwiftGKD, reward)()._score_completions,
+    ):
+        samples = swift_samples(tmp_path / "rows.jsonl", Doubling(), ["7", "6", "6", "5"])
+        trainer(samples)
+        assert [s.teacher_prompt == "Double 3." for s in samples] == [False, True, True, False]
+        assert "earlier attempt:\n\n7 is not it.\n\nCorrectly" in samples[0].teacher_prompt
+        if hasattr(samples[0], "build_teacher_view"):
+            samples[0].build_teacher_view()
+            asked = samples[0].teacher_messages[1]
+            assert asked == {"role": "user", "content": samples[0].teacher_prompt}
+
+
+def test_gaps_in_rewards_are_filled_where_no_function_knows_one():
+    torch = pytest.importorskip("torch")
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, nan], [nan, nan], [0.0, 4.0], [nan, nan], [nan, nan], [nan, nan]])
+    filled = swift.without_gaps(rewards, 3)
+    assert filled[:3].nan_to_num(-1).tolist() == [[1.0, -1], [0.5, 4.0], [0.0, 4.0]]
+    assert filled[3:].isnan().all()
+    assert swift.without_gaps(torch.zeros(6, 0), 3).shape == (6, 0)
+
+
+def test_ms_swifts_reward_refuses_rows_that_are_not_ours_and_a_judge_that_is_ill():
+    reward = swift.VPDReward(Doubling())
+    assert reward(["6", BROKEN], problem_id=["3", "3"], trainer_state=None) == [1.0, None]
+    for columns in ({}, {"problem_id": ["3", None]}):
+        with pytest.raises(ValueError, match=r"'problem_id'.*write_dataset"):
+            reward(["6", "6"], **columns)
+    with pytest.raises(SandboxError, match="None of 1 answers could be judged"):
+        reward([BROKEN], problem_id=["3"])
+    with pytest.raises(KeyError, match="solution"):
+        swift.VPDReward(Doubling(), failed="{solution}")
+
+
+def test_a_plugin_registers_the_reward_and_the_trainers(monkeypatch, tmp_path):
+    factory = SimpleNamespace(TRAINER_MAPPING={"dpo": "swift.rlhf_trainers.DPOTrainer"})
+    rewards = {}
+    for name, module in {
+        "swift": {},
+        "swift.rewards": {"orms": rewards},
+        "swift.rlhf_trainers": {"GRPOTrainer": SwiftGRPO, "GKDTrainer": SwiftGKD},
+        "swift.trainers": {"TrainerFactory": factory},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**module))
+    install(monkeypatch, tmp_path, "ms_swift", "4.6.0")
+    reward = swift.register(Doubling(), name="doubling")
+    assert rewards["doubling"](args=None) is reward
+    found = {}  # as swift.trainers.TrainerFactory.get_cls does
+    for method in ("grpo", "gkd"):
+        module, name = factory.TRAINER_MAPPING[method].rsplit(".", 1)
+        found[method] = getattr(importlib.import_module(module), name)
+    assert issubclass(found["grpo"], SwiftGRPO)
+    assert issubclass(found["gkd"], SwiftGKD)
+    monkeypatch.delattr(SwiftGKD, "_score_completions")
+    with pytest.raises(
+        ImportError, match=r"SwiftGKD .* has no _score_completions.*ms-swift==4.6.0"
+    ):
+        swift.register(Doubling())
+
+
+def test_a_missing_or_other_ms_swift_is_named_with_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ImportError, match=r"not installed: .*pip install 'ms-swift>=4\.6,<5'"):
+        swift.register(Doubling())
+    install(monkeypatch, tmp_path, "ms_swift", "4.5.3")
+    with pytest.raises(ImportError, match=r"ms-swift 4\.6 and later .* 4\.5\.3 is installed"):
+        swift.register(Doubling())
+
+
+def install(monkeypatch, folder, name, version):
+    """A package's metadata, before all others on the path."""
+    (folder / f"{name}-{version}.dist-info").mkdir()
+    metadata = f"Name: {name}\nVersion: {version}\n"
+    (folder / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    importlib.invalidate_caches()
 
 
 # verifiers
