@@ -4,6 +4,9 @@ The tests of TRL need it installed, those of verifiers another virtual environme
 pytest and verifiers (it has many dependencies), with this repository on the path:
 
     PYTHONPATH=. VENV/bin/python -m pytest tests/envs/test_adapters.py
+
+Those of ms-swift are about how it calls and what it changes, and in a virtual environment that has
+ms-swift they use its own class for an attempt.
 """
 
 import asyncio
@@ -91,10 +94,10 @@ def reward_of(env, ids, answers, **more):
 # What the adapters take
 
 
-def test_importing_the_adapter_loads_neither_library_nor_torch():
+def test_importing_the_adapters_loads_no_library_and_not_torch():
     program = (
-        "import sys, vpd_envs.adapters, vpd_envs.adapters.trl; "
-        "print([m for m in ('trl', 'torch', 'datasets', 'verifiers') if m in sys.modules])"
+        "import sys, vpd_envs.adapters.ms_swift, vpd_envs.adapters.trl; "
+        "print([m for m in ('trl', 'torch', 'datasets', 'verifiers', 'swift') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
