@@ -61,8 +61,8 @@ class FeedbackSDPOTrainer(SDPOTrainer):
     wording: what stands for {feedback_raw} in `feedback_template`, made of an answer that failed
         and its verdict; by default the verdict's feedback. SDPO does not show the answer.
 
-    Raises ValueError unless exactly one of the `reward_funcs`
-    is a `vpd_envs.adapters.trl.reward_function`, or if the config lacks
+    Raises ValueError unless exactly one of the `reward_funcs` is a
+    `vpd_envs.adapters.trl.reward_function`, or if the config lacks
     `include_environment_feedback=True`.
     """
 
@@ -98,9 +98,9 @@ class AttemptFeedback(SuccessfulRolloutTeacherContextBuilder):
 
         rewards: [B], one per prompt; feedbacks: the texts of the data set, or None.
         """
+        answers, verdicts = self.reward.last_answers, self.reward.last_verdicts
         given = feedbacks or [None] * len(prompts)
-        verdicts = self.reward.last_verdicts
-        shown = list(map(self._shown, self.reward.last_answers, verdicts, given))
+        shown = [self._shown(*of_one) for of_one in zip(answers, verdicts, given, strict=True)]
         mask = torch.tensor([not isinstance(verdict, SandboxError) for verdict in verdicts])
         mask = mask.to(rewards.device)
         known = torch.where(mask, rewards, torch.nan)
