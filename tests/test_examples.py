@@ -1,10 +1,13 @@
 """The examples run as they stand, are as short as they claim, and are what the commands take."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import gymnasium as gym
@@ -137,5 +140,87 @@ def test_the_trainers_environment_has_both_splits_and_takes_sources_by_name():
     assert printed == f"{shown}fig kiwi pear\n{shown}ash elm oak\n"
 
 
+def test_the_plain_loop_samples_judges_and_learns(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, GenerationMixin
+
+    from vpd_agent.tiny.model import tiny_policy
+
+    tiny_policy().save(tmp_path)
+    trained = []
+    generate = GenerationMixin.generate
+    monkeypatch.setattr(
+        GenerationMixin,
+        "generate",
+        lambda model, **k: trained.append(model) or generate(model, **k),
+    )
+    example = loaded("plain_loop")
+    assert example.main(str(tmp_path), steps=2) == [0.0, 0.0]  # of random weights
+    assert "step 2: 0% solved, loss " in capsys.readouterr().out
+    before = AutoModelForCausalLM.from_pretrained(tmp_path).parameters()
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, trained[0].parameters(), strict=True)
+    )
+    assert len((EXAMPLES / "plain_loop.py").read_text().splitlines()) < 60
+
+
+@pytest.mark.slow
+def test_the_plain_loop_teaches_the_tiny_model():
+    from vpd_agent.tiny.warmup import WarmupConfig, cache_folder, warm_policy
+
+    warm_policy(WarmupConfig())
+    solved = loaded("plain_loop").main(str(cache_folder(WarmupConfig())))
+    assert sum(solved[-10:]) > 2 * sum(solved[:10])
+
+
+def loaded(name):
+    return SourceFileLoader(name, str(EXAMPLES / f"{name}.py")).load_module()
+
+
+NOTEBOOK = EXAMPLES / "first_steps.ipynb"
+
+
+def texts(cell):
+    """What a cell has printed."""
+    assert all(output["output_type"] != "error" for output in cell["outputs"])
+    printed = [output.get("text", "") for output in cell["outputs"]]
+    return "".join("".join(lines) for lines in printed)
+
+
+def test_the_notebook_shows_a_run_and_nothing_of_the_machine_that_made_it():
+    notebook = json.loads(NOTEBOOK.read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
+    assert "feedback: " in texts(cells[0])
+    assert any(
+        "image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"]
+    )
+    assert all("name" not in out or out["name"] == "stdout" for c in cells for out in c["outputs"])
+    shown = [json.dumps(out) for c in cells for out in c["outputs"] if "data" not in out]
+    assert not re.search(r"/(tmp|home|root|work|Users)/", "".join(shown))
+    assert NOTEBOOK.stat().st_size < 100_000
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_end_to_end(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES.parent), *sys.path]))
+    committed = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, kernel_name="python3", resources=resources).execute()
+    printed = {cell["id"]: texts(cell) for cell in notebook.cells if cell.cell_type == "code"}
+    shown = {cell["id"]: texts(cell) for cell in committed.cells if cell.cell_type == "code"}
+    assert printed["environment"] == shown["environment"]
+    curves = dict(line.split(": ") for line in printed["curve"].splitlines())
+    assert list(curves) == ["vpd", "grpo"]
+    before, after = (float(words.split()[0]) for words in curves["vpd"].split(", "))
+    assert after > 2 * before
+    assert len(printed["tokens"].splitlines()) > 4
+
+
 def test_the_readme_of_the_examples_names_each():
-    assert all(f"[{path.name}]" in README for path in EXAMPLES.glob("*.py"))
+    files = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]
+    assert all(f"[{path.name}]" in README for path in files)

@@ -4,6 +4,9 @@ The tests of TRL need it installed, those of verifiers another virtual environme
 pytest and verifiers (it has many dependencies), with this repository on the path:
 
     PYTHONPATH=. VENV/bin/python -m pytest tests/envs/test_adapters.py
+
+Those of ms-swift are about how it calls and what it changes, and in a virtual environment that has
+ms-swift they use its own class for an attempt.
 """
 
 import asyncio
@@ -13,12 +16,14 @@ import inspect
 import itertools
 import json
 import pickle
+import statistics
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
@@ -37,6 +42,7 @@ from vpd_envs import (
     Verdict,
     compose,
 )
+from vpd_envs.adapters import ms_swift as swift
 from vpd_envs.adapters import text_env
 from vpd_envs.adapters import trl as adapter
 from vpd_envs.code.mini_code import MiniCode
@@ -88,10 +94,10 @@ def reward_of(env, ids, answers, **more):
 # What the adapters take
 
 
-def test_importing_the_adapter_loads_neither_library_nor_torch():
+def test_importing_the_adapters_loads_no_library_and_not_torch():
     program = (
-        "import sys, vpd_envs.adapters, vpd_envs.adapters.trl; "
-        "print([m for m in ('trl', 'torch', 'datasets', 'verifiers') if m in sys.modules])"
+        "import sys, vpd_envs.adapters.ms_swift, vpd_envs.adapters.trl; "
+        "print([m for m in ('trl', 'torch', 'datasets', 'verifiers', 'swift') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
@@ -537,13 +543,14 @@ def weights(folder):
     return list(AutoModelForCausalLM.from_pretrained(folder / "model").parameters())
 
 
+@pytest.mark.parametrize("name", ["trl_grpo", "trl_sdpo"])
 @pytest.mark.usefixtures("_trl", "_one_thread")
-def test_the_example_trains_and_saves_a_model(tmp_path):
+def test_the_example_trains_and_saves_a_model(name, tmp_path):
     problem = MiniCode().problem(MiniCode().problem_ids[0])
     prompt = chat(tokenizer([]), problem.messages)
     taught(tmp_path, [[(prompt, False), ("x*1+1<|im_end|>", True)]], steps=5)
-    path = Path(__file__).parents[2] / "examples" / "trl_grpo.py"
-    example = SourceFileLoader("trl_grpo", str(path)).load_module()
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    example = SourceFileLoader(name, str(path)).load_module()
     out = tmp_path / "out"
     trainer = example.main(
         example.Options(
@@ -552,7 +559,331 @@ def test_the_example_trains_and_saves_a_model(tmp_path):
     )
     assert trainer.state.global_step == 2
     assert (out / "model.safetensors").is_file()
-    assert list((out / "completions").glob("*.parquet"))
+    if name == "trl_grpo":
+        assert list((out / "completions").glob("*.parquet"))
+
+
+# TRL: its SDPO
+
+
+@pytest.mark.usefixtures("_trl", "_one_thread")
+def test_the_teacher_of_each_attempt_reads_the_feedback_on_that_attempt(tmp_path):
+    env = MiniCode(sandbox=BrokenSandbox(shared("local"), trigger="x-x"))
+    problem = env.problem(env.problem_ids[0])
+    a, b = problem.target
+    right, unjudged, wrong = f"x*{a}+{b}", "x-x", [f"x*{a}-{b}", "x*"]
+    feedback = [env.verdict(problem, answer).feedback for answer in (right, *wrong)]
+    assert len(set(feedback)) == 3  # texts tell whose feedback it is
+    prompt = chat(tokenizer([]), problem.messages)
+    said = [f"{answer}<|im_end|>" for answer in (right, *wrong, unjudged)]
+    taught(tmp_path, [[(prompt, False), (answer, True)] for answer in said])
+    before = weights(tmp_path)
+    trainer, batches = sdpo(tmp_path, env, [problem.id], distillation_weight=0.5)
+    for batch in batches:
+        answers = trainer.processing_class.batch_decode(
+            batch["completion_ids"], skip_special_tokens=True
+        )
+        assert {right, *wrong, unjudged} <= set(answers)
+        verdicts = [None if a == unjudged else env.verdict(problem, a) for a in answers]
+        for i, (verdict, mask) in enumerate(
+            zip(verdicts, batch["self_distillation_mask"].tolist(), strict=True)
+        ):
+            others = [
+                a for j, a in enumerate(answers) if j != i and verdicts[j] and verdicts[j].solved
+            ]
+            failed = verdict is not None and not verdict.solved
+            shown = f"{answers[i]}? {verdict.feedback}" if failed else None
+            messages = teacher_messages(trainer.args, problem, others[:1], shown)
+            assert teacher_prompt(trainer, batch, i) == chat(trainer.processing_class, messages)
+            assert mask == (verdict is not None and bool(others or shown))
+        assert batch["advantages"].tolist() == pytest.approx(
+            advantages([verdict and verdict.reward for verdict in verdicts]), abs=1e-5
+        )
+    assert all(r["self_distillation/distillation_loss"] for r in trainer.state.log_history[:2])
+    after = trainer.model.parameters()
+    assert any((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+def sdpo(folder, env, problem_ids, **options):
+    """Our trainer after two steps with the model in the folder, and the batches of its losses."""
+    from trl.experimental.sdpo import SDPOConfig
+
+    from vpd_envs.adapters.trl_sdpo import FeedbackSDPOTrainer
+
+    batches = []
+
+    class Recording(FeedbackSDPOTrainer):
+        def compute_loss(self, model, inputs, *arguments, **more):
+            batches.append(inputs)
+            return super().compute_loss(model, inputs, *arguments, **more)
+
+    trainer = Recording(
+        model=str(folder / "model"),
+        wording=lambda answer, verdict: f"{answer}? {verdict.feedback}",
+        reward_funcs=adapter.reward_function(env),
+        train_dataset=adapter.dataset(env, problem_ids=problem_ids),
+        args=SDPOConfig(
+            output_dir=str(folder),
+            max_steps=2,
+            per_device_train_batch_size=32,
+            num_generations=32,
+            max_completion_length=12,
+            learning_rate=1e-4,
+            use_cpu=True,
+            bf16=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            include_environment_feedback=True,
+            **options,
+        ),
+    )
+    trainer.train()
+    assert len(batches) == 2
+    return trainer, batches
+
+
+def teacher_messages(config, problem, solutions, feedback):
+    """The prompt with a solution and the feedback, as the templates of TRL's config word them."""
+    *before, asked = problem.messages
+    if not solutions and feedback is None:
+        return problem.messages
+    text = config.reprompt_template.format(
+        prompt=asked["content"],
+        solution="".join(
+            config.solution_template.format(successful_previous_attempt=s) for s in solutions
+        ),
+        feedback="" if feedback is None else config.feedback_template.format(feedback_raw=feedback),
+    )
+    return [*before, asked | {"content": text}]
+
+
+def teacher_prompt(trainer, batch, row):
+    length = batch["teacher_input_ids"].shape[1] - batch["completion_ids"].shape[1]
+    ids, mask = (
+        batch["teacher_input_ids"][row, :length],
+        batch["teacher_attention_mask"][row, :length],
+    )
+    return trainer.processing_class.decode(ids[mask.bool()])
+
+
+def advantages(rewards):
+    """Of one group, as TRL takes them, had the rewards of None never been sampled."""
+    known = [reward for reward in rewards if reward is not None]
+    mean, deviation = statistics.fmean(known), statistics.stdev(known)
+    return [0 if reward is None else (reward - mean) / (deviation + 1e-4) for reward in rewards]
+
+
+@pytest.mark.usefixtures("_trl")
+def test_sdpo_takes_advantages_from_what_is_known_alone():
+    torch = pytest.importorskip("torch")
+    from vpd_envs.adapters.trl_sdpo import group_advantages
+
+    nan = float("nan")
+    rewards = torch.tensor([1.0, 0.0, nan, 0.5, nan, nan, 1.0, nan])
+    first = advantages([1.0, 0.0, None, 0.5])
+    of_groups = group_advantages(rewards, 4, "group").tolist()
+    assert of_groups == pytest.approx([*first, 0, 0, 0, 0], abs=1e-5)
+    unscaled = group_advantages(rewards, 4, "none")
+    assert unscaled.tolist() == pytest.approx([0.5, -0.5, 0, 0, 0, 0, 0, 0], abs=1e-4)
+    deviation = statistics.stdev([1.0, 0.0, 0.5, 1.0])
+    of_batch = group_advantages(rewards, 4, "batch")
+    assert of_batch[:2].tolist() == pytest.approx([0.5 / deviation, -0.5 / deviation], abs=1e-3)
+
+
+@pytest.mark.usefixtures("_trl", "_one_thread")
+def test_sdpo_without_feedback_or_without_our_reward_is_refused(tmp_path):
+    from trl.experimental.sdpo import SDPOConfig
+
+    from vpd_envs.adapters.trl_sdpo import FeedbackSDPOTrainer
+
+    taught(tmp_path, [[("a", False), ("b", True)]], steps=0)
+
+    def trainer(reward, **options):
+        config = SDPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **options)
+        rows = adapter.dataset(Doubling())
+        return FeedbackSDPOTrainer(str(tmp_path / "model"), reward, config, rows)
+
+    with pytest.raises(ValueError, match=r"set SDPOConfig\(include_environment_feedback=True\)"):
+        trainer(adapter.reward_function(Doubling()))
+    with pytest.raises(ValueError, match=r"one reward function of .*reward_function.*got 0"):
+        trainer(
+            lambda completions, **_: [0.0] * len(completions), include_environment_feedback=True
+        )
+
+
+# ms-swift
+
+
+def swift_sample(row, answer):
+    """An attempt at a row, as ms-swift keeps it; where ms-swift is installed, its own class."""
+    try:
+        from swift.rl_core.data import GRPOSample
+    except ImportError:
+        row = dict(row)
+        sample = SimpleNamespace(messages=row.pop("messages"), extra=row, teacher_prompt=None)
+    else:
+        sample = GRPOSample.from_row(row)
+    sample.messages.append({"role": "assistant", "content": answer})
+    return sample
+
+
+def swift_reward_arguments(samples):
+    """What ms-swift passes to a reward beside the answers: `compute_rewards_per_func` in its
+    rl_core/grpo_algorithm.py, with the columns of `OnPolicySample.to_reward_row`."""
+    columns = {
+        "trainer_state": None,
+        "messages": [sample.messages for sample in samples],
+        "request_id": [f"chatcmpl-{i}" for i in range(len(samples))],
+        "rollout_infos": [{} for _ in samples],
+    }
+    return columns | {"problem_id": [sample.extra["problem_id"] for sample in samples]}
+
+
+class SwiftGRPO:
+    """As ms-swift's GRPO trainer judges: rewards [N, functions], NaN where one gave None."""
+
+    def __init__(self, *reward_funcs, num_generations=4):
+        self.reward_funcs, self.num_generations = list(reward_funcs), num_generations
+        self.num_generations_eval = num_generations
+        self.model = SimpleNamespace(training=True)
+
+    def _compute_rewards_per_func(self, samples):
+        import torch
+
+        answers = [sample.messages[-1]["content"] for sample in samples]
+        columns = swift_reward_arguments(samples)
+        given = [function(answers, **columns) for function in self.reward_funcs]
+        nan = float("nan")
+        rewards = [[nan if r is None else r for r in rewards] for rewards in given]
+        return torch.tensor(rewards).reshape(len(given), len(samples)).T
+
+
+class SwiftGKD:
+    def _score_completions(self, samples):
+        return samples
+
+
+def swift_samples(path, env, answers):
+    swift.write_dataset(path, env, problem_ids=["3"])
+    (line,) = path.read_text().splitlines()
+    return [swift_sample(json.loads(line), answer) for answer in answers]
+
+
+def test_ms_swifts_data_set_has_a_row_per_problem_and_no_answer(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert swift.write_dataset(path, Doubling(numbers=(31, 47))) == 2
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    system = {"role": "system", "content": "Be brief."}
+    assert rows[1] == {
+        "messages": [system, {"role": "user", "content": "Double 47."}],
+        "problem_id": "47",
+    }
+    assert "94" not in path.read_text()
+    before = path.read_text()
+    with pytest.raises(ValueError, match="No problem has the id '8'"):
+        swift.write_dataset(path, Doubling(), problem_ids=["3", "8"])
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_ms_swifts_teacher_reads_the_feedback_on_each_attempt(tmp_path):
+    pytest.importorskip("torch")
+    samples = swift_samples(
+        tmp_path / "rows.jsonl", Doubling(), ["<think>\n\n</think>\n\n7", "6", BROKEN, "(6)"]
+    )
+    reward = swift.VPDReward(Doubling(), failed="{prompt} {answer}? {feedback}")
+    trainer = swift.grpo_with_feedback(SwiftGRPO, reward)(reward)
+    rewards = trainer._compute_rewards_per_func(samples)
+    assert [sample.teacher_prompt for sample in samples] == [
+        "Double 3. 7? 7 is not it.", "Double 3.", "Double 3.", "Double 3. (6)? Without brackets."
+    ]  # fmt: skip
+    # What could not be judged has the mean of the group's others: no advantage, and not 0.
+    assert rewards[:, 0].tolist() == [0.0, 1.0, 0.5, 0.5]
+
+
+def test_ms_swifts_trainers_without_a_reward_have_their_attempts_judged(tmp_path):
+    pytest.importorskip("torch")
+    reward = swift.VPDReward(Doubling())
+    for trainer in (
+        swift.grpo_with_feedback(SwiftGRPO, reward)()._compute_rewards_per_func,
+        swift.gkd_with_feedback(SwiftGKD, reward)()._score_completions,
+    ):
+        samples = swift_samples(tmp_path / "rows.jsonl", Doubling(), ["7", "6", "6", "5"])
+        trainer(samples)
+        assert [s.teacher_prompt == "Double 3." for s in samples] == [False, True, True, False]
+        assert "earlier attempt:\n\n7 is not it.\n\nCorrectly" in samples[0].teacher_prompt
+        if hasattr(samples[0], "build_teacher_view"):
+            samples[0].build_teacher_view()
+            asked = samples[0].teacher_messages[1]
+            assert asked == {"role": "user", "content": samples[0].teacher_prompt}
+
+
+def test_gaps_in_rewards_are_filled_where_no_function_knows_one():
+    torch = pytest.importorskip("torch")
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, nan], [nan, nan], [0.0, 4.0], [nan, nan], [nan, nan], [nan, nan]])
+    filled = swift.without_gaps(rewards, 3)
+    assert filled[:3].nan_to_num(-1).tolist() == [[1.0, -1], [0.5, 4.0], [0.0, 4.0]]
+    assert filled[3:].isnan().all()
+    assert swift.without_gaps(torch.zeros(6, 0), 3).shape == (6, 0)
+
+
+def test_ms_swifts_reward_refuses_rows_that_are_not_ours_and_a_judge_that_is_ill():
+    reward = swift.VPDReward(Doubling())
+    assert reward(["6", BROKEN], problem_id=["3", "3"], trainer_state=None) == [1.0, None]
+    for columns in ({}, {"problem_id": ["3", None]}):
+        with pytest.raises(ValueError, match=r"'problem_id'.*write_dataset"):
+            reward(["6", "6"], **columns)
+    with pytest.raises(SandboxError, match="None of 1 answers could be judged"):
+        reward([BROKEN], problem_id=["3"])
+    with pytest.raises(KeyError, match="solution"):
+        swift.VPDReward(Doubling(), failed="{solution}")
+
+
+def test_a_plugin_registers_the_reward_and_the_trainers(monkeypatch, tmp_path):
+    factory = SimpleNamespace(TRAINER_MAPPING={"dpo": "swift.rlhf_trainers.DPOTrainer"})
+    rewards = {}
+    for name, module in {
+        "swift": {},
+        "swift.rewards": {"orms": rewards},
+        "swift.rlhf_trainers": {"GRPOTrainer": SwiftGRPO, "GKDTrainer": SwiftGKD},
+        "swift.trainers": {"TrainerFactory": factory},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**module))
+    install(monkeypatch, tmp_path, "ms_swift", "4.6.0")
+    reward = swift.register(Doubling(), name="doubling")
+    assert rewards["doubling"](args=None) is reward
+    found = {}  # as swift.trainers.TrainerFactory.get_cls does
+    for method in ("grpo", "gkd"):
+        module, name = factory.TRAINER_MAPPING[method].rsplit(".", 1)
+        found[method] = getattr(importlib.import_module(module), name)
+    assert issubclass(found["grpo"], SwiftGRPO)
+    assert issubclass(found["gkd"], SwiftGKD)
+    monkeypatch.delattr(SwiftGKD, "_score_completions")
+    with pytest.raises(
+        ImportError, match=r"SwiftGKD .* has no _score_completions.*ms-swift==4.6.0"
+    ):
+        swift.register(Doubling())
+
+
+def test_a_missing_or_other_ms_swift_is_named_with_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ImportError, match=r"not installed: .*pip install 'ms-swift>=4\.6,<5'"):
+        swift.register(Doubling())
+    install(monkeypatch, tmp_path, "ms_swift", "4.5.3")
+    with pytest.raises(ImportError, match=r"ms-swift 4\.6 and later .* 4\.5\.3 is installed"):
+        swift.register(Doubling())
+
+
+def install(monkeypatch, folder, name, version):
+    """A package's metadata, before all others on the path."""
+    (folder / f"{name}-{version}.dist-info").mkdir()
+    metadata = f"Name: {name}\nVersion: {version}\n"
+    (folder / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    importlib.invalidate_caches()
 
 
 # verifiers

@@ -1,7 +1,7 @@
 """The suite's environments in the shapes that other libraries ask for.
 
-`vpd_envs.adapters.trl` for TRL's trainers, `vpd_envs.adapters.verifiers` for the verifiers library.
-Importing this package loads neither.
+`vpd_envs.adapters.trl` and `trl_sdpo` for TRL's trainers, `ms_swift` for those of ms-swift,
+`verifiers` for the verifiers library. Importing this package loads none of them.
 """
 
 from __future__ import annotations

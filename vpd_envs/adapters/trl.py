@@ -53,7 +53,7 @@ def dataset(
 
     problem_ids: these problems only, in this order. Raises ValueError for an unknown one.
     """
-    _require_trl()
+    require_trl()
     from datasets import Dataset
 
     env = text_env(env, **options)
@@ -70,7 +70,7 @@ def reward_function(
 
     name: what TRL's logs call it; by default the environment's class.
     """
-    _require_trl()
+    require_trl()
     env = text_env(env, **options)
     return RewardFunction(env, type(env).__name__ if name is None else name)
 
@@ -83,7 +83,7 @@ def environment_factory(
     sources: sources of feedback around the environment, as for `compose`. They are shown one answer
         at a time: ValueError for one that compares the answers of a batch.
     """
-    _require_trl()
+    require_trl()
     for source in sources:
         if source.needs_batch:
             raise ValueError(
@@ -105,12 +105,14 @@ class RewardFunction:
     TRL logs `rewards/NAME/mean`, `NAME/solved` and `NAME/unjudged` (shares of the answers) and,
     with `log_completions=True`, the columns `NAME/feedback` and `NAME/status`.
 
+    last_answers: the text of each answer of the last batch.
     last_verdicts: of the last batch: a Verdict, a SandboxError, or None for a row of another task.
     """
 
     def __init__(self, env: TextEnv, name: str) -> None:
         self.env = env
         self.__name__ = name  # TRL names the reward by it
+        self.last_answers: list[str] = []
         self.last_verdicts: list[Verdict | SandboxError | None] = []
 
     @property
@@ -134,8 +136,8 @@ class RewardFunction:
                 "data set lacks. Train on vpd_envs.adapters.trl.dataset(env)."
             )
         ours = {i: self.env.problem(id_) for i, id_ in enumerate(problem_id) if id_ is not None}
-        answers = [answer_text(completions[i]) for i in ours]
-        judged = self.env.judge_batch(list(ours.values()), answers)
+        self.last_answers = answers = [answer_text(completion) for completion in completions]
+        judged = self.env.judge_batch(list(ours.values()), [answers[i] for i in ours])
         check_some_judged(judged)
         verdict_of = dict(zip(ours, judged, strict=True))
         self.last_verdicts = verdicts = [verdict_of.get(i) for i in range(len(completions))]
@@ -228,7 +230,7 @@ def _status_text(verdict: Verdict | SandboxError | None) -> str | None:
     return None if verdict is None else verdict.status.value
 
 
-def _require_trl() -> None:
+def require_trl() -> None:
     """Raises ImportError unless a TRL is installed that treats answers without reward rightly."""
     try:
         version = metadata.version("trl")
