@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 def run(*command, cwd: Path, **kwargs) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **kwargs
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, **kwargs
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -127,3 +127,19 @@ def test_one_program_runs_outside_the_repository(programs, tmp_path):
     (tmp_path / "add.py").write_text("print(int(input()) + 1)")
     command = [programs / "vpd", "sandbox", "run", "add.py", "--sandbox", "local"]
     assert run(*command, cwd=tmp_path, input="41") == "42\n"
+
+
+def test_the_doctor_the_probe_and_the_quickstart_run_outside_the_repository(programs, tmp_path):
+    done = subprocess.run(
+        [programs / "vpd", "doctor", "--json"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1 where local is the only sandbox that works
+    assert "checks" in json.loads(done.stdout)
+    task = ("--env", "vpd/MiniCode-v0", "--model", "tiny-warm", "--sandbox", "local")
+    said = run(programs / "vpd", "probe", *task, "--problems", "8", cwd=tmp_path)
+    assert "of what the student fails" in " ".join(said.split())
+    words = ("--algorithms", "vpd", "sdpo", "grpo", "--seeds", "0", "--steps", "2")
+    run(programs / "vpd", "compare", *task, *words, "--out", "quickstart", cwd=tmp_path)
+    results = json.loads((tmp_path / "quickstart/results.json").read_text())
+    assert [run_["outcome"] for run_ in results["runs"]] == ["done"] * 3
+    assert (tmp_path / "quickstart/report.html").exists()
