@@ -39,6 +39,7 @@ OTHERS = {
     "pip",
     "sbatch",
     "squeue",
+    "swift",
     "vf-eval",
     "vllm",
 }
@@ -241,7 +242,13 @@ def test_every_file_of_a_command_is_in_the_repository_or_made_by_an_earlier_one(
 def test_python_that_is_not_run_is_python_and_imports_what_is_there(block):
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith(OURS):
-            module = importlib.import_module(str(node.module))
+            try:
+                module = importlib.import_module(str(node.module))
+            except ImportError as error:
+                assert "This adapter is for" in str(error), (
+                    block.where
+                )  # what we do not develop with
+                continue
             assert all(hasattr(module, alias.name) for alias in node.names), block.where
     named = re.findall(r'data="([^"]+)"', block.text)
     assert all((ROOT / name).is_file() for name in named)

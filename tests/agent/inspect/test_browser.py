@@ -128,7 +128,8 @@ class Page:
 
     @property
     def rows(self) -> list[str]:
-        return [row.text for row in self.all(".row")]
+        """Their texts, read at once: scrolling replaces rows."""
+        return self.do("return [...document.querySelectorAll('.row')].map(row => row.innerText)")
 
     @property
     def numbers(self) -> dict[str, str]:
