@@ -53,7 +53,7 @@ CHANGES = (
 
 CORES = 2
 LENGTH = 64
-FEW, MANY = 16, 64
+FEW, SOME, MANY = 16, 32, 64  # rollouts of a step
 STEPS = 10
 
 
@@ -62,7 +62,7 @@ def check(vllm_python: str) -> dict[str, Any]:
     runs = {
         "few": {"rollouts": FEW},
         "many": {"rollouts": MANY},
-        "between": {"rollouts": (FEW + MANY) // 2},
+        "between": {"rollouts": SOME},
         "one server": {"rollouts": MANY, "servers": 1},
         "overlap": {"rollouts": MANY, "staleness": 1},
         "overlap, K = 2": {"rollouts": MANY, "staleness": 2},
@@ -132,7 +132,9 @@ def _measured(
     command += [f"--out={out}", "--sandbox=local", "--samples-every=0"]
     if staleness:
         command += ["--overlap", f"--max-staleness={staleness}"]
-    subprocess.run(command, check=True, capture_output=True, env=_environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if done.returncode != 0:
+        sys.exit(f"A run failed:\n{done.stderr[-3000:]}")
     lines = (out / "metrics.jsonl").read_text().splitlines()
     steps = [row for row in map(json.loads, lines) if "rollouts" in row][2:]
 
@@ -144,10 +146,13 @@ def _measured(
         who: median(lambda row, who=who: (1 - row[f"idle/{who}"]) * row["seconds/step"])
         for who in ("trainer", "sampler", "judge")
     }
+    sync = median(lambda row: row.get("seconds/sync", 0.0))
+    if not staleness:
+        busy["trainer"] -= sync  # which counts as the trainer's work in a synchronous step
     return {
         "seconds": median(lambda row: row["seconds/step"]),
         **busy,
-        "sync": median(lambda row: row.get("seconds/sync", 0.0)),
+        "sync": sync,
         "rollouts": rollouts,
         "length": length,
         "tokens each": rollouts * length / 2,
@@ -181,7 +186,7 @@ def _servers(vllm_python: str, scratch: Path) -> Iterator[tuple[str, list[str]]]
                 processes.append(
                     subprocess.Popen(
                         command,
-                        env=_environment() | {"VLLM_SERVER_DEV_MODE": "1"},
+                        env=_environment() | _of_server(number_),
                         stdout=log,
                         stderr=log,
                         start_new_session=True,
@@ -207,6 +212,11 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.5)
     sys.exit(f"A vLLM server did not start at {url}. Does --vllm-python name one that has vLLM?")
+
+
+def _of_server(number_: int) -> dict[str, str]:
+    """Each has a core of its own: vLLM would bind both to the same."""
+    return {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(number_ % CORES)}
 
 
 def _environment() -> dict[str, str]:
