@@ -141,5 +141,5 @@ def test_the_doctor_the_probe_and_the_quickstart_run_outside_the_repository(prog
     words = ("--algorithms", "vpd", "sdpo", "grpo", "--seeds", "0", "--steps", "2")
     run(programs / "vpd", "compare", *task, *words, "--out", "quickstart", cwd=tmp_path)
     results = json.loads((tmp_path / "quickstart/results.json").read_text())
-    assert [run_["outcome"] for run_ in results["runs"]] == ["done"] * 3
+    assert [run_["outcome"] for run_ in results["runs"]] == ["finished"] * 3
     assert (tmp_path / "quickstart/report.html").exists()

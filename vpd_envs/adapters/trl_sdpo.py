@@ -16,6 +16,7 @@ For TRL 1.8 to 1.16, run with both; the trainer is one of TRL's experimental one
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,8 +33,11 @@ _WRONG_TRL = (
 try:
     import torch
     from torch import Tensor
-    from trl.experimental.sdpo import SDPOTrainer
-    from trl.experimental.sdpo.sdpo_trainer import SuccessfulRolloutTeacherContextBuilder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL's, that its trainer is experimental: said above
+        from trl.experimental.sdpo import SDPOTrainer
+        from trl.experimental.sdpo.sdpo_trainer import SuccessfulRolloutTeacherContextBuilder
 except ImportError as error:
     require_trl()
     raise ImportError(_WRONG_TRL) from error

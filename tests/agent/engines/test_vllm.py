@@ -375,6 +375,15 @@ processes.leave()
     assert not list(tmp_path.iterdir())  # the weights do not stay behind
 
 
+def test_a_server_with_raw_log_probabilities_serves_temperature_1_only(servers, policy):
+    engine = VLLMServerEngine(servers["raw"], policy)
+    prompts = prompts_of(policy, "a")
+    generations = engine.generate(prompts, samples=4, max_tokens=20, generator=generator())
+    assert gap(policy, prompts, generations) < 1e-3  # no sync: the weights it was started with
+    with pytest.raises(ValueError, match=r"raw_logprobs.*--logprobs-mode processed_logprobs"):
+        engine.generate(prompts, max_tokens=20, temperature=0.7)
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """NCCL's stand-in, and a trainer that takes a CPU for a GPU."""
@@ -411,15 +420,6 @@ def test_two_servers_get_the_weights_from_memory_and_so_does_one_that_is_left(se
     engine.servers.lose(engine.servers.present[0], ConnectionError("A test took it out."))
     policy.copy_from(policy_of(13))
     check(urls[1:])  # in a new group
-
-
-def test_a_server_with_raw_log_probabilities_serves_temperature_1_only(servers, policy):
-    engine = VLLMServerEngine(servers["raw"], policy)
-    prompts = prompts_of(policy, "a")
-    generations = engine.generate(prompts, samples=4, max_tokens=20, generator=generator())
-    assert gap(policy, prompts, generations) < 1e-3  # no sync: the weights it was started with
-    with pytest.raises(ValueError, match=r"raw_logprobs.*--logprobs-mode processed_logprobs"):
-        engine.generate(prompts, max_tokens=20, temperature=0.7)
 
 
 def test_two_processes_with_a_sharded_model_train_while_servers_sample(servers, tmp_path):
