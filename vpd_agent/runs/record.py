@@ -77,8 +77,9 @@ def _defaults(names: Set[str], record: Mapping[str, Any]) -> dict[str, Any]:
     """Those of these flags of a saved configuration that have a default."""
     from vpd_agent.algorithms import algorithm_class
     from vpd_agent.train.config import TrainConfig
+    from vpd_agent.train.options import TrainOptions
 
-    classes: dict[str, type] = {"config": TrainConfig}
+    classes: dict[str, type] = {"config": TrainConfig, "options": TrainOptions}
     if "name" in record.get("algorithm", {}):
         classes["algorithm"] = algorithm_class(record["algorithm"]["name"])
     defaults = {
