@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import get_args
 
 from sandbox.installation import install_hint
 from sandbox.plugins import FORM, is_import, load, unknown
 from vpd_agent.engines import Engine
+from vpd_agent.engines.weight_transfer import Way
 from vpd_agent.model.policy import Policy
 
 NAMES = ("hf", "vllm")
-WEIGHT_TRANSFERS = ("folder", "nccl", "ipc")
+WEIGHT_TRANSFERS: tuple[Way, ...] = get_args(Way)
 
 
 def check_engine(name: str, weight_transfer: str = "folder") -> None:
@@ -44,7 +45,7 @@ def make_engine(
     apart: bool = False,
     places: int | None = None,
     weights_folder: str | None = None,
-    weight_transfer: Literal["folder", "nccl", "ipc"] = "folder",
+    weight_transfer: Way = "folder",
 ) -> Engine:
     """The engine that samples for a policy; it is to be closed.
 

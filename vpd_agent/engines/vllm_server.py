@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Generation, vllm_client
@@ -15,6 +15,7 @@ from vpd_agent.engines.vllm_servers import VLLMServers
 from vpd_agent.engines.weight_transfer import (
     DirectTransfer,
     FolderTransfer,
+    Way,
     WeightTransfer,
     by_the_first,
 )
@@ -71,7 +72,7 @@ class VLLMServerEngine(VLLMSampler):
         *,
         model: str | None = None,
         folder: str | Path | None = None,
-        weight_transfer: Literal["folder", "nccl", "ipc"] = "folder",
+        weight_transfer: Way = "folder",
         timeout_seconds: float = 600.0,
         api_key_env: str = "VLLM_API_KEY",
     ) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Admit = Callable[[VLLMClient], None]
+Way = Literal["folder", "nccl", "ipc"]
 
 
 START_OPTIONS = {
@@ -145,7 +146,7 @@ class DirectTransfer:
         servers.each(VLLMClient.pause)
         try:
             self._within_time(self._push)
-            servers.each(lambda client: client.forget_prefixes())
+            servers.each(VLLMClient.forget_prefixes)
             servers.each(lambda client: client.name_weights(version))
         finally:
             servers.each(VLLMClient.resume)
@@ -262,10 +263,8 @@ class Group:
         self._all("/update_weights", [{"update_info": update_info}] * len(self._clients))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._all("/finish_weight_update")
-        if weight_version is not None:
-            for client in self._clients:
-                client.name_weights(weight_version)
+        """weight_version: none is given by vLLM's senders."""
+        self._all("/finish_weight_update", [{"weight_version": weight_version}] * len(self.workers))
 
     def _all(self, path: str, contents: Sequence[Any] | None = None) -> None:
         """Ask all servers at once; raises the error of the first that fails."""

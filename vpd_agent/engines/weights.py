@@ -69,7 +69,7 @@ def _state(policy: Policy) -> dict[str, Tensor]:
     if policy.sharding is None:
         return model.state_dict()
     kept = {
-        f"{prefix}.{name}": buffer
+        f"{prefix}.{name}".lstrip("."): buffer
         for prefix, module in model.named_modules()
         for name, buffer in module._buffers.items()
         if buffer is not None and name not in module._non_persistent_buffers_set
