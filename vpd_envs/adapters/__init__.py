@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+from packaging.version import Version
 
+from sandbox.installation import pip_install
 from vpd_envs.catalog import make
 from vpd_envs.text_env import TextEnv, TextVectorEnv
 
@@ -40,3 +43,16 @@ def text_env(env: str | gym.Env | VectorEnv, **options: Any) -> TextEnv:
             f"wrappers around it; got {env!r:.200}."
         )
     return env
+
+
+def installed_version(package: str, library: str, needed: str) -> Version:
+    """Of the library that an adapter is for. Raises ImportError if it is not installed.
+
+    needed: what pip is asked for, such as "trl>=1.8,<2".
+    """
+    try:
+        return Version(metadata.version(package))
+    except metadata.PackageNotFoundError as error:
+        raise ImportError(
+            f"This adapter is for {library}, which is not installed: {pip_install(needed)}"
+        ) from error

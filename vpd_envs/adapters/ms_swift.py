@@ -32,7 +32,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +41,7 @@ from packaging.version import Version
 
 from sandbox.core import SandboxError
 from sandbox.installation import pip_install
-from vpd_envs.adapters import text_env
+from vpd_envs.adapters import installed_version, text_env
 from vpd_envs.text_env import TextEnv, check_some_judged
 from vpd_envs.types import Verdict
 
@@ -246,13 +245,8 @@ def _check_has(trainer: type[Any], method: str) -> None:
 
 
 def _require_swift() -> None:
-    try:
-        version = metadata.version("ms-swift")
-    except metadata.PackageNotFoundError as error:
-        raise ImportError(
-            f"This adapter is for ms-swift, which is not installed: {pip_install(_NEEDED)}"
-        ) from error
-    if not Version("4.6") <= Version(version) < Version("5"):
+    version = installed_version("ms-swift", "ms-swift", _NEEDED)
+    if not Version("4.6") <= version < Version("5"):
         raise ImportError(
             f"This adapter is for ms-swift 4.6 and later versions of 4, {version} is installed: "
             f"{pip_install(_NEEDED)}"

@@ -20,17 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
-from packaging.version import Version
 
 from sandbox.core import SandboxError
 from sandbox.installation import pip_install
-from vpd_envs.adapters import text_env
+from vpd_envs.adapters import installed_version, text_env
 from vpd_envs.feedback import FeedbackSource, compose
 from vpd_envs.text_env import TextEnv, TextVectorEnv, check_some_judged
 from vpd_envs.types import Verdict
@@ -232,13 +230,8 @@ def _status_text(verdict: Verdict | SandboxError | None) -> str | None:
 
 def require_trl() -> None:
     """Raises ImportError unless a TRL is installed that treats answers without reward rightly."""
-    try:
-        version = metadata.version("trl")
-    except metadata.PackageNotFoundError as error:
-        raise ImportError(
-            f"This adapter is for TRL, which is not installed: {pip_install(_NEEDED)}"
-        ) from error
-    if Version(version).release < _OLDEST_TRL:
+    version = installed_version("trl", "TRL", _NEEDED)
+    if version.release < _OLDEST_TRL:
         raise ImportError(
             f"This adapter needs TRL 1.8 or newer, {version} is installed (older ones train on an "
             f"answer that could not be judged as if it were wrong): {pip_install(_NEEDED)}"
