@@ -16,6 +16,14 @@ RENAMED = {  # flags, and keys of configuration files, that have another name no
     "distil_on": "distill_on",
     "normaliser": "normalizer",
 }
+ELSEWHERE = {  # what other trainers call a flag of ours
+    "lr": "learning_rate",
+    "max_steps": "steps",
+    "output_dir": "out",
+    "num_generations": "group_size",
+    "max_completion_length": "max_response_tokens",
+    "eval_steps": "eval_every",
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,12 @@ def parse(
 
     The last of a repeated flag counts.
 
-    Exits with code 2 on a bad flag, with 0 after --help. Raises ValueError for a renamed flag.
+    Exits with code 2 on a bad flag, with 0 after --help. Raises ValueError for a flag that has
+    another name, now or in other trainers.
     """
-    refuse_renamed(arguments, flag_types(groups))
+    known = flag_types(groups)
+    refuse_renamed(arguments, known)
+    _refuse_names_of_others(arguments, known)
     attributes = []
     for name, group in groups.items():
         kind = Annotated[group.kind, tyro.conf.arg(name=group.prefix.removesuffix("."))]
@@ -82,8 +93,22 @@ def _flag_types(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def refuse_renamed(arguments: Sequence[str], known: Collection[str] = ()) -> None:
     """Raise ValueError for a flag that has another name now, and is none of those known."""
-    for argument in arguments:
-        name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
-        if argument.startswith("--") and name in RENAMED and name not in known:
-            new = RENAMED[name].replace("_", "-")
-            raise ValueError(f"--{name.replace('_', '-')} is now called --{new}.")
+    for name in _names(arguments):
+        if name in RENAMED and name not in known:
+            raise ValueError(f"{_flag(name)} is now called {_flag(RENAMED[name])}.")
+
+
+def _refuse_names_of_others(arguments: Sequence[str], known: Collection[str]) -> None:
+    for name in _names(arguments):
+        if name not in known and ELSEWHERE.get(name) in known:
+            raise ValueError(f"There is no {_flag(name)}: it is {_flag(ELSEWHERE[name])} here.")
+
+
+def _names(arguments: Sequence[str]) -> list[str]:
+    """Of the flags among the arguments, with underscores."""
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    return [flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -64,12 +64,13 @@ def read_arguments(name: str, arguments: Sequence[str]) -> TrainArguments:
     )
     preset = chosen_preset(chosen or "auto", env, model)
     groups = flag_groups(algorithm, PRESETS[preset])
-    if env and model:
-        usual = replace(groups["options"].default, out=_usual_folder(algorithm.name, env, model))
+    if (env and model) or early.help is not None:
+        folder = _usual_folder(algorithm.name, env or "ENVIRONMENT", model or "MODEL")
+        usual = replace(groups["options"].default, out=folder)
         groups["options"] = replace(groups["options"], default=usual)
     groups = with_defaults(groups, entries)
     if early.help is not None:
-        print_help(f"vpd train {name}", groups, early.help)
+        print_help(f"vpd train {name}", groups, early.help, preset)
         raise SystemExit(0)
     parsed = parse(f"vpd train {name}", arguments, description="", **groups)
     options = replace(parsed.options, preset=preset)

@@ -86,8 +86,9 @@ def check_topic(topic: str) -> None:
         raise ValueError(unknown("topic of --help", topic, MEANINGS))
 
 
-def print_help(prog: str, groups: Mapping[str, FlagGroup], topic: str) -> None:
-    """Print the flags of a topic: COMMON, ALL or one of TOPICS. groups: those of vpd train."""
+def print_help(prog: str, groups: Mapping[str, FlagGroup], topic: str, preset: str) -> None:
+    """Print the flags of a topic: COMMON, ALL or one of TOPICS. groups: those of vpd train, with
+    the defaults of the preset."""
     own = tuple(flag.name for flag in flags_of(groups["algorithm"]))
     flags = {flag.name: flag for group in groups.values() for flag in flags_of(group)}
     topics = TOPICS | {LOSSES: own}
@@ -99,6 +100,10 @@ def print_help(prog: str, groups: Mapping[str, FlagGroup], topic: str) -> None:
     if topic == COMMON and is_main_process():
         lines = [f"  {prog} --help {name:<11} {meaning}" for name, meaning in MEANINGS.items()]
         print("\n".join(["", "These are what most people set. All the others:", *lines]))
+        print(
+            f"\nThe defaults are those of the preset {preset}. With --env and --model beside "
+            f"--help they are those of that run."
+        )
 
 
 def flags_of(group: FlagGroup) -> Iterator[Flag]:

@@ -238,11 +238,15 @@ class RunFolder:
             cause = cause.__cause__ or cause.__context__
         if cause is None and isinstance(error, RuntimeError):
             return error
-        explained = SaveError(
-            f"{self.path} could not be written to: {cause or error}. {_free_space(self.path)} What "
-            f"was saved before is whole. Make room there (or lift the quota), then go on with "
-            f"--resume."
-        )
+        reason = f"{self.path} could not be written to: {cause or error}."
+        if self.path.is_dir():
+            advice = (
+                f"{_free_space(self.path)} What was saved before is whole. Make room there (or "
+                f"lift the quota), then go on with --resume."
+            )
+        else:
+            advice = "The folder could not be made: pass another --out."
+        explained = SaveError(f"{reason} {advice}")
         explained.__cause__ = error
         return explained
 

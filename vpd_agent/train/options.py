@@ -244,8 +244,7 @@ def open_sandbox(environment: Any) -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(EnvironmentOptions, ModelOptions):
     out: Path
-    """Folder for configuration, metrics, samples, checkpoints and the final model. Default:
-    runs/ALGORITHM-ENVIRONMENT-MODEL."""
+    """Folder for configuration, metrics, samples, checkpoints and the final model."""
     fit: bool = True
     """Choose what is not given, of a real model's run, by the model's context and the memory at
     hand: lengths, precision, an adapter, the size of passes. What is chosen is said."""

@@ -12,7 +12,7 @@ import pytest
 
 from agent.helpers import small_policy
 from vpd_agent.algorithms import ALGORITHMS, GRPO, Algorithm, algorithm_class
-from vpd_agent.cli.flags import RENAMED
+from vpd_agent.cli.flags import ELSEWHERE, RENAMED
 from vpd_agent.cli.main import main
 from vpd_agent.runs.record import FORMAT
 from vpd_agent.train.run import make_run
@@ -103,6 +103,16 @@ def test_a_renamed_flag_is_refused_with_its_new_name(old, joined, before, tmp_pa
     arguments = [*common, *rest, *given] if command == "compare" else [*rest, *common, *given]
     assert run(command, *arguments) == 2
     assert said(capsys) == f"vpd {command}: {flag(old)} is now called {flag(RENAMED[old])}."
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("other", ELSEWHERE)
+def test_a_flag_of_another_trainer_is_refused_with_our_name(other, tmp_path, capsys):
+    common = (*CHOICE, "--model", "tiny", "--out", tmp_path / "out")
+    for given in ([flag(other), "1"], [f"{flag(other)}=1"]):
+        assert run("train", "vpd", *common, *given) == 2
+        told = f"There is no {flag(other)}: it is {flag(ELSEWHERE[other])} here."
+        assert said(capsys) == f"vpd train: {told}"
     assert not (tmp_path / "out").exists()
 
 

@@ -97,6 +97,18 @@ def test_defaults_are_those_of_what_is_trained_where(run, tmp_path):
     assert shown["out"] == "runs/vpd-MiniChoice-v0-tiny"
 
 
+def test_help_says_which_folder_and_whose_defaults_where_nothing_is_named(run):
+    """Only the environment and the model have no default: --out is named by them."""
+    words = " ".join(run("train", "vpd", "--help")[1].replace("│", " ").split())
+    flags = re.split(r" (?=--[\w-]+ )", words)
+    required = [flag.split()[0] for flag in flags if "(required)" in flag]
+    assert required == ["--env", "--model"]
+    assert "The defaults are those of the preset science." in words
+    assert "(default: runs/vpd-ENVIRONMENT-MODEL)" in words
+    words = " ".join(run("train", "vpd", *CHOICE, "--help")[1].split())
+    assert "The defaults are those of the preset laptop." in words
+
+
 def test_an_unknown_topic_is_explained(run):
     code, text = run("train", "vpd", "--help", "optimiser")
     assert code == 2
