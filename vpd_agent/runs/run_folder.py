@@ -174,7 +174,7 @@ class RunFolder:
         if not path.is_dir():
             raise ValueError(
                 f"There is nothing to resume in {path}: there is no such folder. Pass the --out of "
-                f"the run that is to go on, or leave --resume away to start one."
+                f"the run that is to go on, or leave --resume out to start one."
             )
         if not (path / CONFIG).exists() and not RunFolder.latest_checkpoint(path):
             raise ValueError(
@@ -238,15 +238,15 @@ class RunFolder:
             cause = cause.__cause__ or cause.__context__
         if cause is None and isinstance(error, RuntimeError):
             return error
-        reason = f"{self.path} could not be written to: {cause or error}."
         if self.path.is_dir():
-            advice = (
-                f"{_free_space(self.path)} What was saved before is whole. Make room there (or "
-                f"lift the quota), then go on with --resume."
+            message = (
+                f"{self.path} could not be written to: {cause or error}. {_free_space(self.path)} "
+                f"What was saved before is whole. Make room there (or lift the quota), then go on "
+                f"with --resume."
             )
         else:
-            advice = "The folder could not be made: pass another --out."
-        explained = SaveError(f"{reason} {advice}")
+            message = f"{self.path} could not be made: {cause or error}. Pass another --out."
+        explained = SaveError(message)
         explained.__cause__ = error
         return explained
 

@@ -18,7 +18,7 @@ from vpd_agent.console import phase
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.environment import EnvironmentSpec
 from vpd_agent.train.estimate import FULL, H100, ModelShape, Workload, memory, seconds
-from vpd_agent.train.fit import memory_at_hand
+from vpd_agent.train.fit import fit_to_context, memory_at_hand
 from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model, loaded_bytes
 from vpd_agent.train.learner import check_sizes
 from vpd_agent.train.problems import prompt_lengths
@@ -77,12 +77,17 @@ def dry_run(plan: Plan) -> Report:
     if config.sharding == "fsdp" and processes == 1:
         raise ValueError(
             "Sharding needs several processes. Start them with torchrun --nproc-per-node N, or "
-            "leave --sharding away: the report tells what it would save."
+            "leave --sharding out: the report tells what it would save."
         )
     model = known_model(options, options.model)
     other = None
     if options.teacher_model is not None:
         other = known_model(options.for_teacher(options.teacher_model), options.teacher_model)
+    if plan.is_fitted and not told and model.shape:
+        given = (plan.algorithm, options, config, plan.given, model.shape.context)
+        fitted = fit_to_context(*given)
+        plan, told = replace(plan, config=fitted.config), fitted.told
+        config = plan.config
     report = Report(_resolved(plan, model, other))
     if told:
         report.facts["fitted"] = told

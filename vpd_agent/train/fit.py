@@ -130,6 +130,23 @@ def fit(
     )
 
 
+def fit_to_context(
+    algorithm: Algorithm,
+    options: TrainOptions,
+    config: TrainConfig,
+    given: Collection[str],
+    context: int,
+) -> Fitted:
+    """What a run becomes by the model's context alone, where it is not known on which memory."""
+    chosen = _lengths(algorithm, config, given, context)
+    changed = _flags(options, config, _Choice(options, chosen))
+    told = (
+        f"Chosen for a context of {context} tokens: {changed}. A run chooses more for the memory "
+        f"at hand: --memory-gb shows what."
+    )
+    return Fitted(options, chosen, told if changed else "")
+
+
 def as_begun(
     options: TrainOptions, config: TrainConfig, given: Collection[str], begun: Mapping[str, Any]
 ) -> tuple[TrainOptions, TrainConfig]:

@@ -119,6 +119,15 @@ def test_problems_too_long_are_counted_and_none_left_is_refused(alone):
         report_of(**data, config={"max_prompt_tokens": 3})
 
 
+def test_lengths_are_fitted_to_the_context_where_no_memory_is_known(alone):
+    """The preset's answers alone have as many tokens as SmolLM2's context, 8192. They get half of
+    it, and the teacher's prompt the other half, of which the problem has half."""
+    data = {"env": "vpd/LiveCodeBench-v0", "data": str(PROGRAMS), "train_split": None}
+    report = report_of("sdpo", model="smollm2", device="cpu", **data)
+    assert "--max-response-tokens 4096" in report.facts["fitted"]
+    assert report.facts["problems"].endswith("0 are longer than 2048 and left out")
+
+
 def test_a_model_at_hand_is_read_from_its_folder(tmp_path):
     policy = small_policy()
     policy.save(tmp_path)
