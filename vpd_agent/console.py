@@ -95,19 +95,22 @@ class Bars:
         called from another thread."""
         left = [name for name, task in list(self._tasks.items()) if not task.finished]
         for name in [n for n in left if self._tasks[n].completed or n in self._phases] or left[:1]:
-            self._say(name)
+            self._say(name, again=True)
 
     def _new_task(self, what: str, total: int | None) -> Task:
         self._progress.add_task(what, total=total, numbers={})
         return self._progress.tasks[-1]
 
-    def _say(self, name: str) -> None:
+    def _say(self, name: str, again: bool = False) -> None:
+        """again: the line may have been said before, so it says how long it all has taken."""
         task, phase = self._tasks[name], self._phases.get(name)
         numbers = task.fields["numbers"]
         words = [f"{word} {numbers[word]}" for word, *_ in NUMBERS if word in numbers]
         if phase is not None:
             done = "" if phase.total is None else f": {phase.completed}/{phase.total}"
             words.append(f"{phase.description}{done} ({phase.elapsed:.0f} s so far)")
+        elif again and task.elapsed is not None:
+            words.append(f"({task.elapsed:.0f} s so far)")
         say("  ".join([name, f"{task.completed}/{task.total}", *words]))
 
 

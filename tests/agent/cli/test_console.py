@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 
 from agent.helpers import SecretLetter, small_policy
 from vpd_agent.algorithms import GRPO
+from vpd_agent.console import bars
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
@@ -60,3 +62,13 @@ def test_a_first_evaluation_that_takes_long_is_named_in_a_log(monkeypatch):
     line = next(line for line in lines if "evaluating" in line)
     assert line.startswith("grpo  0/2  evaluating the student (")
     assert line.endswith(" s so far)")
+
+
+def test_a_line_that_is_repeated_in_a_log_says_how_long_it_all_has_taken(capsys):
+    with bars() as shown:
+        shown.add("grpo", 4)
+        shown.show("grpo", 1)
+        shown.say_where()
+    first, again = capsys.readouterr().err.splitlines()
+    assert first == "grpo  1/4"
+    assert re.fullmatch(r"grpo  1/4  \(\d+ s so far\)", again)
