@@ -125,7 +125,7 @@ def _check(options: ProbeOptions) -> None:
     if options.teacher_prompt == "plain" and options.teacher_model is None:
         raise ValueError(
             "With the prompt and the weights of the student the teacher would be the student "
-            "itself. Choose a --teacher-model, or leave --teacher-prompt plain away."
+            "itself. Choose a --teacher-model, or leave out --teacher-prompt plain."
         )
     if options.out is not None and options.out.suffix != ".json":
         raise ValueError(f"--out must be a file NAME.json, got {options.out}.")

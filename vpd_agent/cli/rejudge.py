@@ -137,7 +137,7 @@ def _check_critic(options: RejudgeOptions, spec: EnvironmentSpec) -> None:
         )
     if options.model is not None and not asks:
         raise ValueError(
-            f"--feedback {spec.feedback} asks no model: leave --model away, or choose a source "
+            f"--feedback {spec.feedback} asks no model: leave --model out, or choose a source "
             f"that asks the policy, such as self-critique."
         )
 

@@ -42,7 +42,7 @@ def shard(policies: Iterable[Shardable]) -> None:
     if not dist.is_initialized():
         raise ValueError(
             "Sharding needs several processes. Start them with torchrun --nproc-per-node N, or "
-            "leave --sharding away."
+            "leave --sharding out."
         )
     done: dict[int, Sharding] = {}
     policies = list(policies)

@@ -17,7 +17,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     if not layers:
         raise ValueError(
             f"{type(model).__name__} has no layers that transformers marks as such, so gradients "
-            f"cannot be checkpointed, nor weights sharded. Leave the option away."
+            f"cannot be checkpointed, nor weights sharded. Leave the option out."
         )
     return layers
 

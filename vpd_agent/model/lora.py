@@ -117,7 +117,7 @@ def _linear_layers(policy: Policy) -> list[str]:
     if not ends:
         raise ValueError(
             f"{type(model).__name__} has no linear layers that it calls, so LoRA has no place in "
-            f"it. Train the model itself: leave --lora-rank away."
+            f"it. Train the model itself: leave --lora-rank out."
         )
     return ends
 

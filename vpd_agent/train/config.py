@@ -165,7 +165,7 @@ class TrainConfig:
         if self.max_staleness != 1 and not self.overlap:
             raise ValueError(
                 f"max_staleness says how old rollouts may be that are sampled ahead, which overlap "
-                f"turns on: got {self.max_staleness} without it. Add overlap, or leave it away."
+                f"turns on: got {self.max_staleness} without it. Add overlap, or leave it out."
             )
         if self.prompts_per_step % self.mini_batches:
             raise ValueError(

@@ -468,7 +468,7 @@ def check_sizes(algorithm: Algorithm, config: TrainConfig, processes: int) -> No
     if algorithm.gate is not None and config.group_size < 2:
         raise ValueError(
             f"gate_width compares the teacher with the other rollouts of a group, so group_size "
-            f"must be at least 2, got {config.group_size}. Leave gate_width away, or sample more."
+            f"must be at least 2, got {config.group_size}. Leave gate_width out, or sample more."
         )
     if config.group_size < algorithm.min_group_size:
         raise ValueError(

@@ -167,14 +167,14 @@ class Plan:
         check_trackers(options.trackers)
         if options.teacher_model is not None and self.algorithm.teacher is None:
             raise ValueError(
-                f"{self.algorithm.name} has no teacher: leave --teacher-model away, or choose an "
+                f"{self.algorithm.name} has no teacher: leave --teacher-model out, or choose an "
                 f"algorithm with one, such as sdpo."
             )
         plain = options.teacher_prompt == "plain" and options.teacher_model is None
         if plain and self.algorithm.teacher == "live":
             raise ValueError(
                 "With the prompt and the weights of the student the teacher would be the student "
-                "itself. Choose a --teacher-model, or leave --teacher-prompt plain away."
+                "itself. Choose a --teacher-model, or leave out --teacher-prompt plain."
             )
         if not options.resume:
             return {}

@@ -244,7 +244,7 @@ def test_files_of_before_are_read_as_far_as_they_go(name, run_of, tmp_path, caps
     [
         (("--feedback", "status+self-critique"), "pass --model {run} for the final model"),
         (("--feedback", "reflection"), "pass --model {run} for the final model"),
-        (("--model", "tiny"), "leave --model away"),
+        (("--model", "tiny"), "leave --model out"),
         (("--split", "test"), f"{COUNT} rollouts are at problems that"),
         (("--set", "strickt=true"), "Unknown option of agent.parity:Parity: 'strickt'"),
         (("--set", "split=test"), "has flags of its own: --split"),
