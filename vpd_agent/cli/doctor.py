@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from rich.text import Text
 
 import sandbox
 from sandbox.cage import PACKAGES as CAGE_PACKAGES
-from sandbox.installation import pip_install, requirements
+from sandbox.installation import install_hint, pip_install, requirements
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import console, say
 from vpd_agent.model import smollm2
@@ -51,6 +53,7 @@ TRAINING_PACKAGES = (
     *("torch", "transformers", "safetensors", "matplotlib", "vllm", "peft", "accelerate"),
     *("gguf", "datasets", "math-verify", "reasoning-gym", "textarena", "trl"),
 )
+OF_DEVELOPERS = "dev"  # the extra that a package is not to be installed by
 GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: NVIDIA, AMD, Linux inside Windows
 
 
@@ -125,7 +128,8 @@ def _conclusion(working: list[str], broken: list[str]) -> str:
 
 
 def _print_table(checks: list[Check]) -> None:
-    """To standard output: it is the result. A fix has a line of its own, to copy."""
+    """To standard output: it is the result. A fix has a line of its own, to copy; one that mends
+    several rows in a row stands below the last."""
     out = Console(highlight=False, soft_wrap=True)
     unicode = out.encoding.lower().startswith("utf")
     marks = {
@@ -133,8 +137,9 @@ def _print_table(checks: list[Check]) -> None:
         State.ABSENT: ("–" if unicode else "--", "dim"),
         State.BROKEN: ("✗" if unicode else "NO", "red"),
     }
-    for check in checks:
-        words = f" {check.name:<13} {check.found}\n" + (f"     {check.fix}\n" if check.fix else "")
+    for check, below in zip_longest(checks, checks[1:]):
+        fix = "" if below is not None and below.fix == check.fix else check.fix
+        words = f" {check.name:<13} {check.found}\n" + (f"     {fix}\n" if fix else "")
         plain = words.encode(out.encoding, "replace").decode(out.encoding)
         out.print(Text.assemble(marks[check.state], plain), end="")
 
@@ -165,7 +170,8 @@ def check_base_packages() -> Iterator[Check]:
 
 
 def check_package(name: str) -> Check:
-    """Whether a package is installed, in a version that we can use. It is not imported."""
+    """Whether a package is installed, in a version that we can use. It is not imported. One that is
+    absent is installed with the others of its extra."""
     ours = (Requirement(line) for line in requirements())
     requirement = next((r for r in ours if r.name.lower() == name), Requirement(name))
     words = f"{name}{requirement.specifier}"
@@ -176,7 +182,10 @@ def check_package(name: str) -> Check:
                 return Check(name, State.WORKS, version, facts={"version": version})
             found = f"{version}, but {words} is needed"
             return Check(name, State.BROKEN, found, pip_install(words))
-    return Check(name, State.ABSENT, "not installed", pip_install(words))
+    extra = re.search(r'extra == "(\w+)"', str(requirement.marker))
+    of_ours = extra is not None and extra[1] != OF_DEVELOPERS
+    fix = install_hint(extra[1]) if of_ours else pip_install(words)
+    return Check(name, State.ABSENT, "not installed", fix)
 
 
 def _needed(name: str, works: bool, found: str, fix: str) -> Check:

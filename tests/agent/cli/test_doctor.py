@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import sandbox
 from sandbox import Job
+from sandbox.installation import install_hint
 from vpd_agent.cli import doctor
 from vpd_agent.cli.doctor import BUILD, Check, State, bubblewrap_fix, check_sandbox, docker_fix
 from vpd_agent.cli.main import main
@@ -297,6 +300,27 @@ def test_packages_are_those_that_can_be_imported():
     absent = doctor.check_package("no-such-package")
     assert (absent.state, absent.found) == (State.ABSENT, "not installed")
     assert absent.fix.endswith("install no-such-package")
+
+
+def test_what_is_absent_is_installed_with_the_others_of_its_extra(monkeypatch, capsys):
+    """One command for torch and transformers, below the second; trl, which only developers need, by
+    itself."""
+
+    def not_there(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_there)
+    checks = [doctor.check_package(name) for name in ("torch", "transformers", "peft", "trl")]
+    together, of_lora = install_hint("train"), install_hint("lora")
+    assert [check.fix for check in checks[:3]] == [together, together, of_lora]
+    assert re.search(r"install '?trl[<>=]", checks[3].fix)
+    doctor._print_table(checks)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if "install" in line and "not" not in line] == [
+        together,
+        of_lora,
+        checks[3].fix,
+    ]
 
 
 @pytest.mark.parametrize(
