@@ -39,7 +39,7 @@ LARGEST_LIST = 4096 * MIB  # a whole .json
 LARGEST_ROW_GROUP = 4096 * MIB  # of a .parquet
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-_ADVICE = "Download its files and name them with data=FILE_OR_FOLDER."
+_ADVICE = "Download its files and name them with data=FILE_OR_FOLDER (--data of a vpd command)."
 _SPLITS = ("all", "train", "test")
 
 
