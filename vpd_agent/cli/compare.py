@@ -195,11 +195,12 @@ def _end_with_trials(plan: Plan, arguments: list[str]) -> int:
 
 
 def _without_doubles(options: CompareOptions) -> CompareOptions:
-    from vpd_agent.comparison.experiment import without_doubles
+    from vpd_agent.comparison.experiment import feedback_meaning, without_doubles
 
     for name in ("algorithms", "feedback", "seeds", "tune_seeds"):
         flag = f"--{name.replace('_', '-')}"
-        values, said = without_doubles(flag, getattr(options, name))
+        meaning = feedback_meaning if name == "feedback" else str
+        values, said = without_doubles(flag, getattr(options, name), meaning)
         options = replace(options, **{name: values})
         if said:
             say(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -129,12 +129,23 @@ def check_shared(arguments: Sequence[str], known: Mapping[str, Mapping[str, Any]
             )
 
 
-def without_doubles(what: str, values: Sequence[Any]) -> tuple[tuple[Any, ...], str]:
-    """Each value once, in order, and a sentence on those that came more than once ("": none)."""
-    once = tuple(dict.fromkeys(values))
-    twice = [str(v) for v in once if list(values).count(v) > 1]
+def without_doubles(
+    what: str, values: Sequence[Any], meaning: Callable[[Any], str] = str
+) -> tuple[tuple[Any, ...], str]:
+    """Of the values that mean the same the first, in order, and a sentence on those that came more
+    than once ("": none)."""
+    found: dict[str, list[Any]] = {}
+    for value in values:
+        found.setdefault(meaning(value), []).append(value)
+    twice = [" = ".join(map(str, dict.fromkeys(some))) for some in found.values() if some[1:]]
     said = f"{what}: {', '.join(twice)} is given more than once; it counts once." if twice else ""
-    return once, said
+    return tuple(some[0] for some in found.values()), said
+
+
+def feedback_meaning(text: str) -> str:
+    """What --feedback names, without the innermost `environment`, which changes nothing below
+    another source: siblings and environment+siblings are the same."""
+    return text.removeprefix("environment+")
 
 
 def _setting(text: str, algorithms: Sequence[str]) -> Setting:

@@ -88,11 +88,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         baseline="vpd e_step_every=5",
     ),
     "sources": Experiment(
-        "Which source of feedback teaches most: the environment, solved siblings, both, the policy "
-        "itself, or nothing but right or wrong?",
+        "Which source of feedback teaches most: the environment, solved siblings where there are "
+        "some, both, the policy itself, or nothing but right or wrong?",
         ("code-warm",),
         ("vpd", "sdpo"),
-        ("environment", "siblings", "environment+siblings", "self-critique", "outcome"),
+        ("environment", "outcome+siblings", "environment+siblings", "self-critique", "outcome"),
         baseline="vpd outcome",
     ),
     "noise": Experiment(

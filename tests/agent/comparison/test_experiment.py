@@ -9,6 +9,7 @@ import pytest
 from vpd_agent.comparison.experiment import (
     check_shared,
     contestants,
+    feedback_meaning,
     read_settings,
     without_doubles,
 )
@@ -111,6 +112,15 @@ def test_doubles_count_once_and_are_told():
         "--seeds: 0 is given more than once; it counts once.",
     )
     assert without_doubles("--seeds", (0, 1)) == ((0, 1), "")
+
+
+def test_feedback_that_means_the_same_counts_once():
+    """Around the environment's feedback a source works as it does with that named."""
+    given = ("siblings", "environment", "environment+siblings", "outcome+siblings")
+    assert without_doubles("--feedback", given, feedback_meaning) == (
+        ("siblings", "environment", "outcome+siblings"),
+        "--feedback: siblings = environment+siblings is given more than once; it counts once.",
+    )
 
 
 def test_folders_are_safe_and_of_one_contestant_each():

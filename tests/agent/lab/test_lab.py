@@ -16,7 +16,7 @@ from vpd_agent.cli import lab as command_line
 from vpd_agent.cli.compare import planned
 from vpd_agent.cli.main import main
 from vpd_agent.comparison import report
-from vpd_agent.comparison.experiment import Contestant
+from vpd_agent.comparison.experiment import Contestant, feedback_meaning, without_doubles
 from vpd_agent.comparison.runs import Run
 from vpd_agent.comparison.tuning import TRIALS
 from vpd_agent.lab import prompt_only, summary
@@ -48,6 +48,12 @@ def without_pictures(monkeypatch) -> None:
 
     monkeypatch.setattr(report, "draw", refused)
     monkeypatch.setattr(summary, "draw_lab", refused)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_compares_a_source_of_feedback_with_itself(name):
+    feedback = EXPERIMENTS[name].feedback
+    assert without_doubles("", feedback, feedback_meaning) == (feedback, "")
 
 
 @pytest.fixture(scope="module")
