@@ -183,8 +183,9 @@ def check_package(name: str) -> Check:
             found = f"{version}, but {words} is needed"
             return Check(name, State.BROKEN, found, pip_install(words))
     extra = re.search(r'extra == "(\w+)"', str(requirement.marker))
-    of_ours = extra is not None and extra[1] != OF_DEVELOPERS
-    fix = install_hint(extra[1]) if of_ours else pip_install(words)
+    fix = pip_install(words)
+    if extra is not None and extra[1] != OF_DEVELOPERS:
+        fix = install_hint(extra[1])
     return Check(name, State.ABSENT, "not installed", fix)
 
 
