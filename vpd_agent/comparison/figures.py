@@ -36,6 +36,8 @@ STABILITY = {  # metric → what a panel is called
 }
 _REST = "#B4B8BC"  # what is left over
 INK = "#1b1c1d"
+_WIDTH, _NARROW = 10.2, 6.6  # of a figure, and of one with a single panel; inches
+_LEGEND_ROW = 0.18  # of a legend; inches
 _POINTS = 40  # of a curve of every step: so many averages
 LOOK: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -103,13 +105,16 @@ def line_style(results: Results, contestant: str) -> dict[str, Any]:
 
 
 def legend(figure: Any, results: Results, contestants: Iterable[str]) -> None:
-    """Above the panels, where it covers nothing."""
+    """Above the panels, where it covers nothing: the figure grows by its rows after the first."""
     from matplotlib.lines import Line2D
 
     names = list(contestants)
     lines = [Line2D([], [], label=c, **line_style(results, c)) for c in names]
     if len(lines) > 1:
-        columns = max(1, min(len(lines), 96 // (6 + max(map(len, names)))))
+        room = int(96 * figure.get_figwidth() / _WIDTH)  # characters in a row
+        columns = max(1, min(len(lines), room // (6 + max(map(len, names)))))
+        more = -(-len(lines) // columns) - 1
+        figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * more)
         figure.legend(handles=lines, loc="outside upper left", ncols=columns)
 
 
@@ -119,7 +124,7 @@ def _curves(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     shown = [c for c in results.contestants if results.steps(c, STUDENT)]
     if not shown:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 3.5), sharey=True, layout="constrained")
     costs = {"rollouts": "rollouts", "tokens": "tokens sampled", "seconds": "seconds of training"}
     for axis, (name, label) in zip(axes, costs.items(), strict=True):
         for contestant in shown:
@@ -177,7 +182,7 @@ def _final(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     compared = [s for s in scored if s.difference is not None and s.difference.has_interval]
     height = 0.9 + 0.3 * len(scored)
     figure, axes = plt.subplots(
-        1, 2 if compared else 1, figsize=(10.2, height), squeeze=False, layout="constrained"
+        1, 2 if compared else 1, figsize=(_WIDTH, height), squeeze=False, layout="constrained"
     )
     names = [s.contestant for s in scored]
     left = axes[0][0]
@@ -271,7 +276,7 @@ def _phases(plt: Any, standings: Standings) -> tuple[Any, str] | None:
     names = phase_names(results)
     if not (shown and names):
         return None
-    figure, axis = plt.subplots(figsize=(10.2, 1.0 + 0.28 * len(shown)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(_WIDTH, 1.0 + 0.28 * len(shown)), layout="constrained")
     spent = {c: phase_seconds(results, c) for c in shown}
     start = np.zeros(len(shown))
     for i, name in enumerate(names):
@@ -291,7 +296,7 @@ def _phases(plt: Any, standings: Standings) -> tuple[Any, str] | None:
 def grid(plt: Any, panels: int, columns: int, *, height: float, **shared: Any) -> tuple[Any, Any]:
     """Panels in rows of so many columns; those that are not needed are not there."""
     rows = -(-panels // columns)
-    size = (10.2, 0.6 + height * rows)
+    size = (_WIDTH if columns > 1 else _NARROW, 0.6 + height * rows)
     figure, axes = plt.subplots(
         rows, columns, figsize=size, squeeze=False, layout="constrained", **shared
     )

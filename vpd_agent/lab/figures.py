@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ MAIN_CURVE, CLAIMS = "main-curve", "claims"
 _MAIN = ("main", "code-warm")  # whose curve is the lab's first picture
 _COLORS = {Verdict.HOLDS: "#009E73", Verdict.FAILS: "#D55E00", Verdict.UNCLEAR: "#7F7F7F"}
 _BANDS = 5  # up to so many contestants bands can be told apart
+_LABEL = 72  # characters of what is tested, beside its bar
 _TOUCHING = 0.035  # of a score: names nearer than that would be written over each other
 
 _Made = tuple[Any, str] | None  # figure and caption
@@ -93,7 +95,12 @@ def _spread(ends: dict[str, float]) -> dict[str, float]:
 def _claims(plt: Any, claims: Sequence[Tested]) -> _Made:
     """The estimate and interval of every part of a claim on every task."""
     rows = [
-        (f"{number}. {part.text}  ·  {finding.task}", part.bound, estimate, verdict)
+        (
+            f"{number}. {shorten(part.text, _LABEL, placeholder=' …')}  ·  {finding.task}",
+            part.bound,
+            estimate,
+            verdict,
+        )
         for number, tested in enumerate(claims, 1)
         for finding in tested.findings
         for part, estimate, verdict in finding.tested
@@ -124,7 +131,7 @@ def _ends(plt: Any, readings: Sequence[Reading]) -> _Made:
     names = _names(readings)
     if not any(reading.results.scores(c) for reading in readings for c in names):
         return None
-    columns = min(4, max(2, len(readings)))
+    columns = min(4, len(readings))
     height = 0.5 + 0.2 * len(names)
     figure, axes = grid(plt, len(readings), columns, height=height, sharey=True)
     for axis, reading in zip(axes, readings, strict=False):
@@ -147,7 +154,7 @@ def _curves(plt: Any, readings: Sequence[Reading], metric: str) -> _Made:
     shown = {r.task: _with(r.results, metric) for r in readings}
     if not any(shown.values()):
         return None
-    columns = min(4, max(2, len(readings)))
+    columns = min(4, len(readings))
     figure, axes = grid(plt, len(readings), columns, height=2.3, sharey=True)
     band = len(_names(readings)) <= _BANDS
     for axis, reading in zip(axes, readings, strict=False):

@@ -8,9 +8,13 @@ from statistics import mean, stdev
 import pytest
 from comparison.made_up import made_up
 
+from vpd_agent.comparison.figures import LOOK
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results
+from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.lab import claims
 from vpd_agent.lab.claims import CLAIMS, MIXED, check_claims
 from vpd_agent.lab.contrasts import RISE, Contrast, Verdict, difference
+from vpd_agent.lab.figures import _claims, _curves
 from vpd_agent.lab.prize import REGIMES, Place, find_prize, ranked
 from vpd_agent.lab.readings import Reading
 
@@ -164,3 +168,38 @@ def test_without_intervals_nobody_is_best(tmp_path):
     results = made_up(tmp_path, {"vpd": [0.9], "sdpo": [0.1]})
     assert {rank.place for rank in ranked(results).values()} == {Place.UNKNOWN}
     assert results.finished("vpd")[0].curve(STUDENT)[40] == pytest.approx(0.9)
+
+
+def test_the_labels_of_all_claims_have_room_in_the_picture():
+    """Also those of the longest contestants: none is cut off, and the bars keep half of it."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    some = Estimate(0.1, 0.0, 0.2, 8)
+    made = [
+        claims.Tested(claim, [claims.Finding("code-warm", claim.parts, (some,) * len(claim.parts))])
+        for claim in CLAIMS
+    ]
+    with plt.rc_context(LOOK):
+        figure, _ = _claims(plt, made)
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        lefts = [label.get_window_extent().x0 for label in axis.get_yticklabels()]
+        plt.close(figure)
+    assert len(lefts) == sum(len(claim.parts) for claim in CLAIMS)
+    assert min(lefts) >= 0
+    assert axis.get_position().width >= 0.4
+
+
+def test_a_long_legend_covers_no_curve(tmp_path):
+    """Of a dozen contestants whose names leave room for one in a row."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    names = [f"vpd environment+noisy:shuffle=0.{i:02} gate_width=None" for i in range(12)]
+    ends = {name: [0.5, 0.6] for name in names}
+    reading = Reading("noise", "code-warm", made_up(tmp_path, ends), [])
+    with plt.rc_context(LOOK):
+        figure, _ = _curves(plt, [reading], STUDENT)
+        figure.canvas.draw()
+        axis, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+        plt.close(figure)
+    assert legend.y0 >= axis.y1
+    assert legend.y1 <= figure.bbox.y1
+    assert axis.height >= figure.bbox.height / 4
