@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from vpd_agent.cli.flags import FlagGroup, flag_types, parse, refuse_renamed
+from vpd_agent.cli.flags import FlagGroup, flag_types, parse, refuse_misnamed
 from vpd_agent.cli.train_flags import TrainArguments, flag_groups, read_arguments
 from vpd_agent.console import phase, print_table, say
 from vpd_agent.train.options import (
@@ -118,7 +118,6 @@ def _read_options(arguments: list[str]) -> tuple[CompareOptions, list[str]]:
         description="Options after '--' go to every vpd train.",
         options=FlagGroup(CompareOptions),
     ).options
-    refuse_renamed(extra)
     return options, extra
 
 
@@ -221,6 +220,7 @@ class Plan:
         options.check()
         preset = preset_for(options.env, options.model)
         known = {name: _flags_of(name, preset) for name in options.algorithms}
+        refuse_misnamed(extra, {flag for flags in known.values() for flag in flags})
         experiment.check_shared(extra, known)
         settings = experiment.read_settings(options.set_algorithm, options.algorithms, known)
         check_model(options.model)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from sandbox.plugins import did_you_mean, is_import, unknown
-from vpd_agent.cli.flags import RENAMED, FlagGroup, flag_types
+from vpd_agent.cli.flags import FlagGroup, flag_types, other_name
 from vpd_agent.runs.record import NOT_FLAGS, UNSAVED
 
 METHODS = "methods"  # of a file for several algorithms: what holds for one of them
@@ -191,8 +191,8 @@ def _value(entry: ConfigEntry, known: Mapping[str, Any]) -> Any:
     key, place = entry.key, entry.place
     if key in UNSAVED:
         raise ValueError(f"{place}: unknown key {key!r}. It belongs on the command line.")
-    if key in RENAMED and key not in known:
-        raise ValueError(f"{place}: {key!r} is now called {RENAMED[key]!r}.")
+    if told := other_name(key, known, repr):
+        raise ValueError(f"{place}: {told}")
     if key not in known:
         hint = did_you_mean(key, [name for name in known if name not in UNSAVED], n=1)
         raise ValueError(f"{place}: unknown key {key!r}.{hint or ' --help-all lists the flags.'}")

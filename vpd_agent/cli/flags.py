@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
@@ -49,9 +49,7 @@ def parse(
     Exits with code 2 on a bad flag, with 0 after --help. Raises ValueError for a flag that has
     another name, now or in other trainers.
     """
-    known = flag_types(groups)
-    refuse_renamed(arguments, known)
-    _refuse_names_of_others(arguments, known)
+    refuse_misnamed(arguments, flag_types(groups))
     attributes = []
     for name, group in groups.items():
         kind = Annotated[group.kind, tyro.conf.arg(name=group.prefix.removesuffix("."))]
@@ -91,23 +89,27 @@ def _flag_types(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, hint
 
 
-def refuse_renamed(arguments: Sequence[str], known: Collection[str] = ()) -> None:
-    """Raise ValueError for a flag that has another name now, and is none of those known."""
-    for name in _names(arguments):
-        if name in RENAMED and name not in known:
-            raise ValueError(f"{_flag(name)} is now called {_flag(RENAMED[name])}.")
+def refuse_misnamed(arguments: Sequence[str], known: Collection[str]) -> None:
+    """Raise ValueError for a flag that has another name here; see `other_name`."""
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and (told := other_name(name, known, _flag)):
+            raise ValueError(told)
 
 
-def _refuse_names_of_others(arguments: Sequence[str], known: Collection[str]) -> None:
-    for name in _names(arguments):
-        if name not in known and ELSEWHERE.get(name) in known:
-            raise ValueError(f"There is no {_flag(name)}: it is {_flag(ELSEWHERE[name])} here.")
+def other_name(name: str, known: Collection[str], shown: Callable[[str], str]) -> str:
+    """A sentence on what a flag is called here: one that was renamed, or a known one by the name
+    that other trainers have for it. "" for names that are known, and for all others.
 
-
-def _names(arguments: Sequence[str]) -> list[str]:
-    """Of the flags among the arguments, with underscores."""
-    flags = [argument for argument in arguments if argument.startswith("--")]
-    return [flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags]
+    shown: how a name, with underscores, is written in the sentence.
+    """
+    if name in known:
+        return ""
+    if name in RENAMED:
+        return f"{shown(name)} is now called {shown(RENAMED[name])}."
+    if ELSEWHERE.get(name) in known:
+        return f"There is no {shown(name)}: it is {shown(ELSEWHERE[name])} here."
+    return ""
 
 
 def _flag(name: str) -> str:

@@ -18,7 +18,7 @@ from vpd_agent.console import phase
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.environment import EnvironmentSpec
 from vpd_agent.train.estimate import FULL, H100, ModelShape, Workload, memory, seconds
-from vpd_agent.train.fit import fit_to_context, memory_at_hand
+from vpd_agent.train.fit import memory_at_hand
 from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model, loaded_bytes
 from vpd_agent.train.learner import check_sizes
 from vpd_agent.train.problems import prompt_lengths
@@ -83,11 +83,6 @@ def dry_run(plan: Plan) -> Report:
     other = None
     if options.teacher_model is not None:
         other = known_model(options.for_teacher(options.teacher_model), options.teacher_model)
-    if plan.is_fitted and not told and model.shape:
-        given = (plan.algorithm, options, config, plan.given, model.shape.context)
-        fitted = fit_to_context(*given)
-        plan, told = replace(plan, config=fitted.config), fitted.told
-        config = plan.config
     report = Report(_resolved(plan, model, other))
     if told:
         report.facts["fitted"] = told
@@ -111,12 +106,14 @@ def dry_run(plan: Plan) -> Report:
 
 
 def _fitted(plan: Plan, processes: int) -> tuple[Plan, str]:
-    """The plan for the memory of --memory-gb, or of the GPU that is here, and what was chosen. It
-    may be made on a laptop, for the GPU that the whole report is about."""
+    """The plan for the memory of --memory-gb, or of the GPU that is here, else for the model's
+    context alone, and what was chosen. It may be made on a laptop, for the GPU that the whole
+    report is about."""
     device = plan.options.device
-    at_hand = plan.options.memory_gb is not None or plan.options.chosen_device != "cpu"
-    if not plan.is_fitted or not at_hand:
+    if not plan.is_fitted:
         return plan, ""
+    if plan.options.memory_gb is None and plan.options.chosen_device == "cpu":
+        return plan.fitted(None, processes, fetch=False)
     if device == "auto":
         plan = replace(plan, options=replace(plan.options, device="cuda"))
     plan, told = plan.fitted(memory_at_hand(plan.options), processes, fetch=False)

@@ -17,6 +17,7 @@ from typing import Any
 
 from sandbox.installation import install_hint
 from vpd_agent.algorithms.base import Algorithm
+from vpd_agent.model.source import PRESETS
 from vpd_agent.runs.machine import free_memory
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.estimate import FULL, Memory, ModelShape, Workload, memory
@@ -63,7 +64,7 @@ class _Choice:
 def is_fitted(options: TrainOptions) -> bool:
     """Whether anything of a run with these options is chosen here: not that of a tiny model, and
     not with --no-fit."""
-    return options.fit and options.preset in FITTED_PRESETS
+    return options.fit and options.preset in FITTED_PRESETS and options.model not in PRESETS
 
 
 def memory_at_hand(options: TrainOptions) -> float:
@@ -83,14 +84,15 @@ def fit(
     options: TrainOptions,
     config: TrainConfig,
     given: Collection[str],
-    at_hand: float,
+    at_hand: float | None,
     processes: int = 1,
     fetch: bool = True,
 ) -> Fitted | None:
     """What a run becomes; None if estimate.py does not count the model's shape.
 
     given: the names of the options and fields of the configuration that stay as they are.
-    at_hand: bytes of memory for each process.
+    at_hand: bytes of memory for each process; None: not known, so only the lengths are fitted, to
+        the model's context.
     fetch: whether the configuration of a model of the hub may be fetched.
 
     Raises ValueError where nothing that may be chosen makes the run fit.
@@ -98,12 +100,20 @@ def fit(
     shape, stored = known_shape(options.model, fetch=fetch)
     if shape is None:
         return None
+    fitting = _lengths(algorithm, config, given, shape.context)
+    if at_hand is None:
+        changed = _flags(options, config, _Choice(options, fitting))
+        told = (
+            f"Chosen for a context of {shape.context} tokens: {changed}. A run chooses more for "
+            f"the memory at hand: --memory-gb shows what."
+        )
+        return Fitted(options, fitting, told if changed else "")
     teacher = None
     if options.teacher_model is not None:
         teacher, _ = known_shape(options.teacher_model, fetch=fetch)
     most = MOST_ON_CPU if options.chosen_device == "cpu" else MOST_ON_GPU
     least: tuple[float, _Choice] | None = None
-    for shorter in _shorter(_lengths(algorithm, config, given, shape.context), given):
+    for shorter in _shorter(fitting, given):
         for way in _ways(_Choice(options, shorter), stored, given, processes):
             work = _workload(algorithm, shape, way, stored, at_hand, processes)
             if _PASSES.isdisjoint(given):
@@ -128,23 +138,6 @@ def fit(
         f"algorithm with fewer copies of it, or smaller lengths; --memory-gb says how much memory "
         f"there is, and --no-fit lets the run try as it is."
     )
-
-
-def fit_to_context(
-    algorithm: Algorithm,
-    options: TrainOptions,
-    config: TrainConfig,
-    given: Collection[str],
-    context: int,
-) -> Fitted:
-    """What a run becomes by the model's context alone, where it is not known on which memory."""
-    chosen = _lengths(algorithm, config, given, context)
-    changed = _flags(options, config, _Choice(options, chosen))
-    told = (
-        f"Chosen for a context of {context} tokens: {changed}. A run chooses more for the memory "
-        f"at hand: --memory-gb shows what."
-    )
-    return Fitted(options, chosen, told if changed else "")
 
 
 def as_begun(

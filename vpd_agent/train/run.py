@@ -194,7 +194,7 @@ class Plan:
         not of a run that goes on."""
         return self.policy is None and not self.options.resume and is_fitted(self.options)
 
-    def fitted(self, at_hand: float, processes: int, *, fetch: bool) -> tuple[Plan, str]:
+    def fitted(self, at_hand: float | None, processes: int, *, fetch: bool) -> tuple[Plan, str]:
         """The plan for so many bytes of memory, and in words what was chosen; see `fit`."""
         chosen = fit(
             *(self.algorithm, self.options, self.config, self.given, at_hand, processes),

@@ -116,6 +116,17 @@ def test_a_flag_of_another_trainer_is_refused_with_our_name(other, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_of_another_trainer_is_known_behind_the_dashes_and_in_a_file(tmp_path, capsys):
+    common = (*CHOICE, "--model", "tiny", "--out", tmp_path / "out")
+    assert run("compare", *common, "--algorithms", "grpo", "--", "--lr", "1") == 2
+    assert said(capsys) == "vpd compare: There is no --lr: it is --learning-rate here."
+    file = tmp_path / "run.yaml"
+    file.write_text("lr: 1\n")
+    assert run("train", "grpo", *common, "--config", file) == 2
+    assert said(capsys).endswith("There is no 'lr': it is 'learning_rate' here.")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("old", RENAMED)
 def test_a_renamed_key_of_a_file_is_refused_with_its_place(old, tmp_path, capsys):
     written = old.replace("_", "-")

@@ -194,6 +194,16 @@ def test_nothing_is_chosen_of_a_run_that_is_not_to_be_fitted(model, tmp_path, op
     assert "Chosen for" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [(), ("--memory-gb", "8", "--dry-run")])
+def test_a_tiny_model_trains_with_the_preset_of_real_ones_too(more, tmp_path, capsys):
+    """Its name is none of a folder whose shape could be looked up."""
+    given = ("--env", "vpd/MiniChoice-v0", "--model", "tiny", "--preset", "science")
+    small = ("--steps", "1", "--prompts-per-step", "4", "--group-size", "2", "--eval-every", "0")
+    lengths = ("--max-prompt-tokens", "64", "--max-response-tokens", "8")
+    code = main(["train", "grpo", *given, *small, *lengths, "--out", str(tmp_path / "run"), *more])
+    assert code == 0, capsys.readouterr().err
+
+
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_written(model, tmp_path):
     with (
         pytest.raises(ValueError, match=r"does not fit into 0\.0 GB: grpo"),
