@@ -114,7 +114,5 @@ class Page:
         return (target for target in targets if not re.match(r"https?:|mailto:", target))
 
 
-OTHERS = [
-    Page(ROOT / name) for name in ("CONTRIBUTING.md", "CHANGELOG.md")
-]  # without commands of ours
+WITHOUT_COMMANDS = [Page(ROOT / name) for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [Page(ROOT / "README.md"), *map(Page, sorted((ROOT / "docs").rglob("*.md")))]

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-import pages
-from pages import MARKS, PAGES, ROOT, Block, Page
+from pages import MARKS, PAGES, ROOT, WITHOUT_COMMANDS, Block, Page
 from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.cli.main import COMMANDS, main
 
@@ -261,7 +260,7 @@ def test_python_that_is_not_run_is_python_and_imports_what_is_there(block):
     assert all((ROOT / name).is_file() for name in named)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *pages.OTHERS], ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *WITHOUT_COMMANDS], ids=name_of)
 def test_links_lead_to_what_is_there(page):
     for link in page.links:
         target, _, anchor = link.partition("#")
@@ -271,7 +270,7 @@ def test_links_lead_to_what_is_there(page):
 
 
 def test_the_pages_have_links():
-    assert sum(len(list(page.links)) for page in [*PAGES[1:], *pages.OTHERS]) > 100
+    assert sum(len(list(page.links)) for page in [*PAGES[1:], *WITHOUT_COMMANDS]) > 100
 
 
 def test_every_page_is_in_the_navigation_of_the_site():

@@ -88,8 +88,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         baseline="vpd e_step_every=5",
     ),
     "sources": Experiment(
-        "Which source of feedback teaches most: the environment, solved siblings where there are "
-        "some, both, the policy itself, or nothing but right or wrong?",
+        "Which source of feedback teaches most: the environment, a solved sibling in its place, a "
+        "solved sibling beside right or wrong, the policy itself, or right or wrong alone?",
         ("code-warm",),
         ("vpd", "sdpo"),
         ("environment", "outcome+siblings", "environment+siblings", "self-critique", "outcome"),

@@ -171,7 +171,7 @@ def test_without_intervals_nobody_is_best(tmp_path):
 
 
 def test_the_labels_of_all_claims_have_room_in_the_picture():
-    """Also those of the longest contestants: none is cut off, and the bars keep half of it."""
+    """Also those of the longest contestants: none is cut off; the bars keep two fifths."""
     plt = pytest.importorskip("matplotlib.pyplot")
     some = Estimate(0.1, 0.0, 0.2, 8)
     made = [
