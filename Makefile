@@ -1,4 +1,5 @@
 # make quickstart   a tiny model learns from a sandbox's tracebacks, three methods head to head
+# make install      all that the tests and the documentation need
 # make test         installs and runs the tests
 # make lint         ruff and pyright
 # make docs         the site of these pages, in build/site
@@ -7,20 +8,28 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TRAINING := $(VENV)/.training
+PIP := $(BIN)/pip --disable-pip-version-check install
 
 .PHONY: install quickstart test lint docs sandbox-image
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with PYTHON=…") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
-	@$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[reasoning]' || echo \
+
+$(INSTALLED): pyproject.toml | $(BIN)/pip
+	$(PIP) --editable '.[dev]'
+	@$(PIP) --quiet --editable '.[reasoning]' || echo \
 		"No Reasoning Gym: it needs a C compiler and Python's headers. Its tests are skipped."
+	@touch $@ $(TRAINING)
+
+$(TRAINING): pyproject.toml | $(BIN)/pip
+	$(PIP) --editable '.[train,report]'
 	@touch $@
 
-quickstart: $(INSTALLED)
+quickstart: $(TRAINING)
 	$(BIN)/vpd compare --env vpd/MiniCode-v0 --model tiny-warm --algorithms vpd sdpo grpo \
 		--seeds 0 1 2 --steps 200 --out runs/quickstart
 

@@ -61,7 +61,7 @@ class Bubblewrap:
             raise SandboxError(
                 f"bubblewrap needs the program {command!r}, which is not installed. "
                 "Install the package bubblewrap (>= 0.8), or choose another sandbox; "
-                "`vpd doctor` tells what works here."
+                "`vpd doctor` shows what works here."
             )
         self._program = found
         self._tmp_bytes = tmp_bytes

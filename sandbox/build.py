@@ -23,7 +23,7 @@ def build_image(name: str) -> None:
     if docker is None:
         raise SandboxError(
             "Building needs the program docker, which is not installed. "
-            "vpd doctor tells how to install it."
+            "vpd doctor shows how to install it."
         )
     try:
         engine = subprocess.run(
@@ -34,7 +34,7 @@ def build_image(name: str) -> None:
     if engine.returncode != 0:
         reason = engine.stderr.decode(errors="replace").strip()
         raise SandboxError(
-            f"Building needs a Docker engine, but: {reason} vpd doctor tells how to fix it."
+            f"Building needs a Docker engine, but: {reason} vpd doctor shows how to fix it."
         )
     say(f"Building {name}.")
     script = Path(__file__).with_name("image") / "build"

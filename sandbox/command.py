@@ -113,7 +113,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: {message}. {self.prog} --help tells more.\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {message}. {self.prog} --help says more.\n")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -199,7 +199,7 @@ def _sandbox_name(text: str) -> str:
         return check_name(text)
     except ValueError as error:
         message = str(error).rstrip(".")
-        raise argparse.ArgumentTypeError(f"{message} (vpd doctor tells which work here)") from error
+        raise argparse.ArgumentTypeError(f"{message} (vpd doctor shows which work here)") from error
 
 
 def _positive(text: str) -> float:
@@ -371,7 +371,7 @@ def _open(name: str, job: Job) -> Sandbox:
             box.close()
             box = sandbox.make(box.name, cages=1, **options)
     except SandboxError as error:
-        raise SandboxError(f"{error} vpd doctor tells how to fix it.") from error
+        raise SandboxError(f"{error} vpd doctor shows how to fix it.") from error
     return box
 
 

@@ -238,7 +238,7 @@ def _connect(host: str) -> Any:
     except (DockerException, OSError) as error:
         raise SandboxError(
             f"Docker is not reachable at {host} ({error}). "
-            "Start it, or choose another sandbox; `vpd doctor` tells what works here."
+            "Start it, or choose another sandbox; `vpd doctor` shows what works here."
         ) from error
     return api
 

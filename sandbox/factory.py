@@ -84,7 +84,7 @@ def _make_strongest(given: dict[str, int]) -> Sandbox:
             warnings.warn(
                 "The local sandbox protects neither files nor other processes of this user from "
                 "the programs. Use bubblewrap or Docker for untrusted ones; "
-                "`vpd doctor` tells what each of them lacks here.",
+                "`vpd doctor` shows what each of them lacks here.",
                 stacklevel=3,
             )
         return sandbox

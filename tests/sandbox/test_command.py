@@ -255,7 +255,7 @@ def test_a_file_that_is_no_text_is_explained(program, capsys):
         (["run", "/"], "/ cannot be read: Is a directory"),
         (["run", __file__, "--stdin", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
         (["run", "-", "--stdin", "-"], "cannot both be standard input"),
-        (["run"], "required: FILE. vpd sandbox run --help tells more"),
+        (["run"], "required: FILE. vpd sandbox run --help says more"),
         (["run", __file__, "--sandbox", "jail"],
          "Unknown sandbox 'jail'. There are auto, docker, bubblewrap, local, ray; or module:Class"),
         (["run", __file__, "--backend", "local"], "--backend is called --sandbox"),
@@ -302,7 +302,7 @@ def test_a_sandbox_that_does_not_work_is_no_verdict(backend, form):
     done = typed("run", "-", "--sandbox", backend, *form, stdin=b"exit(125)", env=NOWHERE)
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.startswith("python -m sandbox run: ")
-    assert "vpd doctor tells how to fix it" in done.stderr
+    assert "vpd doctor shows how to fix it" in done.stderr
     # A program that ends with the same code has the line that only verdicts have.
     verdict = typed("run", "-", "--sandbox", "local", stdin=b"exit(125)")
     assert verdict.returncode == 125

@@ -57,7 +57,7 @@ class CompareOptions(ProblemOptions):
     """The contestant that the others are compared with; default: grpo if it is there, else the
     first."""
     threshold: float | None = None
-    """The held-out pass@1 whose cost in rollouts and seconds is told; default: where the baseline
+    """The held-out pass@1 whose cost in rollouts and seconds is reported; default: where the baseline
     ends."""
     jobs: int | None = None
     """Runs side by side, each a process with one torch thread; default: one for each GPU, else one

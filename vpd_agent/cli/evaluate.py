@@ -35,7 +35,7 @@ class EvalOptions(ProblemOptions, ModelOptions):
     """Problems to evaluate on, at most. Which ones is decided by a hash of their ids: fewer are a
     fair sample of more, and the same ones for every model."""
     samples: int = 1
-    """Answers to each problem, K; pass@k is told for k = 1, 2, 4, 8 … up to K."""
+    """Answers to each problem, K; pass@k is reported for k = 1, 2, 4, 8 … up to K."""
     max_response_tokens: int = 1024
     """Of an episode after its first prompt: the answer, or all answers and replies."""
     max_prompt_tokens: int = 4096

@@ -56,7 +56,7 @@ USAGE = """usage: vpd COMMAND …
   sandbox build     build the image of the docker cages
   doctor            what works on this machine, and how to fix the rest
 
-vpd COMMAND --help, or vpd help COMMAND, tells more; vpd --version what is installed."""
+vpd COMMAND --help, or vpd help COMMAND, says more; vpd --version what is installed."""
 
 EXTRAS = {  # the extra of this project that brings a package
     "vllm": "vllm",

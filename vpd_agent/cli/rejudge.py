@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Judges the rollouts that a run has kept (samples.jsonl) again, by another judge or with other "
-    "feedback, and tells what changes. What is not given here is as in the run. The verdicts are "
+    "feedback, and shows what changes. What is not given here is as in the run. The verdicts are "
     "written as they come: the same command goes on where it was interrupted. Exit code 0 if every "
     "rollout was judged, 1 if some were not."
 )

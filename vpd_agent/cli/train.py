@@ -23,7 +23,7 @@ def train(arguments: list[str]) -> int:
         say(
             f"usage: vpd train ALGORITHM --env ID --model MODEL --out DIR …\n"
             f"ALGORITHM is one of {', '.join(ALGORITHMS)}, or your own: {FORM}; "
-            f"vpd train ALGORITHM --help tells more."
+            f"vpd train ALGORITHM --help says more."
         )
         return 0 if arguments else 2
     name, *rest = arguments

@@ -216,7 +216,7 @@ def check_device(name: str) -> None:
         reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")
         raise ValueError(
             f"--device {name} cannot be used here, with torch {torch.__version__}: {reason}. Leave "
-            f"it out, or pass --device cpu; vpd doctor tells what torch finds."
+            f"it out, or pass --device cpu; vpd doctor shows what torch finds."
         ) from error
 
 

@@ -57,15 +57,15 @@ class Gold:
     unit: str = ""
 
 
-def math_problems(dataset: str, options: DataOptions, answer_format: str) -> list[Problem]:
-    """The problems of a data set of `HUBS`, their prompts ending in `answer_format`."""
+def math_problems(dataset: str, options: DataOptions, instruction: str) -> list[Problem]:
+    """The problems of a data set of `HUBS`, their prompts ending in `instruction`."""
     hub, files = hub_of(dataset, options), _files_of(dataset, options.data)
     if dataset == "gsm8k" and options.data is None and options.hub is None:
         options = dataclasses.replace(options, split="all")  # it has splits of its own
-    return load_problems(options, hub, _reader(dataset, answer_format), files=files)
+    return load_problems(options, hub, _reader(dataset, instruction), files=files)
 
 
-def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | None]:
+def _reader(dataset: str, instruction: str) -> Callable[[Row, str], Problem | None]:
     """What makes a problem of a row, and passes over repetitions of a row: the public file of
     DAPO-Math-17k has each a hundred times."""
     question_by_id: dict[str, str] = {}
@@ -78,14 +78,14 @@ def _reader(dataset: str, answer_format: str) -> Callable[[Row, str], Problem | 
         if question_by_id.get(id_) == question:
             return None
         question_by_id[id_] = question
-        asked = [answer_format]
+        asked = [instruction] if instruction else []
         if gold.several:
             asked.append(SEVERAL_FORMAT)
         if gold.unit:
             asked.append(UNIT_FORMAT.format(unit=gold.unit))
         return Problem(
             id=id_,
-            prompt=f"{question}\n\n{' '.join(asked)}",
+            prompt=f"{question}\n\n{' '.join(asked)}" if asked else question,
             target=gold,
             metadata={"dataset": dataset}
             | {name: row[name] for name in SHOWN if row.get(name) is not None},

@@ -57,6 +57,8 @@ class Math(DatasetEnv):
         `vpd_envs.math.answer.boxed_answer`); "marker": after the last `answer_marker`, on the same
         line; "last": wherever Math-Verify finds it in the response. The prompt asks accordingly.
     answer_marker: of answer="marker".
+    instruction: what prompts end with, in place of the sentence that asks for reasoning and for an
+        answer in that place; "" for the bare question. None keeps that sentence.
     reveal: whether the feedback on a wrong answer tells the right one.
     time_limit_seconds, memory_limit_mb: of one comparison.
     thinking_prefilled: whether the model's prompts end in an opened `<think>`, as some chat
@@ -94,6 +96,7 @@ class Math(DatasetEnv):
         dataset: str = "math500",
         answer: str = "boxed",
         answer_marker: str = "####",
+        instruction: str | None = None,
         reveal: bool = False,
         time_limit_seconds: float = 5.0,
         memory_limit_mb: int = 512,
@@ -102,10 +105,13 @@ class Math(DatasetEnv):
     ) -> None:
         if dataset not in HUBS:
             raise ValueError(f"dataset must be one of {', '.join(HUBS)}; got {dataset!r}.")
+        if not isinstance(instruction, str | None):
+            raise ValueError(f"instruction must be a text or None, got {instruction!r}.")
         check_positive(time_limit_seconds=time_limit_seconds, memory_limit_mb=memory_limit_mb)
         _check_math_verify()
         self.dataset = dataset
         self.reading = _reading(answer, answer_marker)
+        self.instruction = self.reading.prompt if instruction is None else instruction
         self.reveal = reveal
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_mb = memory_limit_mb
@@ -113,7 +119,7 @@ class Math(DatasetEnv):
         super().__init__(data, **options)
 
     def load(self, options: DataOptions) -> list[Problem]:
-        return math_problems(self.dataset, options, self.reading.prompt)
+        return math_problems(self.dataset, options, self.instruction)
 
     def judge(self, problem: Problem, answer: str) -> Verdict:
         if not answer.strip():

@@ -27,7 +27,14 @@ from vpd_envs.math.answer import (
     tidy,
     whole_answer,
 )
-from vpd_envs.math.data import BOXED_AFTER, DAPO_AFTER, DAPO_BEFORE, HUBS, hub_of
+from vpd_envs.math.data import (
+    BOXED_AFTER,
+    DAPO_AFTER,
+    DAPO_BEFORE,
+    HUBS,
+    SEVERAL_FORMAT,
+    hub_of,
+)
 from vpd_envs.math.environment import Math, equal, response_equal
 from vpd_envs.types import Status
 
@@ -421,6 +428,7 @@ def test_a_row_of_another_layout_is_named(row, named, tmp_path):
         ({"dataset": "math"}, "math500, gsm8k"),
         ({"answer": "first"}, "'boxed', 'marker' or 'last'"),
         ({"answer": "marker", "answer_marker": " "}, "answer_marker"),
+        ({"instruction": 5}, "instruction must be a text or None, got 5"),
         ({"time_limit_seconds": 0}, "time_limit_seconds"),
         ({"memory_limit_mb": -1}, "memory_limit_mb"),
         ({"split": "dev"}, "split"),
@@ -523,6 +531,22 @@ def test_a_marker_of_ones_own_is_asked_for_and_read():
     missing = env.judge(problem, "6 * 7 = 42")
     assert missing.status is Status.NO_ANSWER
     assert "A:" in missing.feedback
+
+
+def test_an_instruction_of_ones_own_ends_the_prompt_and_an_empty_one_leaves_the_question(tmp_path):
+    one, several = "What is 6 * 7?", "What are the roots of 4?"
+    data = saved(
+        tmp_path, {"question": one, "answer": "42"}, {"question": several, "answer": ["2", "-2"]}
+    )
+
+    def prompts(**options):
+        env = Math(data, answer="last", **options)
+        return [env.problem(id_).prompt for id_ in env.problem_ids]
+
+    brief = f"{several}\n\nBe brief. {SEVERAL_FORMAT}"
+    assert prompts(instruction="Be brief.") == [f"{one}\n\nBe brief.", brief]
+    assert prompts(instruction="") == [one, f"{several}\n\n{SEVERAL_FORMAT}"]
+    assert all("step by step" in prompt for prompt in prompts())
 
 
 def test_a_response_without_any_expression_has_no_answer():
