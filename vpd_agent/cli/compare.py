@@ -57,8 +57,8 @@ class CompareOptions(ProblemOptions):
     """The contestant that the others are compared with; default: grpo if it is there, else the
     first."""
     threshold: float | None = None
-    """The held-out pass@1 whose cost in rollouts and seconds is reported; default: where the baseline
-    ends."""
+    """The held-out pass@1 whose cost in rollouts and seconds is reported; default: where the
+    baseline ends."""
     jobs: int | None = None
     """Runs side by side, each a process with one torch thread; default: one for each GPU, else one
     for each processor core."""
@@ -441,7 +441,7 @@ class Plan:
         named = replace(trial.contestant, label=f"{trial.contestant.label} trial {trial.number}")
         folder = options.out / "tuning"
         return [
-            Run(named, seed, folder / f"{trial.folder}-seed{seed}", steps, values)
+            Run(named, seed, folder / f"{trial.folder}-seed{seed}", steps, values, False)
             for seed in options.tune_seeds
         ]
 

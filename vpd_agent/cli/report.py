@@ -23,8 +23,8 @@ class ReportOptions:
     """The contestant that the others are compared with; default: grpo if it is there, else the
     first."""
     threshold: float | None = None
-    """The held-out pass@1 whose cost in rollouts and seconds is reported; default: where the baseline
-    ends."""
+    """The held-out pass@1 whose cost in rollouts and seconds is reported; default: where the
+    baseline ends."""
 
 
 def report(arguments: list[str]) -> int:

@@ -31,6 +31,7 @@ class Run:
 
     path: its folder. Beside it are its output, PATH.log, and if it failed, why: PATH.failed.
     options: flags of vpd train that win over the contestant's.
+    keeps_weights: whether it leaves models when it has finished.
     """
 
     contestant: Contestant
@@ -38,6 +39,7 @@ class Run:
     path: Path
     steps: int
     options: Options = ()
+    keeps_weights: bool = True
 
     @property
     def name(self) -> str:
@@ -163,7 +165,10 @@ class _Pool:
         for run in ended:
             process, slot = self._running.pop(run)
             self._free.append(slot)
-            if not run.finished:
+            if run.finished:
+                if not run.keeps_weights:
+                    RunFolder.remove_weights(run.path)
+            else:
                 write_atomically(run.failure, _reason(process.exitcode or 0, run.log) + "\n")
         return ended
 

@@ -194,6 +194,16 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    @staticmethod
+    def remove_weights(path: str | Path) -> None:
+        """Leave of a finished run its numbers and texts: it can neither go on nor be loaded."""
+        path = Path(path)
+        for folder in (path / CHECKPOINTS, path / BEST):
+            if folder.is_dir():
+                remove_folder(folder)
+        for file in (path / MODEL).glob("*.safetensors"):
+            file.unlink()
+
     @property
     def _is_first(self) -> bool:
         return self._processes is None or self._processes.is_first

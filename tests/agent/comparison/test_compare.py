@@ -223,6 +223,10 @@ def test_tuned_runs_have_what_the_trials_chose(tmp_path, capsys):
     trial = json.loads((out / "tuning/grpo-trial1-seed7/config.json").read_text())
     assert trial["config"]["set_aside"] == 0.2
     assert trial["fingerprints"]["eval"] == trial["fingerprints"]["train"]
+    # Of trials only the numbers are kept: weights of a real model are gigabytes.
+    weights = {path.relative_to(out).parts[0] for path in out.rglob("*.safetensors")}
+    assert weights == {"grpo-seed0"}
+    assert not list((out / "tuning").glob("*/checkpoints"))
 
 
 @pytest.mark.slow
