@@ -227,6 +227,8 @@ def test_every_file_of_a_command_is_in_the_repository_or_made_by_an_earlier_one(
     for page in PAGES:
         made = {"tiny", "tiny-warm", "tiny-code", "smollm2"}
         made |= {block.file for block in page.blocks if block.file}
+        for block in page.blocks:
+            made |= set(re.findall(r'Path\("([^"]+)"\)\.write_text', block.text))
         for block in (b for b in page.blocks if b in SHELL):
             for flag, value in (pair for line in block.commands for pair in pairwise(line)):
                 if flag in MADE:
