@@ -439,9 +439,9 @@ class Plan:
         values = (*trial.values, ("set_aside", str(SET_ASIDE)))
         steps = options.tune_steps or options.steps
         named = replace(trial.contestant, label=f"{trial.contestant.label} trial {trial.number}")
-        folder = options.out / "tuning"
+        path = options.out / "tuning" / trial.folder
         return [
-            Run(named, seed, folder / f"{trial.folder}-seed{seed}", steps, values, False)
+            Run(named, seed, Path(f"{path}-seed{seed}"), steps, values, keeps_weights=False)
             for seed in options.tune_seeds
         ]
 

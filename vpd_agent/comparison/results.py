@@ -42,11 +42,13 @@ class RunResult:
 
     def curve(self, metric: str) -> Curve:
         """Its finite values. For a metric of a loss, `divergence` stands for `m_step/divergence`;
-        where several losses have it, the last one's counts, which is the one that teaches."""
+        where several losses have it, the last one's counts, which is the one that teaches. A metric
+        of that very name comes first: `truncated` is not `sampler/truncated`."""
         if metric not in self._curves:
             ending, found = f"/{metric}", {}
             for row in self.rows:
-                values = (v for k, v in row.items() if k == metric or k.endswith(ending))
+                of_losses = (v for k, v in row.items() if k.endswith(ending))
+                values = [row[metric]] if metric in row else of_losses
                 for value in filter(is_number, values):
                     found[row["step"]] = float(value)
             self._curves[metric] = found

@@ -17,7 +17,7 @@ from vpd_agent.comparison import report
 from vpd_agent.comparison.formats import NONE, score, signed, without_folders
 from vpd_agent.comparison.past_runs import read_past_runs
 from vpd_agent.comparison.report import summary_lines, write_report
-from vpd_agent.comparison.results import STUDENT
+from vpd_agent.comparison.results import STUDENT, RunResult
 from vpd_agent.comparison.sections import _phase_table
 from vpd_agent.comparison.standings import Standings, collapses, idle_shares, phase_seconds
 
@@ -81,6 +81,22 @@ def test_the_numbers_of_the_table_are_those_of_the_runs(tmp_path):
     sdpo = Standings(results).of("sdpo e_step=2")
     assert (sdpo.runs, sdpo.difference.count) == (3, 3)
     assert sdpo.difference.value == pytest.approx((0.4 - 0.66 + 0.44 - 0.61 + 0.41 - 0.58) / 3)
+
+
+def test_a_metric_of_a_runs_own_comes_before_one_of_a_loss_that_ends_alike(tmp_path):
+    """Answers that are cut off are not importance weights that are."""
+    step = {
+        "truncated": 0.75,
+        "sampler/truncated": 0.25,
+        "e_step/entropy": 2.0,
+        "distill/entropy": 1,
+    }
+    lost = {"truncated": math.nan, "sampler/truncated": 0.25}
+    written = [{"step": 1, **step}, {"step": 2, **lost}, {"step": 3, "sampler/truncated": 0.5}]
+    run = RunResult("vpd", 0, tmp_path, "finished", "", written, {})
+    assert run.curve("truncated") == {1: 0.75, 3: 0.5}
+    assert run.curve("sampler/truncated") == {1: 0.25, 2: 0.25, 3: 0.5}
+    assert run.curve("entropy") == {1: 1.0}
 
 
 def test_what_a_threshold_cost_counts_a_gates_rollouts_and_runs_that_never_reach_it(tmp_path):
