@@ -8,6 +8,7 @@ for. So all responses have the length that the setting says.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ ANSWER_SECONDS = 1800.0  # for starting, or for the steps of one turn
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PROBLEMS = 64
 FOREVER = 10**7  # steps
+PR_SET_PDEATHSIG = 1
 # Made by .ci/vllm: vLLM's CPU build asks for another transformers than ours.
 VLLM_PYTHON = (
     Path(__file__).parent.parent / os.environ.get("VLLM_VENV", ".venv-vllm") / "bin/python"
@@ -98,6 +100,8 @@ class Remote(Process):
 def serve(fd: int) -> None:
     """Become the contestant that is asked for, and step until the benchmark hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for train_step.py, which hangs up
+    # A step can take minutes: if train_step.py is killed, the kernel ends this process with it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
     connection = Connection(fd)
     name, setting = connection.recv()
     import torch

@@ -217,6 +217,8 @@ def measured(
                         del taking_part[name]
                         continue
                     found["turns"].setdefault(name, []).append(turn)
+                    if not progress.console.is_terminal:  # which shows no bar until the end
+                        progress.console.print(f"{title}: {name}: {per_step(turn):.2f} s a step")
     return found
 
 
