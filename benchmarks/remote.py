@@ -57,6 +57,10 @@ class Process:
         with contextlib.suppress(OSError):  # it has ended already: `ready` tells
             self._connection.send(question)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ready(self) -> None:
         """Wait until it can be asked. Raises Missing."""
         self.about = self._answer()

@@ -230,10 +230,13 @@ def policy_of(setting: Setting):
             tokenizer = filled_up(tokenizer, model.config.vocab_size)
         tokenizer.chat_template = tokenizer.chat_template.replace(tokenizer.eos_token, never)
     tokenizer.add_special_tokens({"eos_token": never})
-    if tokenizer.eos_token_id < model.config.vocab_size:
-        raise AssertionError("The end-of-sequence token must be one that the model cannot say.")
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
-    return Policy(model.to(setting.device, getattr(torch, setting.dtype)), tokenizer)
+    policy = Policy(model.to(setting.device, getattr(torch, setting.dtype)), tokenizer)
+    # SmolLM2's chat template ends an answer with a token that its prompts have, too.
+    policy.eos_ids = frozenset({tokenizer.eos_token_id})
+    if min(policy.eos_ids) < model.config.vocab_size:
+        raise AssertionError("The end-of-sequence token must be one that the model cannot say.")
+    return policy
 
 
 def qwen3_of_600_million(seed: int):
@@ -273,13 +276,14 @@ def filled_up(tokenizer, size: int):
     )
 
 
-def shapes(prompt, teacher_prompt, response) -> dict[str, int]:
-    """What a step was about. All: [B, tokens], of the whole batch."""
+def shapes(prompt, teacher_prompt, response_mask) -> dict[str, int]:
+    """What a step was about. All: [B, tokens], of the whole batch. Of the responses the length of
+    the shortest."""
     return {
-        "rollouts": len(response),
+        "rollouts": len(response_mask),
         "prompt_tokens": prompt.shape[1],
         "teacher_prompt_tokens": 0 if teacher_prompt is None else teacher_prompt.shape[1],
-        "response_tokens": response.shape[1],
+        "response_tokens": int(response_mask.sum(1).min()),
     }
 
 
@@ -342,7 +346,7 @@ def train_ours(setting: Setting, turns: Turns, algorithm, *, own_feedback: bool 
 def our_shapes(trainer) -> dict[str, Any]:
     batch = trainer.make_batch(trainer.collect().rollouts)
     teacher_prompt = None if trainer.teacher is None else batch.teacher_prompt
-    return shapes(batch.prompt, teacher_prompt, batch.response)
+    return shapes(batch.prompt, teacher_prompt, batch.token_mask)
 
 
 def ours(name: str, *, own_feedback: bool = False) -> Callable[[Setting, Turns], None]:
@@ -573,13 +577,13 @@ def trl_shapes(trainer) -> dict[str, Any]:
     parts = trainer._buffered_inputs
     joined = {
         key: torch.cat([part[key] for part in parts])
-        for key in ("prompt_ids", "completion_ids", "teacher_input_ids")
+        for key in ("prompt_ids", "completion_mask", "teacher_input_ids")
         if key in parts[0]
     }
-    response, teacher = joined["completion_ids"], joined.get("teacher_input_ids")
+    response_mask, teacher = joined["completion_mask"], joined.get("teacher_input_ids")
     if teacher is not None:
-        teacher = teacher[:, : -response.shape[1]]
-    return shapes(joined["prompt_ids"], teacher, response)
+        teacher = teacher[:, : -response_mask.shape[1]]
+    return shapes(joined["prompt_ids"], teacher, response_mask)
 
 
 CONTESTANTS: dict[str, Callable[[Setting, Turns], None]] = {

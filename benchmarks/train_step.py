@@ -78,7 +78,7 @@ class Effort:
 FULL = Effort(7, (Setting(8, **SHORT), Setting(64, **SHORT), Setting(64, **LONG)))
 QUICK = Effort(2, (Setting(8, **SHORT), Setting(64, **SHORT)))
 REAL = Effort(
-    3,
+    2,
     tuple(
         Setting(tokens, **LONG, prompts=prompts, steps=1, model="smollm2")
         for tokens, prompts in ((32, 4), (128, 2))
@@ -240,6 +240,11 @@ def started(
         except Missing as reason:
             found["missing"][remote.name] = str(reason)
             continue
+        if remote.about["response_tokens"] != setting.tokens:
+            raise AssertionError(
+                f"{remote.name} has responses of {remote.about['response_tokens']} tokens, all "
+                f"must have {setting.tokens}: some ended by themselves."
+            )
         found["about"][remote.name] = remote.about
         yield remote.name, remote
 

@@ -1,6 +1,8 @@
 """The benchmark of a training step runs, and compares what is alike."""
 
+import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -138,3 +140,25 @@ def test_a_contestant_that_cannot_take_part_is_named_with_the_reason():
         pytest.raises(train_step.Missing, match="no-such"),
     ):
         remote.ready()
+
+
+def test_a_contestant_ends_with_a_benchmark_that_is_killed_during_a_step():
+    program = f"""
+import sys
+sys.path.append({str(BENCHMARKS)!r})
+from step_contestants import Remote, Setting
+remote = Remote("generation, bare", {SMALLEST!r})
+remote.ready()
+print(remote.pid, flush=True)
+remote.turn(10**9)
+"""
+    benchmark = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert benchmark.stdout is not None
+    with benchmark:
+        contestant = Path("/proc", benchmark.stdout.readline().decode().strip())
+        assert contestant.is_dir()
+        benchmark.kill()
+    deadline = time.monotonic() + 60
+    while contestant.is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not contestant.is_dir()

@@ -54,6 +54,9 @@ class WithTeacher(Algorithm):
     """Failed rollouts per measurement of the gate, at most."""
     gate_momentum: float = 0.9
     """Of the gate's moving average."""
+    gate_prior_rows: int | None = None
+    """Failed rollouts without an advantage that the gate's average begins with, so that a few lucky
+    answers do not open it; None: it begins with the first measurement."""
 
     def __post_init__(self) -> None:
         check(0 < self.ema_rate <= 1, "ema_rate", "above 0 and at most 1", self.ema_rate)
@@ -65,7 +68,13 @@ class WithTeacher(Algorithm):
     def gate(self) -> TrustGate | None:
         if self.gate_width is None:
             return None
-        return TrustGate(self.gate_width, self.gate_every, self.gate_rows, self.gate_momentum)
+        return TrustGate(
+            self.gate_width,
+            self.gate_every,
+            self.gate_rows,
+            self.gate_momentum,
+            self.gate_prior_rows,
+        )
 
     def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
         taught, _ = distillation_mask(inputs.batch, self)

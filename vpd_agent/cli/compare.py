@@ -62,6 +62,9 @@ class CompareOptions(ProblemOptions):
     jobs: int | None = None
     """Runs side by side, each a process with one torch thread; default: one for each GPU, else one
     for each processor core."""
+    drop_models: bool = False
+    """Keep of a finished run its numbers and texts, as of a trial, not its models: it can be
+    compared, but neither evaluated again nor go on."""
     retry_failed: bool = False
     """Run again what failed when this command was last called."""
     reuse: Path | None = None
@@ -146,6 +149,7 @@ def _compare(options: CompareOptions, arguments: list[str], extra: list[str]) ->
     baseline = chosen_baseline([c.label for c in plan.contestants], options.baseline)
     with locked(options.out):
         plan.check()
+        plan.check_disk()
         try:
             plan.tune()
             if options.trials_only:
@@ -251,7 +255,7 @@ class Plan:
             return []
         return [
             Run(c, seed, options.out / f"{c.folder}-seed{seed}", options.steps,
-                self._chosen.get(c.label, ()))
+                self._chosen.get(c.label, ()), keeps_weights=not options.drop_models)
             for seed in options.seeds
             for c in self.contestants
         ]  # fmt: skip
@@ -313,6 +317,27 @@ class Plan:
         self._experiment["seeds"] = sorted({*there.get("seeds", []), *options.seeds})
         self._experiment["tuning"] = there.get("tuning", [])
         write_experiment(options.out, self._experiment)
+
+    def check_disk(self) -> None:
+        """Say so if there will not be room for the models that the runs leave, and for the
+        checkpoints of those side by side."""
+        from vpd_agent.train.disk import disk_of, too_full
+
+        read = self._arguments.items()
+        found = {label: disk_of(r.algorithm, r.options, r.config) for label, r in read}
+        sizes = {label: size for label, size in found.items() if size is not None}
+        if not sizes:
+            return
+        left = 0.0
+        for run in self.runs():
+            if run.keeps_weights and run.contestant.label in sizes:
+                left += sizes[run.contestant.label].left
+        side_by_side = self.jobs * max(size.at_most - size.left for size in sizes.values())
+        if reason := too_full(self.options.out, left + side_by_side):
+            say(
+                f"Warning: {reason} Make room, pass an --out on another disk, or keep less: "
+                f"--drop-models, or -- --save-every 0 for no checkpoints."
+            )
 
     def tune(self) -> None:
         """Run the trials that are left, and choose each contestant's best."""

@@ -67,6 +67,11 @@ class Run:
     def begun(self) -> bool:
         return (self.path / CONFIG).is_file()
 
+    def drop_weights(self) -> None:
+        """If it has finished and does not keep them."""
+        if self.finished and not self.keeps_weights:
+            RunFolder.remove_weights(self.path)
+
     def arguments(self, shared: Sequence[str]) -> list[str]:
         """Those of vpd train behind the algorithm's name."""
         own = ["--seed", str(self.seed), "--steps", str(self.steps), "--out", str(self.path)]
@@ -102,6 +107,8 @@ def run_all(
     Raises Interrupted after a SIGINT or SIGTERM, which each run gets as one SIGTERM, so that it
     finishes its step and saves; a second signal kills the runs.
     """
+    for run in runs:
+        run.drop_weights()  # of one that finished while its comparison was interrupted
     waiting = [run for run in runs if run.outcome == "missing"]
     if not waiting:
         return
@@ -165,10 +172,8 @@ class _Pool:
         for run in ended:
             process, slot = self._running.pop(run)
             self._free.append(slot)
-            if run.finished:
-                if not run.keeps_weights:
-                    RunFolder.remove_weights(run.path)
-            else:
+            run.drop_weights()
+            if not run.finished:
                 write_atomically(run.failure, _reason(process.exitcode or 0, run.log) + "\n")
         return ended
 

@@ -162,8 +162,8 @@ def _how_costs_are_told(standings: Standings) -> str:
     which = "given with the command" if results.threshold is not None else "baseline's mean end"
     return (
         f"{text} The threshold {score(standings.threshold)} is the {which}. A run has reached it "
-        f"at its first evaluation at or above it; told is the median over runs, those that never "
-        f"do counting as the slowest."
+        f"at its first evaluation at or above it; the table has the median over runs, where those "
+        f"that never reach it count as the slowest."
     )
 
 

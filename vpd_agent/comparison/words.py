@@ -239,7 +239,7 @@ def _coverage(standings: Standings) -> str:
     if results.shared.get("eval_seed") is None:
         return f"Intervals are over seeds, each of which may have other held-out problems{most}."
     return (
-        f"Intervals are over seeds: they tell what other seeds would give on these held-out "
+        f"Intervals are over seeds: they show what other seeds would give on these held-out "
         f"problems{most}, not what other problems would."
     )
 

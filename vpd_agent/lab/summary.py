@@ -289,7 +289,7 @@ def _limits(found: _Found) -> list[str]:
     if min(counts) < 2:
         told.append("Comparisons of one seed have no intervals, so that nothing is told apart.")
     told.append(
-        "Intervals are over seeds: they tell what other seeds would give on these held-out "
+        "Intervals are over seeds: they show what other seeds would give on these held-out "
         "problems with these models of half a million parameters, not what larger models do."
     )
     told.append(_limit_of_tuning(_tuned_on(found.tuning)))

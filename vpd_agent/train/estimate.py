@@ -1,4 +1,5 @@
-"""What a run takes: memory of each process and time of each step, from the model's shape alone.
+"""What a run takes: memory of each process, time of each step and room on the disk, from the
+model's shape alone.
 
 The formulas count the dense layers of decoders of the Llama family (Llama, Mistral, Qwen2, Qwen3,
 OLMo 2 and 3). N: weights; L: layers; h, i, q, k: widths of the residual stream, of the MLP, of all
@@ -24,6 +25,10 @@ SAMPLED_AT_ONCE = 512  # rows that `HFEngine` decodes side by side
 DRAWN_BYTES = 3 * FULL + 8  # of a token that may be drawn: logit, log and probability, their sum
 VLLM_SHARE = 0.3  # of a GPU's memory, that `VLLMEngine` takes
 STEPS_LOOKED_AT = 1000  # of a run, to count the losses of an average step
+# Copies of weights, which a checkpoint has as well.
+EMA_TEACHER, INITIAL_TEACHER = "teacher (moving average)", "teacher (initial weights)"
+REFERENCE = "reference"
+IN_CHECKPOINTS = (EMA_TEACHER, INITIAL_TEACHER, REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -269,16 +274,20 @@ def memory(shape: ModelShape, work: Workload, other_teacher: ModelShape | None =
 
 def _trained(shape: ModelShape, work: Workload, shards: int) -> dict[str, float]:
     """Gradients and AdamW's two moments, for each optimizer that the algorithm's losses name."""
-    size, count = work.weight_bytes, shape.parameters
-    found: dict[str, float] = {}
+    trained = _trained_bytes(shape, work) / shards
+    found = {} if work.lora_rank is None else {"adapter": trained}
+    return found | {"gradients": trained, "optimizer": 2 * _optimizers(work) * trained}
+
+
+def _trained_bytes(shape: ModelShape, work: Workload) -> float:
+    """Of all weights that are trained: the model's, or its adapter's."""
     if work.lora_rank is not None:
-        size, count = FULL, shape.adapter(work.lora_rank)
-        found["adapter"] = count * size / shards
-    optimizers = len({loss.optimizer for losses in _losses(work) for loss in losses})
-    return found | {
-        "gradients": count * size / shards,
-        "optimizer": 2 * optimizers * count * size / shards,
-    }
+        return float(shape.adapter(work.lora_rank) * FULL)
+    return float(shape.parameters * work.weight_bytes)
+
+
+def _optimizers(work: Workload) -> int:
+    return len({loss.optimizer for losses in _losses(work) for loss in losses})
 
 
 def _copies(
@@ -294,17 +303,50 @@ def _copies(
     if other_teacher is not None:
         found["teacher (another model)"] = other_teacher.parameters * work.weight_bytes / shards
     elif algorithm.teacher == "ema":
-        found["teacher (moving average)"] = count * average / shards
+        found[EMA_TEACHER] = count * average / shards
     elif algorithm.teacher in ("frozen", "trust_region"):
-        found["teacher (initial weights)"] = count * size / shards
+        found[INITIAL_TEACHER] = count * size / shards
     if algorithm.needs_reference:
         each = average if algorithm.reference_rate else size
-        found["reference"] = count * each / shards
+        found[REFERENCE] = count * each / shards
     if work.engine == "vllm":
         found["vLLM"] = VLLM_SHARE * work.device_memory
     if work.config.overlap and work.engine == "hf":
         found["the sampler's copy"] = float(shape.parameters * work.weight_bytes)
     return found
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a run writes, all but its texts and numbers: a model, a checkpoint, all that is
+    there at once while it runs (`at_most`), and what is left when it has finished (`left`)."""
+
+    model: float
+    checkpoint: float
+    at_most: float
+    left: float
+
+
+def disk(shape: ModelShape, work: Workload, other_teacher: ModelShape | None = None) -> Disk:
+    """A checkpoint has the model as a folder, and the state to go on from: its trained weights,
+    both moments of each optimizer, and the weights of teacher and reference. What replaces another
+    file is complete before that is removed."""
+    config, trained = work.config, _trained_bytes(shape, work)
+    model = float(shape.parameters * work.weight_bytes)
+    model += 0.0 if work.lora_rank is None else trained
+    copies = _copies(shape, work, 1, other_teacher)
+    kept = sum(copies.get(name, 0.0) for name in IN_CHECKPOINTS)
+    checkpoint = model + trained * (1 + 2 * _optimizers(work)) + kept
+    saves = -(-config.steps // config.save_every) if config.save_every else 0
+    evaluates = config.eval_every and config.eval_problems
+    evaluations = -(-config.steps // config.eval_every) if evaluates else 0
+    return Disk(
+        model,
+        checkpoint,
+        at_most=min(saves, config.keep_checkpoints + 1) * checkpoint
+        + (min(evaluations, 2) + 1) * model,
+        left=min(saves, config.keep_checkpoints) * checkpoint + (min(evaluations, 1) + 1) * model,
+    )
 
 
 def _passes(shape: ModelShape, work: Workload) -> dict[str, float]:

@@ -46,10 +46,9 @@ class KnownModel:
 def known_model(options: ModelOptions, name: str) -> KnownModel:
     """What is known of a model that the options name. Nothing is fetched."""
     if name in PRESETS:
-        from vpd_agent.tiny.model import byte_tokenizer, tiny_policy
+        from vpd_agent.tiny.model import byte_tokenizer
 
-        shape = shape_of(tiny_policy().model.config)
-        return KnownModel(shape, FULL, byte_tokenizer(), "a preset")
+        return KnownModel(*_preset(), byte_tokenizer(), "a preset")
     folder = model_at_hand(name)
     if folder is None:
         return KnownModel(*_published(name), None, "not here; its published shape")
@@ -66,6 +65,8 @@ def known_model(options: ModelOptions, name: str) -> KnownModel:
 def known_shape(name: str, *, fetch: bool) -> tuple[ModelShape | None, int]:
     """The shape of a model and the size of its numbers in bytes. Of one that is on the hub only its
     configuration is fetched, or what is published of it is told."""
+    if name in PRESETS:
+        return _preset()
     folder = model_at_hand(name)
     if folder is None and (name == smollm2.NAME or not fetch):
         return _published(name)
@@ -75,6 +76,12 @@ def known_shape(name: str, *, fetch: bool) -> tuple[ModelShape | None, int]:
 def loaded_bytes(dtype: str, stored: int) -> int:
     """Of a number of weights that are loaded with this --dtype. stored: as they are stored."""
     return {"auto": stored, "float32": FULL, "bfloat16": HALF}[dtype]
+
+
+def _preset() -> tuple[ModelShape | None, int]:
+    from vpd_agent.tiny.model import tiny_policy
+
+    return shape_of(tiny_policy().model.config), FULL
 
 
 def _published(name: str) -> tuple[ModelShape | None, int]:

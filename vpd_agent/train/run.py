@@ -25,6 +25,7 @@ from vpd_agent.runs.record import differences, other_software, read_record, same
 from vpd_agent.runs.run_folder import RunFolder
 from vpd_agent.runs.trackers import check_trackers, open_trackers
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.disk import disk_of, too_full
 from vpd_agent.train.fit import as_begun, fit, is_fitted, memory_at_hand
 from vpd_agent.train.options import TrainOptions, open_sandbox
 from vpd_agent.train.presets import PRESETS, TINY_WIDTH, preset_for
@@ -272,6 +273,8 @@ def _open(plan: Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
         if told:
             say(told)
     options, config = plan.options, plan.config
+    if processes.is_first:
+        _check_disk(plan)
     checkpoint = RunFolder.latest_checkpoint(options.out) if options.resume else None
     environment, evaluation = _open_environments(plan, processes, stack)
     out = RunFolder(options.out, resume=options.resume, processes=processes)
@@ -326,6 +329,16 @@ def _open(plan: Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
     stack.callback(trackers.close)
     trainer.on_step = trackers.log
     return trainer
+
+
+def _check_disk(plan: Plan) -> None:
+    """Say so if the run will not find room for what it writes: it would end at a checkpoint."""
+    needed = disk_of(plan.algorithm, plan.options, plan.config)
+    if needed is not None and (reason := too_full(plan.options.out, needed.at_most)):
+        say(
+            f"Warning: {reason} Make room, pass an --out on another disk, or keep fewer: "
+            f"--keep-checkpoints 1, or --save-every 0 for none."
+        )
 
 
 def _open_environments(plan: Plan, processes: Processes, stack: ExitStack) -> tuple[Any, Any]:

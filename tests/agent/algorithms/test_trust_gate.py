@@ -35,6 +35,42 @@ def test_later_measurements_move_it_by_one_minus_momentum():
     assert gate.weight(state) == pytest.approx(0.9 * 1.0 + 0.1 * -0.5)
 
 
+def test_with_a_prior_it_begins_nearly_shut_and_every_rollout_counts_alike():
+    """As if 32 rollouts without an advantage had been measured before."""
+    gate = TrustGate(width=0.5, momentum=0.9, prior_rows=32)
+    first = gate.update({}, sums(5.0, 3.0, 16))
+    assert first[TRUST] == pytest.approx((5 - 3) / (16 + 32))
+    second = gate.update(first, sums(1.0, 2.0, 4))
+    total, rows = 0.9 * (5 - 3) + (1 - 2), 0.9 * 16 + 4
+    assert second[TRUST] == pytest.approx(total / (rows + 32))
+    assert gate.weight(second) == pytest.approx(total / (rows + 32) / 0.5)
+
+
+def test_a_prior_fades_before_a_teacher_that_stays_better():
+    """With 16 rollouts a time, there are 16 / (1 − 0.9) = 160 of them in the end."""
+    gate = TrustGate(momentum=0.9, prior_rows=32)
+    state: dict[str, float] = {}
+    for _ in range(200):
+        state = gate.update(state, sums(12.0, 4.0, 16))
+    assert state[TRUST] == pytest.approx((12 - 4) / 16 * 160 / (160 + 32))
+
+
+def test_one_lucky_measurement_is_soon_forgotten():
+    """Two of three rollouts solved once, then none of 16, twenty times: the average without a prior
+    counts the three as much as any sixteen."""
+    shares = []
+    for prior in (None, 0, 32):
+        gate = TrustGate(momentum=0.9, prior_rows=prior)
+        state = gate.update({}, sums(2.0, 0.0, 3))
+        for _ in range(20):
+            state = gate.update(state, sums(0.0, 0.0, 16))
+        shares.append(state[TRUST])
+    decay = 0.9**20
+    rows = 3 * decay + 16 * (1 - decay) / (1 - 0.9)
+    expected = [2 / 3 * decay, 2 * decay / rows, 2 * decay / (rows + 32)]
+    assert shares == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("average", "weight"), [(-1.0, 0.0), (0.0, 0.0), (0.075, 0.5), (0.15, 1.0), (0.9, 1.0)]
 )
@@ -46,6 +82,7 @@ def test_without_a_failed_row_nothing_is_learned():
     gate = TrustGate()
     assert gate.update({}, sums(0.0, 0.0, 0)) == {}
     assert gate.update({TRUST: 0.1}, sums(0.0, 0.0, 0)) == {TRUST: 0.1}
+    assert TrustGate(prior_rows=8).update({}, sums(0.0, 0.0, 0)) == {}
 
 
 def test_an_update_changes_no_state_that_others_hold():
@@ -59,7 +96,15 @@ def test_measurements_are_due_every_few_steps_from_the_first_on():
 
 
 @pytest.mark.parametrize(
-    "field", [{"width": 0.0}, {"every": 0}, {"rows": 0}, {"momentum": 1.0}, {"momentum": -0.1}]
+    "field",
+    [
+        {"width": 0.0},
+        {"every": 0},
+        {"rows": 0},
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"prior_rows": -1},
+    ],
 )
 def test_a_senseless_gate_is_refused_by_the_field_of_the_algorithm(field):
     with pytest.raises(ValueError, match=f"gate_{next(iter(field))}"):
