@@ -159,6 +159,9 @@ TINY = Preset(
     },
 )
 
+# VPD's E-steps as published for long answers. Nobody knows beforehand whether a model reads its
+# feedback, so the gate begins nearly shut (docs/results/smollm2.md).
+_VPD_PG = {"e_step_every": 5, "beta": 0.1, "gate_prior_rows": 32}
 # What GRPO is compared with SDPO as, in the code of arXiv 2601.20802 (baseline_grpo.yaml and
 # user.yaml): no division by the deviation, a higher upper clip, mini-batches of 8 of 32 prompts.
 _GRPO = {"scale_advantages": False, "clip_high": 0.28}
@@ -188,7 +191,7 @@ CODE = Preset(
         "sdpo": {"top_k": 20, "ema_rate": 0.01},
         "sc-sdpo": {"top_k": 20, "ema_rate": 0.01},
         "srpo": {"alpha": 1.0, "top_k": 20, "ema_rate": 0.01},
-        "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 20},  # as published for long answers
+        "vpd-pg": _VPD_PG | {"top_k": 20},
         "grpo": _GRPO,
     },
     train_changes={
@@ -210,7 +213,7 @@ SCIENCE = Preset(
         "sdpo": {"alpha": 0.5, "top_k": 100},
         "sc-sdpo": {"alpha": 0.5, "top_k": 100},
         "srpo": {"top_k": 100},
-        "vpd-pg": {"e_step_every": 5, "beta": 0.1, "top_k": 100},
+        "vpd-pg": _VPD_PG | {"top_k": 100},
         "grpo": _GRPO,
     },
     train_changes={
