@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "code": {
         "vpd": {"top_k": 20},
-        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 20},
+        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "gate_prior_rows": 32, "top_k": 20},
         "sdpo": {"top_k": 20, "ema_rate": 0.01},
         "sc-sdpo": {"top_k": 20, "ema_rate": 0.01},
         "srpo": {"alpha": 1.0, "top_k": 20, "ema_rate": 0.01},
@@ -64,7 +64,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "science": {
         "vpd": {"top_k": 100},
-        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "top_k": 100},
+        "vpd-pg": {"beta": 0.1, "e_step_every": 5, "gate_prior_rows": 32, "top_k": 100},
         "sdpo": {"alpha": 0.5, "top_k": 100},
         "sc-sdpo": {"alpha": 0.5, "top_k": 100},
         "srpo": {"top_k": 100},
