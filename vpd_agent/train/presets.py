@@ -125,9 +125,14 @@ LAPTOP_LONG = replace(
 
 LAPTOP_GAMES = replace(
     LAPTOP,
-    about="vpd/TextArena-v0 with tiny-game-warm: a game of four short moves, otherwise as laptop",
+    about="vpd/TextArena-v0 with tiny-game-warm: games of four short moves, of which there are a "
+    "quarter as many in a step as laptop has answers",
     train=replace(
         LAPTOP.train,
+        prompts_per_step=4,
+        group_size=4,
+        eval_every=20,
+        eval_problems=100,
         max_prompt_tokens=576,
         max_teacher_prompt_tokens=864,
         max_response_tokens=640,  # of a whole game: the refusal of a move has 200

@@ -104,6 +104,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "laptop-long": LAPTOP | {"max_teacher_prompt_tokens": 160, "max_response_tokens": 32},
     "laptop-games": LAPTOP
     | {
+        "prompts_per_step": 4,
+        "group_size": 4,
+        "eval_every": 20,
+        "eval_problems": 100,
         "max_prompt_tokens": 576,
         "max_teacher_prompt_tokens": 864,
         "max_response_tokens": 640,
