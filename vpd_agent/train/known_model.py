@@ -92,5 +92,6 @@ def _of_config(name: str) -> tuple[ModelShape | None, int]:
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(name)
-    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    # Newer transformers warn of the old name.
+    stored = getattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", None)
     return shape_of(config), HALF if "16" in str(stored) else FULL
