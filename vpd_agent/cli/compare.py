@@ -328,12 +328,10 @@ class Plan:
         sizes = {label: size for label, size in found.items() if size is not None}
         if not sizes:
             return
-        left = 0.0
-        for run in self.runs():
-            if run.keeps_weights and run.contestant.label in sizes:
-                left += sizes[run.contestant.label].left
-        side_by_side = self.jobs * max(size.at_most - size.left for size in sizes.values())
-        if reason := too_full(self.options.out, left + side_by_side):
+        kept = {label: 0.0 if self.options.drop_models else s.left for label, s in sizes.items()}
+        left = sum(kept.get(run.contestant.label, 0.0) for run in self.runs())
+        more = max(size.at_most - kept[label] for label, size in sizes.items())
+        if reason := too_full(self.options.out, left + self.jobs * more):
             say(
                 f"Warning: {reason} Make room, pass an --out on another disk, or keep less: "
                 f"--drop-models, or -- --save-every 0 for no checkpoints."

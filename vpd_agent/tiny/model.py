@@ -14,7 +14,7 @@ from torch import nn
 from vpd_agent.model.policy import Policy
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 GRID = 2.0**-13  # of the weights
 
@@ -35,10 +35,22 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
 
     window: tokens that attention reaches back, in every layer; None: all.
     """
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3ForCausalLM
 
     tokenizer = byte_tokenizer()
-    config = Qwen3Config(
+    config = tiny_config(tokenizer, window=window)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+        _fan_in_init(model)
+    return Policy(model, tokenizer)
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerFast, *, window: int | None = None) -> Qwen3Config:
+    """The shape of `tiny_policy`."""
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
@@ -55,11 +67,6 @@ def tiny_policy(seed: int = 0, *, window: int | None = None) -> Policy:
         eos_token_id=tokenizer.get_added_vocab()[END],
         pad_token_id=tokenizer.get_added_vocab()[PAD],
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
-        _fan_in_init(model)
-    return Policy(model, tokenizer)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vpd_agent.runs.files import nearest
 from vpd_agent.train.estimate import Disk, Workload, disk
 from vpd_agent.train.known_model import known_shape, loaded_bytes
 
@@ -25,18 +26,18 @@ def disk_of(algorithm: Algorithm, options: TrainOptions, config: TrainConfig) ->
         weight_bytes=loaded_bytes(options.dtype, stored),
         lora_rank=options.lora_rank,
     )
-    return disk(shape, work)
+    teacher = None
+    if options.teacher_model is not None:
+        teacher, _ = known_shape(options.teacher_model, fetch=False)
+    return disk(shape, work, teacher)
 
 
 def too_full(folder: Path, needed: float) -> str:
     """In words, that the disk of a folder has less room than what will be written, in bytes, beside
     what is in the folder already; "" if there is enough, or nobody knows."""
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    at = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
-    if at is None:
-        return ""
     try:
-        free = shutil.disk_usage(at).free
+        free = shutil.disk_usage(nearest(folder)).free
     except OSError:
         return ""
     missing = needed - there

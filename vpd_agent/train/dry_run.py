@@ -17,8 +17,7 @@ import gymnasium as gym
 from vpd_agent.console import phase
 from vpd_agent.rollout.collect import all_problem_ids
 from vpd_agent.rollout.environment import EnvironmentSpec
-from vpd_agent.train.disk import disk_of
-from vpd_agent.train.estimate import FULL, H100, ModelShape, Workload, memory, seconds
+from vpd_agent.train.estimate import FULL, H100, Disk, ModelShape, Workload, disk, memory, seconds
 from vpd_agent.train.fit import memory_at_hand
 from vpd_agent.train.known_model import BYTES_PER_TOKEN, KnownModel, known_model, loaded_bytes
 from vpd_agent.train.learner import check_sizes
@@ -101,9 +100,10 @@ def dry_run(plan: Plan) -> Report:
             f"Pass a folder with its config.json, of the families of vpd_agent/train/estimate.py."
         )
         return report
-    report.facts["disk"] = _room(plan)
     work = _workload(plan, model, lengths, longest_teacher, processes)
-    _add_costs(report, model.shape, work, other.shape if other else None)
+    other_shape = other.shape if other else None
+    report.facts["disk"] = _room(disk(model.shape, work, other_shape))
+    _add_costs(report, model.shape, work, other_shape)
     return report
 
 
@@ -186,13 +186,10 @@ def _teacher_room(plan: Plan, lengths: _Lengths, longest: int) -> str:
     )
 
 
-def _room(plan: Plan) -> str:
-    """Of a model whose shape is known."""
-    disk = disk_of(plan.algorithm, plan.options, plan.config)
-    assert disk is not None
+def _room(needed: Disk) -> str:
     return (
-        f"a model takes {_size(disk.model)}, a checkpoint {_size(disk.checkpoint)}; "
-        f"{_size(disk.at_most)} at most while the run goes on, {_size(disk.left)} at its end"
+        f"a model takes {_size(needed.model)}, a checkpoint {_size(needed.checkpoint)}; "
+        f"{_size(needed.at_most)} at most while the run goes on, {_size(needed.left)} at its end"
     )
 
 

@@ -79,9 +79,9 @@ def loaded_bytes(dtype: str, stored: int) -> int:
 
 
 def _preset() -> tuple[ModelShape | None, int]:
-    from vpd_agent.tiny.model import tiny_policy
+    from vpd_agent.tiny.model import byte_tokenizer, tiny_config
 
-    return shape_of(tiny_policy().model.config), FULL
+    return shape_of(tiny_config(byte_tokenizer())), FULL
 
 
 def _published(name: str) -> tuple[ModelShape | None, int]:

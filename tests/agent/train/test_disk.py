@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vpd_agent import make_run
-from vpd_agent.algorithms import GRPO
+from vpd_agent.algorithms import GRPO, SDPO
 from vpd_agent.cli.main import main
 from vpd_agent.tiny.model import tiny_policy
 from vpd_agent.train.config import TrainConfig
@@ -86,6 +87,17 @@ def test_what_is_not_kept_is_not_counted(changes, checkpoints, models):
     found = disk_of(GRPO(), options, TrainConfig(**{**CONFIG, **changes}))
     assert found is not None
     assert found.at_most == checkpoints * found.checkpoint + models * found.model
+
+
+def test_of_a_teacher_that_is_another_model_a_checkpoint_has_no_weights():
+    options = TrainOptions(out=Path("runs/none"), env="vpd/MiniArithmetic-v0", model="tiny")
+    other = replace(options, teacher_model="tiny")
+    own = disk_of(SDPO(teacher="ema"), options, TrainConfig())
+    found = disk_of(SDPO(teacher="ema"), other, TrainConfig())
+    assert own is not None
+    assert found is not None
+    assert own.checkpoint == 5 * own.model  # model/, the weights, both moments, the teacher
+    assert found.checkpoint == 4 * found.model
 
 
 def test_a_model_that_is_not_known_is_not_estimated():
