@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vpd_agent.cli.flags import FlagGroup, parse
 from vpd_agent.console import bars, is_main_process, phase, print_table, say
 from vpd_agent.train.options import ModelOptions, ProblemOptions, open_sandbox
+from vpd_envs.data.provenance import field_defaults
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 UNMEASURED = (  # options that change no answer
     *("problems", "samples", "max_prompt_tokens", "success_reward", "out"),
-    *("sandbox", "device", "threads"),
-    "template_arguments",  # told below where there are some
+    *("sandbox", "device", "threads", "weights_folder", "weight_transfer"),
 )
 
 
@@ -85,7 +85,7 @@ def evaluate(arguments: list[str]) -> int:
         measured = _measured(options, policy, environment)
     with closing(environment), TemporaryDirectory() as folder:
         path = options.out or Path(folder, "answers.jsonl")
-        with AnswerFile(path, measured) as file:
+        with AnswerFile(path, measured, field_defaults(EvalOptions)) as file:
             result = _answered(options, policy, environment, file, ids)
     return _report(options, result, measured)
 
@@ -157,7 +157,7 @@ def _measured(
     return {
         **{k: v for k, v in vars(options).items() if k not in UNMEASURED},
         "set": list(options.set),
-        **({"template_arguments": given} if (given := options.template_arguments) else {}),
+        "template_arguments": list(options.template_arguments),
         "problems": fingerprint(environment),
         "judge": judge_hash(environment),
         **model_hashes(policy),

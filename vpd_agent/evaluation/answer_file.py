@@ -21,6 +21,9 @@ class AnswerFile:
     "feedback" what is said beside it. If a sample has several lines, the last one counts. A last
     line that a crash cut short is removed.
 
+    measured: what the answers depend on. defaults: of options in it that an older file lacks; see
+        `provenance.differences`.
+
     judged: (problem id, sample) → line, for the answers that were judged.
 
     header, keys, content, command: what a file of another kind has in place of "evaluation", of
@@ -35,14 +38,16 @@ class AnswerFile:
     content: ClassVar[str] = "answers"
     command: ClassVar[str] = "vpd eval"
 
-    def __init__(self, path: Path, measured: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, measured: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.judged: dict[tuple[Any, ...], dict[str, Any]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:
             self._lock()
-            self._read(json.loads(json.dumps(measured)))
+            self._read(json.loads(json.dumps(measured)), defaults)
         except BaseException:
             self._file.close()
             raise
@@ -72,7 +77,7 @@ class AnswerFile:
                 f"--out."
             ) from error
 
-    def _read(self, measured: dict[str, Any]) -> None:
+    def _read(self, measured: dict[str, Any], defaults: Mapping[str, Any] | None) -> None:
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
         start = b'{"' + self.header.encode() + b'"'
@@ -88,7 +93,7 @@ class AnswerFile:
             self._write([{self.header: measured}])
             return
         rows = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
-        if differing := differences(rows[0][self.header], measured):
+        if differing := differences(rows[0][self.header], measured, defaults):
             raise ValueError(
                 f"{self.path} has the {self.content} of another {self.header}: {differing}. Pass "
                 f"another --out."

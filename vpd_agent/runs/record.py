@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpd_agent.runs.machine import machine
 from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.catalog import parsed_options
-from vpd_envs.data.provenance import NOT_JUDGING, commit, leaves, versions
+from vpd_envs.data.provenance import NOT_JUDGING, commit, field_defaults, leaves, versions
 from vpd_envs.data.provenance import differences as told_differences
 
 if TYPE_CHECKING:
@@ -82,13 +82,12 @@ def _defaults(names: Set[str], record: Mapping[str, Any]) -> dict[str, Any]:
     classes: dict[str, type] = {"config": TrainConfig, "options": TrainOptions}
     if "name" in record.get("algorithm", {}):
         classes["algorithm"] = algorithm_class(record["algorithm"]["name"])
-    defaults = {
-        f"{part}.{field.name}": field.default
+    return {
+        name: default
         for part, its_class in classes.items()
-        for field in fields(its_class)
-        if field.default is not MISSING
+        for name, default in field_defaults(its_class, prefix=f"{part}.").items()
+        if name in names
     }
-    return json.loads(json.dumps({name: defaults[name] for name in names & defaults.keys()}))
 
 
 def other_software(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

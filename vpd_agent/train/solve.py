@@ -35,6 +35,7 @@ from vpd_agent.train.learner import Learner
 from vpd_agent.train.options import EnvironmentOptions, ModelOptions, open_sandbox
 from vpd_agent.train.presets import PRESETS, chosen_preset
 from vpd_agent.train.single_problem import TestTimeDistillation
+from vpd_envs.data.provenance import field_defaults
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -50,6 +51,7 @@ FROM_PRESET = (  # options that are the preset's where they are not given
 )
 UNMEASURED = (  # options that change no attempt, or may be added to
     *("out", "methods", "problems", "limit", "seeds", "sandbox", "device", "threads"),
+    *("weights_folder", "weight_transfer"),
 )
 
 
@@ -246,7 +248,7 @@ def _solve(
         batch=options.batch,
     )
     ids = _short_enough(ids, bench, config)
-    with AttemptFile(options.out / RESULTS, measured) as file:
+    with AttemptFile(options.out / RESULTS, measured, _defaults(algorithm)) as file:
         methods = _methods(options, algorithm, config, template, bench)
         with bars() as progress:
             for method in methods:
@@ -331,6 +333,15 @@ def _open_engine(
     stack.callback(engine.close)
     engine.sync(policy)  # a server samples from the weights that it was started with
     return engine
+
+
+def _defaults(algorithm: Algorithm) -> dict[str, Any]:
+    """Of what `_measured` says and an older file may lack."""
+    return {
+        **field_defaults(TrainConfig, SolveOptions),
+        **field_defaults(type(algorithm), prefix="algorithm."),
+        **field_defaults(TeacherTemplate, prefix="template."),
+    }
 
 
 def _measured(

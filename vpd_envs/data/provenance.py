@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -45,9 +47,16 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What two records differ in, in words: `seed is 0 there, 3 here`; empty if in nothing."""
-    a, b = dict(leaves(there)), dict(leaves(here))
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> str:
+    """What two records differ in, in words: `seed is 0 there, 3 here`; empty if in nothing.
+
+    defaults: by name, of options that `there` lacks because they came after it was written. A new
+        option comes with a default that leaves everything as it was.
+    """
+    b = dict(leaves(here))
+    a = {k: v for k, v in (defaults or {}).items() if k in b} | dict(leaves(there))
     names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
     return "; ".join(f"{n} is {a.get(n)!r} there, {b.get(n)!r} here" for n in names)
 
@@ -59,6 +68,18 @@ def leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def field_defaults(*classes: type, prefix: str = "") -> dict[str, Any]:
+    """Of the fields of dataclasses that have a default, as JSON gives them back; by name, with the
+    prefix before it."""
+    found = {
+        f"{prefix}{field.name}": field.default
+        for its_class in classes
+        for field in fields(its_class)
+        if field.default is not MISSING
+    }
+    return json.loads(json.dumps(found))
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -255,6 +255,29 @@ def test_without_matplotlib_only_the_picture_is_missing(tmp_path, model, monkeyp
     assert out.read_bytes() == answers
 
 
+def without(path, *names):
+    """A file as it was written before there were these options."""
+    first, *rest = path.read_text().splitlines(keepends=True)
+    header = json.loads(first)
+    (measured,) = header.values()
+    for name in names:
+        del measured[name]
+    path.write_text(json.dumps(header) + "\n" + "".join(rest))
+
+
+def test_options_that_came_after_a_file_had_their_defaults_there(tmp_path, model, capsys):
+    out = tmp_path / "a.jsonl"
+    command = [*CHOICE, "--model", model, "--out", out]
+    assert run(*command) == 0
+    without(out, "engine", "template_arguments", "temperature", "seed")
+    before = out.read_bytes()
+    assert run(*command) == 0
+    assert out.read_bytes() == before
+    capsys.readouterr()
+    assert run(*command, "--temperature", 0.5) == 2
+    assert "temperature is 1.0 there, 0.5 here" in said(capsys)
+
+
 def test_another_evaluation_may_not_go_on_in_a_file(tmp_path, model, capsys):
     out = tmp_path / "a.jsonl"
     command = [*CHOICE, "--model", model, "--out", out]

@@ -357,6 +357,30 @@ def test_another_search_in_the_same_folder_is_refused_by_name(tmp_path, command,
     assert (out / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.usefixtures("no_matplotlib")
+def test_options_that_came_after_a_search_had_their_defaults_there(tmp_path, command, capsys):
+    out = tmp_path / "found"
+    command = [*command, out, "--methods", "best-of-k"]
+    assert run(*command) == 0
+    path = out / "results.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    header = json.loads(first)
+    measured = header["search"]
+    for part, name in [
+        (measured, "engine"),
+        (measured, "batch"),
+        (measured["algorithm"], "ema_rate"),
+        (measured["template"], "max_feedback_chars"),
+    ]:
+        del part[name]
+    path.write_text(json.dumps(header) + "\n" + "".join(rest))
+    before = path.read_bytes()
+    assert run(*command) == 0
+    assert path.read_bytes() == before
+    assert run(*command, "--batch", 3) == 2
+    assert "batch is 64 there, 3 here" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from vpd_envs.data.provenance import differences, versions
+from vpd_envs.data.provenance import differences, field_defaults, versions
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,6 +24,31 @@ def test_differences_are_told_by_name_on_both_sides():
         "new is None there, 'x' here",
     ]
     assert differences(there, dict(there)) == ""
+
+
+def test_an_option_that_came_later_had_its_default_there():
+    there = {"env": "a", "options": {"seed": 0}}
+    defaults = {"new": "x", "options.late": False, "options.seed": 7, "of another command": 1}
+    same = {"env": "a", "options": {"seed": 0, "late": False}, "new": "x"}
+    assert differences(there, same, defaults) == ""
+    changed = {"env": "a", "options": {"seed": 0, "late": True}, "new": "y"}
+    assert differences(there, changed, defaults).split("; ") == [
+        "new is 'x' there, 'y' here",
+        "options.late is False there, True here",
+    ]
+
+
+@dataclass
+class Options:
+    name: str
+    rate: float = 0.5
+    words: tuple[str, ...] = ("a", "b")
+    made: dict = field(default_factory=dict)
+
+
+def test_defaults_are_as_they_are_read_from_a_file():
+    assert field_defaults(Options) == {"rate": 0.5, "words": ["a", "b"]}
+    assert field_defaults(Options, prefix="of.") == {"of.rate": 0.5, "of.words": ["a", "b"]}
 
 
 def test_versions_are_those_of_what_is_installed():
