@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from vpd_agent.algorithms.trust_gate import TrustGate
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.response_logits import ResponseLogits
 from vpd_agent.model.teacher import Teacher, TeacherWeights
 from vpd_agent.ops.losses import Metrics
-
-if TYPE_CHECKING:
-    from vpd_agent.algorithms.trust_gate import TrustGate
 
 State = dict[str, float]  # what an algorithm remembers between steps; saved in checkpoints
 
@@ -127,6 +125,18 @@ class Algorithm:
     def losses(self, step: Step) -> Sequence[Loss]:
         raise NotImplementedError
 
+    def make_teacher(self, student: Policy, model: Policy | None = None) -> Teacher | None:
+        """The teacher, from the student as it is now; None if the algorithm has none.
+
+        model: another model that is the teacher; see `Teacher`. Raises ValueError if the algorithm
+        has no teacher, or the model another vocabulary.
+        """
+        if self.teacher is not None:
+            return Teacher(student, self.teacher, self.ema_rate, self.trust_region, model=model)
+        if model is not None:
+            raise ValueError(f"{self.name} has no teacher, so no other model can be it.")
+        return None
+
     def token_values(self, inputs: LossInputs) -> dict[str, Tensor]:
         """What the algorithm makes of each token, [B, T], by name: for `vpd inspect`. It shows
         divergence, implicit_reward, token_advantage, and taught (where the teacher's term applies).
@@ -201,9 +211,3 @@ class LossInputs:
             prompt, mask = (b.teacher_prompt, b.teacher_prompt_mask), b.teacher_mask
         temperature = temperature or self._temperature
         return policy.forward(*prompt, b.response, b.token_mask, mask, temperature=temperature)
-
-
-def check(condition: bool, field: str, expected: str, value: object) -> None:
-    """Raise ValueError in the words every algorithm uses for a bad hyper-parameter."""
-    if not condition:
-        raise ValueError(f"{field} must be {expected}, got {value!r}.")

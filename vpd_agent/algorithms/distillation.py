@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Algorithm, LossInputs, Step, check
+from vpd_agent.algorithms.base import Algorithm, LossInputs, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.trust_gate import TrustGate
 from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.model.response_logits import Divergence

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Algorithm, LossInputs, check
+from vpd_agent.algorithms.base import Algorithm, LossInputs
+from vpd_agent.algorithms.checks import check
 from vpd_agent.ops.losses import Metrics, masked_mean
 
 

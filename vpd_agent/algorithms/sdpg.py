@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
+from vpd_agent.algorithms.base import Loss, LossInputs, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.distillation import Distillation, distillation, scheduled, trust
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, advantages_of, policy_gradient
 from vpd_agent.ops.losses import Metrics, Normalizer, ReferenceForm, masked_mean, reference_penalty

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Loss, LossInputs, Step, check
+from vpd_agent.algorithms.base import Loss, LossInputs, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.distillation import (
     Distillation,
     distillation,

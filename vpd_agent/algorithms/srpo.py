@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Loss, LossInputs, State, Step, check
+from vpd_agent.algorithms.base import Loss, LossInputs, State, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.distillation import Distillation, distillation, distillation_mask, trust
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, advantages_of, policy_gradient
 from vpd_agent.model.teacher import TeacherWeights

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import Loss, LossInputs, State, Step, check
+from vpd_agent.algorithms.base import Loss, LossInputs, State, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.distillation import Distillation, distillation
 from vpd_agent.algorithms.policy_gradient import PolicyGradient, policy_gradient
 from vpd_agent.ops.losses import Metrics, binary_classifier, implicit_rewards

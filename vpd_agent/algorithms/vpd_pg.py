@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vpd_agent.algorithms.base import LossInputs, State, Step, check
+from vpd_agent.algorithms.base import LossInputs, State, Step
+from vpd_agent.algorithms.checks import check
 from vpd_agent.algorithms.distillation import scheduled, trust
 from vpd_agent.algorithms.reference import kl_to_reference
 from vpd_agent.algorithms.vpd import VPD

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from vpd_agent.model.policy import Policy
 from vpd_agent.runs.identity import weights_hash
-
-if TYPE_CHECKING:
-    from vpd_agent.algorithms.base import Algorithm
 
 TeacherWeights = Literal["live", "ema", "frozen", "trust_region"]
 
@@ -92,23 +89,6 @@ class Teacher:
             )
         if state is not None and there is None:
             self.policy.load_state_dict(state)
-
-
-def make_teacher(
-    student: Policy, algorithm: Algorithm, model: Policy | None = None
-) -> Teacher | None:
-    """The teacher that an algorithm asks for, from the student as it is now; None if it has none.
-
-    model: another model that is the teacher; see `Teacher`. Raises ValueError if the algorithm has
-    no teacher, or the model another vocabulary.
-    """
-    if algorithm.teacher is not None:
-        return Teacher(
-            student, algorithm.teacher, algorithm.ema_rate, algorithm.trust_region, model=model
-        )
-    if model is not None:
-        raise ValueError(f"{algorithm.name} has no teacher, so no other model can be it.")
-    return None
 
 
 def _use_vocabulary(teacher: Policy, student: Policy) -> None:

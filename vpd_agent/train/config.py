@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vpd_agent.algorithms.base import check
+from vpd_agent.algorithms.checks import check
 
 AT_LEAST_ONE = (
     *("prompts_per_step", "group_size", "updates_per_batch", "mini_batches"),

@@ -26,7 +26,7 @@ from vpd_agent.engines import Engine, sampling_from
 from vpd_agent.engines.blended import BlendedEngine
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import Teacher, make_teacher
+from vpd_agent.model.teacher import Teacher
 from vpd_agent.ops.losses import sampler_correction
 from vpd_agent.rollout.collect import Actor
 from vpd_agent.rollout.critic import PolicyCritic
@@ -50,7 +50,7 @@ class Parts(TypedDict, total=False):
 
     template: of the teacher's prompts; None: the default one.
     engine: samples the rollouts, and for a teacher with weights of the same model; None: HFEngine.
-    teacher: None: the one that the algorithm asks for, see `make_teacher`.
+    teacher: None: the one that the algorithm asks for, see `Algorithm.make_teacher`.
     teacher_engine: samples for a teacher that is another model; None: HFEngine.
     reference: the policy that the algorithm's `needs_reference` means; None: a copy of the policy.
     processes: those of the run; None: this one alone.
@@ -100,7 +100,7 @@ class Learner:
         )
         if config.overlap:
             _check_critics(environment, self.engine)
-        self.teacher = parts.get("teacher") or make_teacher(policy, algorithm)
+        self.teacher = parts.get("teacher") or algorithm.make_teacher(policy)
         self.teacher_engine = parts.get("teacher_engine")
         if self.teacher_engine is None and self.teacher and self.teacher.is_other_model:
             self.teacher_engine = HFEngine(self.teacher.policy, places=config.sampling_tokens)

@@ -16,7 +16,6 @@ from vpd_agent.distributed.world import Processes
 from vpd_agent.engines import Engine
 from vpd_agent.engines.make import addresses, check_engine, make_engine
 from vpd_agent.model.policy import Policy
-from vpd_agent.model.teacher import make_teacher
 from vpd_agent.rollout.critic import PolicyCritic
 from vpd_agent.rollout.environment import EnvironmentSpec, critics
 from vpd_agent.rollout.teacher_prompt import PlainPrompt, TeacherTemplate
@@ -286,7 +285,7 @@ def _open(plan: Plan, begun: dict[str, Any], stack: ExitStack) -> Trainer:
         teacher = None  # the trainer makes one from the student, unless it is another model
         if options.teacher_model is not None:
             other = plan.teacher or plan.load(options.for_teacher(options.teacher_model))
-            teacher = make_teacher(policy, plan.algorithm, other)
+            teacher = plan.algorithm.make_teacher(policy, other)
     record = plan.record()
     if processes.is_first:
         with phase("Reading the model's weights", quiet=options.quiet):

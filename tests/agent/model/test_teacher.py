@@ -11,7 +11,7 @@ from agent.helpers import SecretLetter, mixed_rollouts, small_policy
 from vpd_agent.algorithms import GRPO, SDPO
 from vpd_agent.engines import Generation
 from vpd_agent.engines.hf import HFEngine
-from vpd_agent.model.teacher import Teacher, make_teacher
+from vpd_agent.model.teacher import Teacher
 from vpd_agent.rollout.teacher_prompt import (
     PlainPrompt,
     TeacherTemplate,
@@ -166,7 +166,7 @@ def test_a_student_comes_closer_to_a_teacher_that_is_another_model(template):
         SecretLetter.vector(CONFIG.rollouts_per_step),
         CONFIG,
         template=template,
-        teacher=make_teacher(student, algorithm, other),
+        teacher=algorithm.make_teacher(student, other),
     )
     assert trainer.teacher.policy is other
     rollouts = trainer.collect().rollouts
@@ -198,7 +198,7 @@ def test_the_gate_asks_another_model_itself():
     """A teacher that always says what is right is found out to be right."""
     student, other = small_policy(seed=0), small_policy(seed=1)
     algorithm = SDPO(gate_width=0.5, gate_every=1)
-    teacher = make_teacher(student, algorithm, other)
+    teacher = algorithm.make_teacher(student, other)
 
     class Knowing:
         """Answers every teacher prompt with the letter that it ends with."""
@@ -221,7 +221,7 @@ def test_a_teacher_with_another_vocabulary_is_refused():
     student, other = small_policy(), small_policy()
     other.tokenizer.add_tokens(["<new>"])
     with pytest.raises(ValueError, match="'<new>' is token None of the student's"):
-        make_teacher(student, SDPO(), other)
+        SDPO().make_teacher(student, other)
 
 
 def test_embeddings_without_a_token_are_left_out_of_a_teacher():
@@ -230,20 +230,20 @@ def test_embeddings_without_a_token_are_left_out_of_a_teacher():
     other.model.resize_token_embeddings(count + 7)
     with torch.no_grad():
         logits = other.model(input_ids=torch.tensor([[5, 6, 7]])).logits[..., :count]
-    teacher = make_teacher(student, SDPO(), other)
+    teacher = SDPO().make_teacher(student, other)
     with torch.no_grad():
         now = teacher.policy.model(input_ids=torch.tensor([[5, 6, 7]])).logits
     torch.testing.assert_close(now, logits)
     bigger = small_policy()
     bigger.model.resize_token_embeddings(count + 7)
     with pytest.raises(ValueError, match=f"embeddings of {count} tokens, fewer than the"):
-        make_teacher(bigger, SDPO(), small_policy(seed=1))
+        SDPO().make_teacher(bigger, small_policy(seed=1))
 
 
 def test_an_algorithm_without_a_teacher_takes_no_other_model():
-    assert make_teacher(small_policy(), GRPO()) is None
+    assert GRPO().make_teacher(small_policy()) is None
     with pytest.raises(ValueError, match="grpo has no teacher"):
-        make_teacher(small_policy(), GRPO(), small_policy())
+        GRPO().make_teacher(small_policy(), small_policy())
 
 
 def test_a_saved_teacher_is_taken_back_by_one_of_its_kind_only():

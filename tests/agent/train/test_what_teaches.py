@@ -13,7 +13,6 @@ from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.algorithms.base import LossInputs
 from vpd_agent.engines.hf import HFEngine
 from vpd_agent.model.lora import add_lora
-from vpd_agent.model.teacher import make_teacher
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.trainer import Trainer
 
@@ -100,7 +99,7 @@ def test_what_is_sampled_as_the_teacher_is_what_the_losses_listen_to(kind, lora)
 def test_another_model_is_sampled_as_the_teacher_that_it_is():
     student = small_policy()
     algorithm = SDPO()
-    teacher = make_teacher(student, algorithm, small_policy(seed=5))
+    teacher = algorithm.make_teacher(student, small_policy(seed=5))
     assert_samples_what_teaches(make_trainer(algorithm, student, teacher=teacher))
 
 
