@@ -30,9 +30,10 @@ import transformers
 from vpd_agent.cache import cache_root
 from vpd_agent.data import types
 from vpd_agent.data.padding import pad_left, pad_right
-from vpd_agent.model import chat, teacher, tokenization
+from vpd_agent.model import chat, tokenization
 from vpd_agent.model import policy as policy_module
 from vpd_agent.model.policy import Policy
+from vpd_agent.rollout import teacher_prompt
 from vpd_agent.rollout.teacher_prompt import COMPACT
 from vpd_agent.tiny import examples as examples_module
 from vpd_agent.tiny import game_examples
@@ -125,7 +126,7 @@ def warm_policy(config: Recipe, *, on_step: Callable[[int, float], None] | None 
 
 
 DECIDING = (
-    *(tiny_module, examples_module, teacher, policy_module, tokenization, chat, types),
+    *(tiny_module, examples_module, teacher_prompt, policy_module, tokenization, chat, types),
     *(mini_task, mini_program, mini_code, mini_function, mini_choice, mini_arithmetic),
     game_examples,
 )
@@ -146,6 +147,7 @@ def cache_folder(config: Recipe) -> Path:
     sha.update(f"{torch.__version__} {transformers.__version__}".encode())
     if isinstance(config, GameWarmupConfig):  # the prompt is the game's own text
         sha.update(textarena.check_package().encode())
+        sha.update(inspect.getsource(textarena).encode())
     return cache_root() / "warm" / sha.hexdigest()[:16]
 
 

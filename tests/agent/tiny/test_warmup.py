@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -12,7 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vpd_agent.tiny import warmup
+from vpd_agent.tiny import examples, game_examples, warmup
 from vpd_agent.tiny.config import CodeWarmupConfig, WarmupConfig
 from vpd_agent.tiny.examples import ChoiceExamples, CodeExamples, ExpressionExamples
 from vpd_agent.tiny.model import GRID, tiny_policy
@@ -199,6 +202,36 @@ def test_the_cache_is_keyed_by_the_recipe_and_reused(tmp_path, monkeypatch):
     assert all((a[name] == b[name]).all() for name in a)
     assert cache_folder(replace(config, seed=1)) != cache_folder(config)
     assert [p.name for p in (tmp_path / "warm").iterdir()] == [cache_folder(config).name]
+
+
+def imported(module) -> set[str]:
+    """The modules of this project that the source of a module imports at its top."""
+    found = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vpd_"):
+            is_package = hasattr(importlib.import_module(node.module), "__path__")
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(names if is_package else [node.module])
+    return found
+
+
+@pytest.mark.parametrize("name", ["tiny-warm", "tiny-game-warm"])
+def test_a_change_of_any_module_that_makes_examples_makes_another_model(name, monkeypatch):
+    if name == "tiny-game-warm":
+        pytest.importorskip("textarena")
+    recipe, source = RECIPES[name], inspect.getsource
+    makes_examples = game_examples if name == "tiny-game-warm" else examples
+    # A recipe's values are hashed, and only the types of problems come from the last.
+    read = imported(makes_examples) - {"vpd_agent.tiny.config", "vpd_envs.types"}
+    assert "vpd_agent.rollout.teacher_prompt" in read
+    before = cache_folder(recipe)
+    for changed in read:
+        monkeypatch.setattr(
+            warmup.inspect, "getsource", lambda m, c=changed: source(m) + "#" * (m.__name__ == c)
+        )
+        assert cache_folder(recipe) != before, changed
+    monkeypatch.setattr(warmup.inspect, "getsource", source)
+    assert cache_folder(recipe) == before
 
 
 def test_the_number_of_cores_changes_no_weight():
