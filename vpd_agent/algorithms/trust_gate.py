@@ -55,23 +55,23 @@ class TrustGate:
         """Whether the step with this index, from 0, is to measure."""
         return step % self.every == 0
 
-    def update(self, state: Mapping[str, float], sums: Mapping[str, float]) -> dict[str, float]:
+    def update(self, state: dict[str, float], sums: Mapping[str, float]) -> dict[str, float]:
         """The state after a measurement; as it was if nothing was left to measure on.
 
         sums: "rows" measured; how many of them the teacher solved, "teacher"; the rates of the
         others of their groups, "student".
         """
         if not sums["rows"]:
-            return dict(state)
+            return state
         difference = sums["teacher"] - sums["student"]
         if self.prior_rows is not None:
             total = self.momentum * state.get(TRUST_SUM, 0.0) + difference
             rows = self.momentum * state.get(TRUST_ROWS, 0.0) + sums["rows"]
             advantage = total / (rows + self.prior_rows)
-            return dict(state) | {TRUST: advantage, TRUST_SUM: total, TRUST_ROWS: rows}
+            return state | {TRUST: advantage, TRUST_SUM: total, TRUST_ROWS: rows}
         advantage = difference / sums["rows"]
         average = state.get(TRUST, advantage)
-        return dict(state) | {TRUST: self.momentum * average + (1 - self.momentum) * advantage}
+        return state | {TRUST: self.momentum * average + (1 - self.momentum) * advantage}
 
     def weight(self, state: Mapping[str, float]) -> float:
         """Between 0 and 1; 0 before any measurement."""
