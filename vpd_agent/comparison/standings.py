@@ -83,10 +83,13 @@ class Standings:
 
 
 def mean_curve(results: Results, contestant: str, metric: str) -> dict[int, Estimate]:
-    """Step → mean over the finished runs, at the steps that all of them have."""
+    """Step → mean over the finished runs, at the steps that all of them have.
+
+    metric: a success rate, STUDENT or TEACHER.
+    """
     curves = [run.curve(metric) for run in results.finished(contestant)]
     return {
-        step: statistics.mean([curve[step] for curve in curves])
+        step: statistics.mean_rate([curve[step] for curve in curves])
         for step in results.steps(contestant, metric)
     }
 
@@ -161,13 +164,13 @@ def _standing(results: Results, contestant: str, threshold: float) -> Standing:
     return Standing(
         contestant=contestant,
         runs=len(runs),
-        final=statistics.mean([*scores.values()]),
+        final=statistics.mean_rate([*scores.values()]),
         iqm=statistics.interquartile_mean([*scores.values()]),
         difference=paired_end(results, contestant, results.baseline) if compared else None,
         improvement=statistics.probability_of_improvement([*scores.values()], theirs)
         if compared
         else None,
-        area=statistics.mean([a for run in runs if math.isfinite(a := area(results, run))]),
+        area=statistics.mean_rate([a for run in runs if math.isfinite(a := area(results, run))]),
         reached=sum(math.isfinite(rollouts) for rollouts, _ in costs),
         rollouts_to=statistics.median_reached([rollouts for rollouts, _ in costs]),
         seconds_to=statistics.median_reached([seconds for _, seconds in costs]),

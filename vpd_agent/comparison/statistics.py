@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -47,6 +47,19 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(middle, middle - half, middle + half, n)
 
 
+def mean_rate(values: Sequence[float]) -> Estimate:
+    """The mean of success rates: as `mean`, with the interval cut at 0 and at 1, which no mean of
+    rates passes."""
+    return _within(mean(values), 0.0, 1.0)
+
+
+def _within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
+    if not estimate.has_interval:
+        return estimate
+    low, high = max(estimate.low, lowest), min(estimate.high, highest)
+    return replace(estimate, low=low, high=high)
+
+
 @cache
 def _quantile(freedom: int) -> float:
     """Of Student's t."""
@@ -66,9 +79,9 @@ def interquartile_mean(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """The mean of ours − theirs, run by run (of the same seed), with the interval of the paired
-    t-test. Raises ValueError for a different number of values."""
-    return mean([a - b for a, b in zip(ours, theirs, strict=True)])
+    """The mean of ours − theirs, success rates run by run (of the same seed), with the interval of
+    the paired t-test, cut at −1 and at 1. Raises ValueError for a different number of values."""
+    return _within(mean([a - b for a, b in zip(ours, theirs, strict=True)]), -1.0, 1.0)
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:

@@ -14,7 +14,7 @@ from vpd_agent.comparison.formats import counted, score
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results
 from vpd_agent.comparison.sections import Figure
 from vpd_agent.comparison.standings import mean_curve
-from vpd_agent.comparison.statistics import mean
+from vpd_agent.comparison.statistics import mean_rate
 from vpd_agent.lab.claims import Tested
 from vpd_agent.lab.contrasts import Verdict
 from vpd_agent.lab.readings import Lab, Reading
@@ -141,7 +141,7 @@ def _ends(plt: Any, readings: Sequence[Reading]) -> _Made:
                 continue
             color = line_style(reading.results, contestant)["color"]
             axis.plot(scores, [y] * len(scores), "o", ms=3, mew=0, alpha=0.4, color=color)
-            bar(axis, y, mean(scores), color)
+            bar(axis, y, mean_rate(scores), color)
         axis.set_title(reading.task)
         axis.set_yticks(range(len(names)), names[::-1])
         axis.set_ylim(-0.6, len(names) - 0.4)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from vpd_agent.comparison.formats import listed
 from vpd_agent.comparison.results import Results
 from vpd_agent.comparison.standings import paired_end
-from vpd_agent.comparison.statistics import Estimate, mean
+from vpd_agent.comparison.statistics import Estimate, mean_rate
 from vpd_agent.lab.experiments import EXPERIMENTS
 from vpd_agent.lab.readings import Lab
 
@@ -93,7 +93,7 @@ def find_prize(lab: Lab) -> Prize:
 def ranked(results: Results) -> dict[str, Rank]:
     """Every contestant with a score, the highest mean first. Tied is one whose paired interval to
     the best includes 0; nothing is known of one without an interval."""
-    finals = {c: mean([*results.scores(c).values()]) for c in results.contestants}
+    finals = {c: mean_rate([*results.scores(c).values()]) for c in results.contestants}
     order = sorted((c for c in finals if finals[c].count), key=lambda c: (-finals[c].value, c))
     return {c: _rank(results, c, order[0], finals[c]) for c in order}
 

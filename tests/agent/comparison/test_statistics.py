@@ -14,6 +14,7 @@ from vpd_agent.comparison.statistics import (
     first_reached,
     interquartile_mean,
     mean,
+    mean_rate,
     median_reached,
     paired_difference,
     probability_of_improvement,
@@ -81,6 +82,21 @@ def test_the_bootstrap_has_the_quantiles_of_all_samples_there_are():
 def test_the_same_runs_have_the_same_interval():
     values = [0.1, 0.2, 0.5, 0.7, 0.9]
     assert interquartile_mean(values) == interquartile_mean(values)
+
+
+def test_the_interval_of_a_rate_ends_where_rates_end():
+    """Of .9 and 1 the plain interval is .95 ± t · .05, t = tan(.475 π) = 12.7: .31 to 1.59."""
+    half = math.tan(0.475 * math.pi) * 0.05
+    plain, rate = mean([0.9, 1.0]), mean_rate([0.9, 1.0])
+    assert (plain.low, plain.high) == pytest.approx((0.95 - half, 0.95 + half))
+    assert (rate.low, rate.high) == pytest.approx((0.95 - half, 1.0))
+    assert (rate.value, rate.count) == (plain.value, plain.count)
+    assert mean_rate([0.0, 0.1]).low == 0.0
+    assert not mean_rate([0.5]).has_interval
+    difference = paired_difference([0.9, 1.0], [0.1, 0.0])
+    assert (difference.low, difference.high) == (pytest.approx(0.9 - 2 * half), 1.0)
+    difference = paired_difference([0.1, 0.0], [0.9, 1.0])
+    assert (difference.low, difference.high) == (-1.0, pytest.approx(2 * half - 0.9))
 
 
 def test_paired_differences_leave_out_what_seeds_have_in_common():
