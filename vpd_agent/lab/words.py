@@ -13,12 +13,12 @@ from vpd_agent.lab.contrasts import Verdict
 from vpd_agent.lab.prize import Place, Rank, ranked
 from vpd_agent.lab.readings import Lab, Reading
 
-_COUNTED = {  # after a number of claims
-    Verdict.HOLDS: "hold here on every task that was run",
-    Verdict.FAILS: "do not",
-    Verdict.UNCLEAR: "cannot be told",
-    MIXED: "differ from task to task",
-    Verdict.NOT_RUN: "were not run",
+_COUNTED = {  # after one claim, and after several
+    Verdict.HOLDS: ("holds", "hold", "here on every task that was run"),
+    Verdict.FAILS: ("does not", "do not", ""),
+    Verdict.UNCLEAR: ("cannot be told", "cannot be told", ""),
+    MIXED: ("differs", "differ", "from task to task"),
+    Verdict.NOT_RUN: ("was not run", "were not run", ""),
 }
 _SHOWN = 6  # contestants below the best that a sentence names
 
@@ -34,7 +34,10 @@ def answers(experiment: str, lab: Lab, claims: list[Tested]) -> list[str]:
 def overview(claims: list[Tested]) -> str:
     """How many claims have each verdict."""
     found = [tested.verdict for tested in claims]
-    told = [f"{found.count(kind)} {words}" for kind, words in _COUNTED.items() if kind in found]
+    told = []
+    for kind, (one, several, rest) in _COUNTED.items():
+        if number := found.count(kind):
+            told.append(f"{number} {one if number == 1 else several} {rest}".strip())
     return f"Of {counted(len(claims), 'claim')} {listed(told)}."
 
 

@@ -29,7 +29,7 @@ def test_the_same_difference_is_told_from_the_other_side(tmp_path):
 
 
 def test_an_interval_that_holds_zero_tells_nothing_apart(tmp_path):
-    """Differences +.10 and −.10: mean 0, s/√2 = .10, t(1) = tan(.475 π) = 12.71: ± 1.27, cut at ± 1."""
+    """Differences +.10 and −.10: mean 0, s/√2 = .10, t(1) = tan(.475 π) = 12.71: 1.27, cut at 1."""
     [text] = verdicts(standings(tmp_path, {"vpd": [0.5, 0.4], "grpo": [0.4, 0.5]}))
     assert text == "With 2 seeds, not told apart from grpo: vpd (difference .00, −1.00 to +1.00)."
 
