@@ -17,6 +17,7 @@ from vpd_agent.lab.contrasts import RISE, Contrast, Verdict, difference
 from vpd_agent.lab.figures import _claims, _curves
 from vpd_agent.lab.prize import REGIMES, Place, find_prize, ranked
 from vpd_agent.lab.readings import Reading
+from vpd_agent.lab.words import overview
 
 T = {4: 3.1824463, 2: 12.7062047}  # Student's, 97.5 %, by the number of runs
 MAIN = {
@@ -71,6 +72,18 @@ def test_a_claim_is_told_task_by_task(tmp_path):
     assert found.words == (
         "holds here: code-warm; does not hold here: choice-warm; "
         "not run: arithmetic-warm and function-warm"
+    )
+
+
+def test_the_overview_counts_claims_in_the_singular_and_the_plural(tmp_path):
+    lab = lab_of(tmp_path, main__code_warm=MAIN)
+    names = ("VPD ends above SDPO", "SDPO ends above GRPO", "RLSD ends above", "SDPG ends above")
+    told = [became(lab, name) for name in names]
+    assert overview(told) == (
+        "Of 4 claims 1 holds here on every task that was run, 1 cannot be told and 2 were not run."
+    )
+    assert overview(told[:1] * 2 + told[2:3]) == (
+        "Of 3 claims 2 hold here on every task that was run and 1 was not run."
     )
 
 
