@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 
 from vpd_agent.data.batch import RolloutBatch
@@ -138,3 +141,18 @@ class SecretLetter(TextEnv):
         if answer[:1] == problem.target:
             return Verdict(1.0, Status.SOLVED, "=")
         return Verdict(0.0, Status.WRONG_ANSWER, f"want {problem.target}")
+
+
+def remove_options(path: Path, *names: str) -> None:
+    """From the first line of a file of judged answers, as if it had been written before there were
+    these options; a dot leads into a nested one."""
+    first, *rest = path.read_text().splitlines(keepends=True)
+    header = json.loads(first)
+    (measured,) = header.values()
+    for name in names:
+        *outer, last = name.split(".")
+        part = measured
+        for key in outer:
+            part = part[key]
+        del part[last]
+    path.write_text(json.dumps(header) + "\n" + "".join(rest))

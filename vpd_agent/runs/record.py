@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from vpd_agent.runs.machine import machine
 from vpd_agent.runs.run_folder import CONFIG
 from vpd_envs.catalog import parsed_options
-from vpd_envs.data.provenance import NOT_JUDGING, commit, field_defaults, leaves, versions
+from vpd_envs.data.provenance import (
+    NOT_JUDGING,
+    changed,
+    commit,
+    field_defaults,
+    leaves,
+    versions,
+)
 from vpd_envs.data.provenance import differences as told_differences
 
 if TYPE_CHECKING:
@@ -63,18 +70,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     """
     flags_of = ({k: v for k, v in c.items() if k not in NOT_FLAGS} for c in (old, new))
     a, b = (dict(leaves(json.loads(json.dumps(c)))) for c in flags_of)
-    if not b.keys() <= a.keys():
-        a = _defaults(b.keys() - a.keys(), new) | a
+    defaults = {} if b.keys() <= a.keys() else _defaults(new)
     harmless = {f"options.{name}" for name in HARMLESS} | {f"config.{name}" for name in HARMLESS}
     return {
-        name.removeprefix("options.").removeprefix("config."): (a.get(name), b.get(name))
-        for name in dict.fromkeys([*a, *b])
-        if name not in harmless and a.get(name) != b.get(name)
+        name.removeprefix("options.").removeprefix("config."): values
+        for name, values in changed(a, b, defaults).items()
+        if name not in harmless
     }
 
 
-def _defaults(names: Set[str], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of these flags of a saved configuration that have a default."""
+def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the flags of a saved configuration, those that there are."""
     from vpd_agent.algorithms import algorithm_class
     from vpd_agent.train.config import TrainConfig
     from vpd_agent.train.options import TrainOptions
@@ -86,7 +92,6 @@ def _defaults(names: Set[str], record: Mapping[str, Any]) -> dict[str, Any]:
         name: default
         for part, its_class in classes.items()
         for name, default in field_defaults(its_class, prefix=f"{part}.").items()
-        if name in names
     }
 
 

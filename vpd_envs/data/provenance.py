@@ -47,18 +47,26 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def differences(
+def changed(
     there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-) -> str:
-    """What two records differ in, in words: `seed is 0 there, 3 here`; empty if in nothing.
+) -> dict[str, tuple[Any, Any]]:
+    """What two records differ in, by the name of a leaf: (value there, value here).
 
     defaults: by name, of options that `there` lacks because they came after it was written. A new
         option comes with a default that leaves everything as it was.
     """
     b = dict(leaves(here))
     a = {k: v for k, v in (defaults or {}).items() if k in b} | dict(leaves(there))
-    names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
-    return "; ".join(f"{n} is {a.get(n)!r} there, {b.get(n)!r} here" for n in names)
+    names = dict.fromkeys([*a, *b])
+    return {n: (a.get(n), b.get(n)) for n in names if a.get(n) != b.get(n)}
+
+
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> str:
+    """`changed` in words: `seed is 0 there, 3 here`; empty if in nothing."""
+    found = changed(there, here, defaults)
+    return "; ".join(f"{n} is {old!r} there, {new!r} here" for n, (old, new) in found.items())
 
 
 def leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.helpers import SecretLetter, small_policy
+from agent.helpers import SecretLetter, remove_options, small_policy
 from sandbox import SandboxError
 from vpd_agent.cli.main import main
 from vpd_agent.engines.hf import HFEngine
@@ -255,21 +255,11 @@ def test_without_matplotlib_only_the_picture_is_missing(tmp_path, model, monkeyp
     assert out.read_bytes() == answers
 
 
-def without(path, *names):
-    """A file as it was written before there were these options."""
-    first, *rest = path.read_text().splitlines(keepends=True)
-    header = json.loads(first)
-    (measured,) = header.values()
-    for name in names:
-        del measured[name]
-    path.write_text(json.dumps(header) + "\n" + "".join(rest))
-
-
 def test_options_that_came_after_a_file_had_their_defaults_there(tmp_path, model, capsys):
     out = tmp_path / "a.jsonl"
     command = [*CHOICE, "--model", model, "--out", out]
     assert run(*command) == 0
-    without(out, "engine", "template_arguments", "temperature", "seed")
+    remove_options(out, "engine", "template_arguments", "temperature", "seed")
     before = out.read_bytes()
     assert run(*command) == 0
     assert out.read_bytes() == before

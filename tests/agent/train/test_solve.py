@@ -9,7 +9,7 @@ from itertools import count, pairwise
 import pytest
 import torch
 
-from agent.helpers import SecretLetter, small_policy
+from agent.helpers import SecretLetter, remove_options, small_policy
 from sandbox import SandboxError
 from vpd_agent.algorithms import GRPO, SDPO, VPD
 from vpd_agent.cli.main import main
@@ -363,17 +363,7 @@ def test_options_that_came_after_a_search_had_their_defaults_there(tmp_path, com
     command = [*command, out, "--methods", "best-of-k"]
     assert run(*command) == 0
     path = out / "results.jsonl"
-    first, *rest = path.read_text().splitlines(keepends=True)
-    header = json.loads(first)
-    measured = header["search"]
-    for part, name in [
-        (measured, "engine"),
-        (measured, "batch"),
-        (measured["algorithm"], "ema_rate"),
-        (measured["template"], "max_feedback_chars"),
-    ]:
-        del part[name]
-    path.write_text(json.dumps(header) + "\n" + "".join(rest))
+    remove_options(path, "engine", "batch", "algorithm.ema_rate", "template.max_feedback_chars")
     before = path.read_bytes()
     assert run(*command) == 0
     assert path.read_bytes() == before
