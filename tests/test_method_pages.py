@@ -11,7 +11,7 @@ import pytest
 
 from vpd_agent.algorithms import ALGORITHMS
 from vpd_agent.comparison.formats import interval
-from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.statistics.estimates import Estimate
 from vpd_agent.train.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]

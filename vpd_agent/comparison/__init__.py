@@ -1,1 +1,1 @@
-"""Methods head to head: the runs of a comparison, their statistics, and the report on them."""
+"""Methods head to head: the runs of a comparison, and the report on them."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.statistics.estimates import Estimate
 
 NONE = "–"  # where there is no number
 

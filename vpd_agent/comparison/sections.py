@@ -20,8 +20,8 @@ from vpd_agent.comparison.formats import (
 )
 from vpd_agent.comparison.results import Results
 from vpd_agent.comparison.standings import Standing, Standings, idle_shares, phase_seconds
-from vpd_agent.comparison.statistics import mean
 from vpd_agent.comparison.words import findings, limits
+from vpd_agent.statistics.estimates import mean
 
 _PLAIN = ("quiet", "trackers", "save_every", "keep_checkpoints", "samples_every", "samples_all")
 

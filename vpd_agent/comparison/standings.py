@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vpd_agent.comparison import statistics
 from vpd_agent.comparison.results import STUDENT, Results, RunResult
-from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.statistics import estimates
+from vpd_agent.statistics.estimates import Estimate
 
 IDLE = "idle/"  # how the names of these metrics begin
 _STEP_PARTS_APART = ("step", "slowest_judged")  # entries of a row's seconds that are no part
@@ -68,7 +68,7 @@ class Standings:
             return self.results.threshold
         if len(self.results.contestants) < 2:
             return math.nan
-        return statistics.mean([*self.results.scores(self.results.baseline).values()]).value
+        return estimates.mean([*self.results.scores(self.results.baseline).values()]).value
 
     @cached_property
     def best_against_next(self) -> Estimate | None:
@@ -89,7 +89,7 @@ def mean_curve(results: Results, contestant: str, metric: str) -> dict[int, Esti
     """
     curves = [run.curve(metric) for run in results.finished(contestant)]
     return {
-        step: statistics.mean_rate([curve[step] for curve in curves])
+        step: estimates.mean_rate([curve[step] for curve in curves])
         for step in results.steps(contestant, metric)
     }
 
@@ -126,7 +126,7 @@ def area(results: Results, run: RunResult) -> float:
     """The run's mean score over the training, by rollouts; NaN of fewer than two evaluations."""
     curve = run.curve(STUDENT)
     steps = [s for s in curve if results.last_step is not None and s <= results.last_step]
-    return statistics.area_under_curve(
+    return estimates.area_under_curve(
         [run.rollouts[step] for step in steps], [curve[step] for step in steps]
     )
 
@@ -135,7 +135,7 @@ def paired_end(results: Results, ours: str, theirs: str) -> Estimate:
     """The difference between two contestants at the end, by the seeds that both finished."""
     a, b = results.scores(ours), results.scores(theirs)
     both = sorted(a.keys() & b.keys())
-    return statistics.paired_difference([a[s] for s in both], [b[s] for s in both])
+    return estimates.paired_difference([a[s] for s in both], [b[s] for s in both])
 
 
 def collapses(results: Results) -> list[dict[str, Any]]:
@@ -164,19 +164,19 @@ def _standing(results: Results, contestant: str, threshold: float) -> Standing:
     return Standing(
         contestant=contestant,
         runs=len(runs),
-        final=statistics.mean_rate([*scores.values()]),
-        iqm=statistics.interquartile_mean([*scores.values()]),
+        final=estimates.mean_rate([*scores.values()]),
+        iqm=estimates.interquartile_mean([*scores.values()]),
         difference=paired_end(results, contestant, results.baseline) if compared else None,
-        improvement=statistics.probability_of_improvement([*scores.values()], theirs)
+        improvement=estimates.probability_of_improvement([*scores.values()], theirs)
         if compared
         else None,
-        area=statistics.mean_rate([a for run in runs if math.isfinite(a := area(results, run))]),
+        area=estimates.mean_rate([a for run in runs if math.isfinite(a := area(results, run))]),
         reached=sum(math.isfinite(rollouts) for rollouts, _ in costs),
-        rollouts_to=statistics.median_reached([rollouts for rollouts, _ in costs]),
-        seconds_to=statistics.median_reached([seconds for _, seconds in costs]),
-        rollouts=statistics.mean([_last(run.rollouts) for run in runs]).value,
-        tokens=statistics.mean([_last(run.tokens) for run in runs]).value,
-        seconds=statistics.mean([_last(run.seconds) for run in runs]).value,
+        rollouts_to=estimates.median_reached([rollouts for rollouts, _ in costs]),
+        seconds_to=estimates.median_reached([seconds for _, seconds in costs]),
+        rollouts=estimates.mean([_last(run.rollouts) for run in runs]).value,
+        tokens=estimates.mean([_last(run.tokens) for run in runs]).value,
+        seconds=estimates.mean([_last(run.seconds) for run in runs]).value,
         best=math.nan if best_step is None else curve[best_step].value,
         best_step=best_step,
     )
@@ -191,7 +191,7 @@ def _costs(run: RunResult, threshold: float) -> tuple[float, float]:
     """Rollouts and seconds to the threshold, infinity where it was not reached."""
     curve = run.curve(STUDENT)
     steps, scores = list(curve), list(curve.values())
-    step = statistics.first_reached(steps, scores, threshold)
+    step = estimates.first_reached(steps, scores, threshold)
     if not math.isfinite(step):
         return math.inf, math.inf
     return run.rollouts[int(step)], run.seconds[int(step)]

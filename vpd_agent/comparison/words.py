@@ -7,7 +7,7 @@ from typing import Any
 from vpd_agent.comparison.formats import counted, interval, listed, score, signed, whole
 from vpd_agent.comparison.results import TEACHER, Results
 from vpd_agent.comparison.standings import Standing, Standings, mean_curve
-from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.statistics.estimates import Estimate
 
 FEW_RUNS = 4  # from so many on an interval says something
 _FALL = 0.05  # from the best to the last mean of a curve, that is worth a sentence

@@ -1,1 +1,1 @@
-"""How good a model is: answers, statistics, reports, comparisons."""
+"""How good a model is: its answers to held-out problems, and reports on them."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vpd_agent.evaluation.statistics import Interval
+from vpd_agent.statistics.estimates import Estimate, paired_difference
+from vpd_agent.statistics.rates import Interval
 
 INDEPENDENT = ("best-of-k",)  # methods whose attempts have nothing to do with one another
 ESTIMATORS = {
@@ -96,17 +97,9 @@ class MethodResult:
     def mean_seconds(self) -> float:
         return float(np.mean([a.seconds_spent for a in self.attempts.values()]))
 
-    def minus(self, other: MethodResult) -> dict[str, float]:
-        """The difference in discovery@budget, a mean over problems that both methods have, with
-        the interval of 95 % of the paired differences (Student's t; null for a single problem)."""
-        from scipy import stats
-
-        differences = self.values[:, -1] - other.values[:, -1]
-        mean, n = float(differences.mean()), len(differences)
-        half = np.nan
-        if n > 1:
-            half = float(stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
-        return {"mean": mean, "low": mean - half, "high": mean + half}
+    def minus(self, other: MethodResult) -> Estimate:
+        """The difference in discovery@budget, over the problems, which both methods have."""
+        return paired_difference(self.values[:, -1].tolist(), other.values[:, -1].tolist())
 
 
 def results_of(
@@ -174,5 +167,10 @@ def summary(results: Mapping[str, MethodResult], budget: int) -> dict[str, Any]:
             "seconds": result.mean_seconds,
         }
         if baseline is not None and result is not baseline:
-            told[method][f"minus {baseline.method}"] = result.minus(baseline)
+            gain = result.minus(baseline)
+            told[method][f"minus {baseline.method}"] = {
+                "mean": gain.value,
+                "low": gain.low,
+                "high": gain.high,
+            }
     return told

@@ -12,8 +12,8 @@ import torch
 from vpd_agent.data.types import Rollout
 from vpd_agent.evaluation.answer_file import AnswerFile
 from vpd_agent.evaluation.random_numbers import generator_for
-from vpd_agent.evaluation.statistics import Interval, pass_at_k
 from vpd_agent.rollout.collect import Actor
+from vpd_agent.statistics.rates import Interval, pass_at_k
 
 OnProgress = Callable[[int, int], None]  # answers judged so far, answers in all
 

@@ -24,10 +24,10 @@ from vpd_agent.data.batch import RolloutBatch
 from vpd_agent.data.types import Rollout
 from vpd_agent.evaluation.evaluate import OnProgress
 from vpd_agent.evaluation.random_numbers import generator_for
-from vpd_agent.evaluation.statistics import Interval
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher
 from vpd_agent.rollout.collect import Actor, StepResult
+from vpd_agent.statistics.rates import Interval
 from vpd_envs.types import Status
 
 FEW_FAILURES = 20  # failed answers, and

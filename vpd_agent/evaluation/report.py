@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vpd_agent.evaluation.evaluate import Evaluation
-from vpd_agent.evaluation.statistics import Interval, powers_of_two
 from vpd_agent.runs.files import finite, write_atomically
 from vpd_agent.runs.pictures import draw_if_possible, pyplot
+from vpd_agent.statistics.rates import Interval, powers_of_two
 
 EXPLAINED = (
     "pass@k: the chance that one of k answers solves a problem, estimated without bias as "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,9 +20,10 @@ from vpd_agent.evaluation.discovery import (
     summary,
 )
 from vpd_agent.evaluation.report import markdown
-from vpd_agent.evaluation.statistics import powers_of_two
 from vpd_agent.runs.files import finite, write_atomically
 from vpd_agent.runs.pictures import draw_if_possible, pyplot
+from vpd_agent.statistics.estimates import Estimate
+from vpd_agent.statistics.rates import powers_of_two
 
 MEANING = {
     "ttd": (
@@ -202,6 +202,8 @@ def _solved_at_cost(result: MethodResult, cost: str) -> tuple[list[float], list[
     return [0.0, *solved, most], [*shares, shares[-1]]
 
 
-def _difference(difference: Mapping[str, float]) -> str:
-    mean, low, high = (100 * difference[part] for part in ("mean", "low", "high"))
-    return f"{mean:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if math.isfinite(low) else "")
+def _difference(gain: Estimate) -> str:
+    told = f"{100 * gain.value:+.1f}"
+    return (
+        f"{told} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})" if gain.has_interval else told
+    )

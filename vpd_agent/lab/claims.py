@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpd_agent.comparison.formats import listed
-from vpd_agent.comparison.statistics import Estimate
 from vpd_agent.lab.contrasts import (
     AREA,
     END,
@@ -19,6 +18,7 @@ from vpd_agent.lab.contrasts import (
 )
 from vpd_agent.lab.experiments import EXPERIMENTS
 from vpd_agent.lab.readings import Lab
+from vpd_agent.statistics.estimates import Estimate
 
 MIXED = "differs from task to task"
 PLATEAU = 0.05  # a smaller rise of the repair rate in the second half of a run is none

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from vpd_agent.comparison import statistics
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results
 from vpd_agent.comparison.standings import area
-from vpd_agent.comparison.statistics import Estimate
+from vpd_agent.statistics import estimates
+from vpd_agent.statistics.estimates import Estimate
 
 
 class Verdict(StrEnum):
@@ -24,13 +24,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run.
+    """A number of a run, between `lowest` and 1.
 
     of: (results, contestant) → seed → value, over its finished runs.
     """
 
     name: str
     of: Callable[[Results, str], dict[int, float]]
+    lowest: float = 0.0
 
 
 def _at(results: Results, contestant: str, metric: str, step: int | None) -> dict[int, float]:
@@ -58,9 +59,9 @@ END = Measure("pass@1 at the end", lambda r, c: r.scores(c))
 AREA = Measure(
     "mean pass@1 of the training", lambda r, c: {x.seed: area(r, x) for x in r.finished(c)}
 )
-GAIN = Measure("pass@1 at the end − at first", _change(STUDENT, "first"))
+GAIN = Measure("pass@1 at the end − at first", _change(STUDENT, "first"), lowest=-1.0)
 REPAIR = Measure("repair rate at the end", lambda r, c: _at(r, c, TEACHER, r.last_step))
-RISE = Measure("repair rate, end − middle", _change(TEACHER, "middle"))
+RISE = Measure("repair rate, end − middle", _change(TEACHER, "middle"), lowest=-1.0)
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,15 @@ class Contrast:
         """Its mean over the seeds that all of its contestants finished."""
         known = set(results.contestants)
         if not known.issuperset((*self.ours, *self.theirs)):
-            return statistics.mean([])
+            return estimates.mean([])
         added = [self.measure.of(results, name) for name in self.ours]
         taken = [self.measure.of(results, name) for name in self.theirs]
         seeds = sorted(set.intersection(*(set(values) for values in (*added, *taken))))
-        return statistics.mean(
-            [sum(v[seed] for v in added) - sum(v[seed] for v in taken) for seed in seeds]
+        lowest, plus, minus = self.measure.lowest, len(added), len(taken)
+        return estimates.mean(
+            [sum(v[seed] for v in added) - sum(v[seed] for v in taken) for seed in seeds],
+            lowest=lowest * plus - minus,
+            highest=plus - lowest * minus,
         )
 
     def verdict(self, estimate: Estimate) -> Verdict:

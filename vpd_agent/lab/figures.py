@@ -14,11 +14,11 @@ from vpd_agent.comparison.formats import counted, score
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results
 from vpd_agent.comparison.sections import Figure
 from vpd_agent.comparison.standings import mean_curve
-from vpd_agent.comparison.statistics import mean_rate
 from vpd_agent.lab.claims import Tested
 from vpd_agent.lab.contrasts import Verdict
 from vpd_agent.lab.readings import Lab, Reading
 from vpd_agent.runs.pictures import pyplot
+from vpd_agent.statistics.estimates import mean_rate
 
 MAIN_CURVE, CLAIMS = "main-curve", "claims"
 _MAIN = ("main", "code-warm")  # whose curve is the lab's first picture

@@ -8,9 +8,9 @@ from enum import StrEnum
 from vpd_agent.comparison.formats import listed
 from vpd_agent.comparison.results import Results
 from vpd_agent.comparison.standings import paired_end
-from vpd_agent.comparison.statistics import Estimate, mean_rate
 from vpd_agent.lab.experiments import EXPERIMENTS
 from vpd_agent.lab.readings import Lab
+from vpd_agent.statistics.estimates import Estimate, mean_rate
 
 REGIMES = ("main", "cold-start", "rigid")  # the experiments that count
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpd_agent.comparison.statistics import Estimate
 from vpd_agent.lab.experiments import Request, folder_of
 from vpd_agent.lab.tasks import TASKS
+from vpd_agent.statistics.estimates import Estimate
 from vpd_agent.train.config import TrainConfig
 from vpd_agent.train.presets import PRESETS, preset_for
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from vpd_agent.comparison.formats import counted, interval, listed, score
 from vpd_agent.comparison.results import TEACHER
 from vpd_agent.comparison.standings import mean_curve
-from vpd_agent.comparison.statistics import Estimate
 from vpd_agent.lab.claims import MIXED, Tested
 from vpd_agent.lab.contrasts import Verdict
 from vpd_agent.lab.prize import Place, Rank, ranked
 from vpd_agent.lab.readings import Lab, Reading
+from vpd_agent.statistics.estimates import Estimate
 
 _COUNTED = {  # after one claim, and after several
     Verdict.HOLDS: ("holds", "hold", "here on every task that was run"),

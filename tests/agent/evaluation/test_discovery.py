@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from vpd_agent.evaluation.discovery import Attempts, pass_at_each_k, results_of
-from vpd_agent.evaluation.statistics import Interval, pass_at_k
+from vpd_agent.evaluation.discovery import Attempts, pass_at_each_k, results_of, summary
+from vpd_agent.statistics.rates import Interval, pass_at_k
 
 BUDGET = 4
 
@@ -82,10 +82,14 @@ def test_the_difference_is_taken_problem_by_problem(results):
     # At 4: ttd 1 and 1/2, best-of-k 1 − C(6,4)/C(8,4) = 55/70 and 1 − C(7,4)/C(8,4) = 1/2.
     told = results["ttd"].minus(results["best-of-k"])
     differences = [1 - 55 / 70, 0.0]
-    assert told["mean"] == pytest.approx(np.mean(differences))
-    half = 12.7062047364 * np.std(differences, ddof=1) / np.sqrt(2)  # t of one degree of freedom
-    assert told["high"] - told["mean"] == pytest.approx(half)
-    assert told["mean"] - told["low"] == pytest.approx(half)
+    assert told.value == pytest.approx(np.mean(differences))
+    # 12.7062 is t of one degree of freedom; m − t s/√2 = −1.25 is lower than any difference.
+    half = 12.7062047364 * np.std(differences, ddof=1) / np.sqrt(2)
+    assert (told.low, told.high) == pytest.approx(
+        (max(told.value - half, -1.0), min(told.value + half, 1.0))
+    )
+    written = summary(results, BUDGET)["ttd"]["minus best-of-k"]
+    assert written == {"mean": told.value, "low": told.low, "high": told.high}
 
 
 def test_only_pairs_that_every_method_has_are_compared():

@@ -26,10 +26,10 @@ from vpd_agent.evaluation.probe import (
     with_divergence,
     with_teacher,
 )
-from vpd_agent.evaluation.statistics import Interval
 from vpd_agent.model.teacher import Teacher
 from vpd_agent.rollout.collect import Actor, StepResult
 from vpd_agent.rollout.teacher_prompt import TeacherTemplate
+from vpd_agent.statistics.rates import Interval
 
 POLICY = small_policy()
 

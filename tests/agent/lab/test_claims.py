@@ -10,14 +10,14 @@ from comparison.made_up import made_up
 
 from vpd_agent.comparison.figures import LOOK
 from vpd_agent.comparison.results import STUDENT, TEACHER, Results
-from vpd_agent.comparison.statistics import Estimate
 from vpd_agent.lab import claims
 from vpd_agent.lab.claims import CLAIMS, MIXED, check_claims
-from vpd_agent.lab.contrasts import RISE, Contrast, Verdict, difference
+from vpd_agent.lab.contrasts import END, GAIN, RISE, Contrast, Verdict, difference
 from vpd_agent.lab.figures import _claims, _curves
 from vpd_agent.lab.prize import REGIMES, Place, find_prize, ranked
 from vpd_agent.lab.readings import Reading
 from vpd_agent.lab.words import overview
+from vpd_agent.statistics.estimates import Estimate
 
 T = {4: 3.1824463, 2: 12.7062047}  # Student's, 97.5 %, by the number of runs
 MAIN = {
@@ -47,6 +47,22 @@ def test_a_difference_is_paired_by_seed_with_students_interval(tmp_path):
     half = T[4] * stdev(each) / math.sqrt(4)
     assert estimate.value == pytest.approx(mean(each))
     assert (estimate.low, estimate.high) == pytest.approx((mean(each) - half, mean(each) + half))
+
+
+def test_an_interval_ends_where_no_sum_or_difference_can_lie(tmp_path):
+    """Each with two seeds that are .5 apart, so that t s/√2 is 12.7 · .25 = 3.2."""
+    ends = {"a": [1.0, 0.5], "b": [0.5, 0.5], "c": [0.5, 0.5], "d": [0.5, 0.5]}
+    results = made_up(tmp_path, ends)
+
+    def interval(measure, ours, theirs):
+        found = Contrast(measure, ours, theirs).estimate(results)
+        return found.low, found.high
+
+    assert interval(END, ("a",), ("b",)) == (-1.0, 1.0)
+    assert interval(END, ("a", "b"), ("c", "d")) == (-2.0, 2.0)
+    assert interval(END, ("a",), ()) == (0.0, 1.0)
+    assert interval(GAIN, ("a",), ()) == (-1.0, 1.0)
+    assert interval(GAIN, ("a",), ("b",)) == (-2.0, 2.0)
 
 
 def test_a_claim_holds_is_refuted_or_is_not_told_apart_by_its_interval(tmp_path):

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from vpd_agent.comparison.statistics import (
+from vpd_agent.statistics.estimates import (
     area_under_curve,
     first_reached,
     interquartile_mean,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpd_agent.evaluation.evaluate import Evaluation
-from vpd_agent.evaluation.statistics import Interval, pass_at_k, powers_of_two
+from vpd_agent.statistics.rates import Interval, pass_at_k, powers_of_two
 
 
 @pytest.mark.parametrize("answers", range(1, 8))

@@ -1,4 +1,5 @@
-"""The statistics of a comparison. Every value is one run's (one seed's); intervals are of 95 %.
+"""Means, differences and costs of values that stand for one run each (one seed), or for one problem
+each. Intervals are of 95 %.
 
 Interquartile means, stratified bootstrap intervals and the probability of improvement are those
 that Agarwal et al. propose ("Deep reinforcement learning at the edge of the statistical precipice",
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,20 +24,24 @@ _BOOTSTRAP_SEED = 0  # the same runs give the same interval, digit for digit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval; low and high are NaN where there is none (fewer than two runs)."""
+    """A number and its interval; low and high are NaN where there is none: of fewer than two."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    count: int = 0  # runs, or pairs of runs
+    count: int = 0  # values, or pairs of values
 
     @property
     def has_interval(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
-def mean(values: Sequence[float]) -> Estimate:
-    """The mean m and m ± t · s/√n, with Student's t for n − 1 degrees of freedom. NaN of none."""
+def mean(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> Estimate:
+    """The mean m and m ± t · s/√n, with Student's t for n − 1 degrees of freedom. NaN of none.
+
+    lowest, highest: between which every value lies, so that no mean passes them: the interval is
+    cut there.
+    """
     n = len(values)
     if n == 0:
         return Estimate(math.nan)
@@ -44,20 +49,12 @@ def mean(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(middle, count=1)
     half = _quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Estimate(middle, middle - half, middle + half, n)
+    return Estimate(middle, max(middle - half, lowest), min(middle + half, highest), n)
 
 
 def mean_rate(values: Sequence[float]) -> Estimate:
-    """The mean of success rates: as `mean`, with the interval cut at 0 and at 1, which no mean of
-    rates passes."""
-    return _within(mean(values), 0.0, 1.0)
-
-
-def _within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
-    if not estimate.has_interval:
-        return estimate
-    low, high = max(estimate.low, lowest), min(estimate.high, highest)
-    return replace(estimate, low=low, high=high)
+    """The `mean` of success rates, which are between 0 and 1."""
+    return mean(values, 0.0, 1.0)
 
 
 @cache
@@ -79,9 +76,10 @@ def interquartile_mean(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """The mean of ours − theirs, success rates run by run (of the same seed), with the interval of
-    the paired t-test, cut at −1 and at 1. Raises ValueError for a different number of values."""
-    return _within(mean([a - b for a, b in zip(ours, theirs, strict=True)]), -1.0, 1.0)
+    """The mean of ours − theirs, success rates in pairs (of runs with the same seed, or of the same
+    problem), with the interval of the paired t-test, cut at −1 and at 1. Raises ValueError for a
+    different number of values."""
+    return mean([a - b for a, b in zip(ours, theirs, strict=True)], -1.0, 1.0)
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:

@@ -1,0 +1,1 @@
+"""Estimates and their intervals, of what evaluations and runs measured."""
