@@ -27,7 +27,7 @@ from vpd_agent.evaluation.random_numbers import generator_for
 from vpd_agent.model.policy import Policy
 from vpd_agent.model.teacher import Teacher
 from vpd_agent.rollout.collect import Actor, StepResult
-from vpd_agent.statistics.rates import Interval
+from vpd_agent.statistics.rates import Interval, difference
 from vpd_envs.types import Status
 
 FEW_FAILURES = 20  # failed answers, and
@@ -193,37 +193,6 @@ def advantage(answers: Iterable[Answered]) -> Advantage:
     gains = [one - other for one, other in zip(repaired, retried, strict=True)]
     repair, retry = Interval.of_ratio(repaired, counts), Interval.of_ratio(retried, counts)
     return Advantage(repair, retry, difference(repair, retry, gains, counts), len(failed))
-
-
-def difference(
-    one: Interval, other: Interval, gains: Sequence[float], counts: Sequence[float]
-) -> Interval:
-    """one − other, two rates of the same problems, with the interval of `bootstrapped`, which knows
-    that they go together. Where all problems are alike, so that resamples do not differ: that which
-    follows from the two intervals (`Interval.minus`)."""
-    found = bootstrapped(gains, counts)
-    return found if found.low < found.high else one.minus(other)
-
-
-def bootstrapped(parts: Sequence[float], counts: Sequence[float]) -> Interval:
-    """Σ parts / Σ counts with its 95 % percentile bootstrap interval, of 9999 resamples of the
-    problems with a fixed seed; without one (NaN) for fewer than two problems."""
-    from scipy.stats import bootstrap
-
-    if not counts:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    mean = math.fsum(parts) / math.fsum(counts)
-    if len(counts) < 2:
-        return Interval(mean, math.nan, math.nan, len(counts))
-    found = bootstrap(
-        (np.array(parts), np.array(counts)),
-        lambda parts, counts, axis: parts.sum(axis) / counts.sum(axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), len(counts))
 
 
 def findings(answers: Sequence[Answered], wanted: int, turns: int = 1) -> dict[str, Any]:

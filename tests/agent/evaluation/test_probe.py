@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 from html import escape
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,6 @@ from vpd_agent.engines.hf import HFEngine
 from vpd_agent.evaluation.probe import (
     Answered,
     advantage,
-    bootstrapped,
     findings,
     student_answers,
     verdict,
@@ -93,25 +91,6 @@ def test_every_number_of_a_probe_is_what_one_would_count():
         "student": [False, False],
         "teacher": [True, True],
     }
-
-
-def test_the_bootstrap_agrees_with_one_written_out():
-    generator = np.random.default_rng(1)
-    counts = generator.integers(1, 5, 40).astype(float)
-    parts = generator.random(40) * counts
-    chosen = generator.integers(0, 40, (20_000, 40))
-    expected = np.quantile(parts[chosen].sum(1) / counts[chosen].sum(1), [0.025, 0.975])
-    found = bootstrapped(parts.tolist(), counts.tolist())
-    assert found.mean == pytest.approx(parts.sum() / counts.sum())
-    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
-    assert found == bootstrapped(parts.tolist(), counts.tolist())
-
-
-def test_a_bootstrap_of_one_problem_has_no_interval():
-    found = bootstrapped([1.0], [2.0])
-    assert found.mean == 0.5
-    assert math.isnan(found.low)
-    assert bootstrapped([], []).count == 0
 
 
 @pytest.mark.parametrize(

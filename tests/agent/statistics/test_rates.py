@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpd_agent.evaluation.evaluate import Evaluation
-from vpd_agent.statistics.rates import Interval, pass_at_k, powers_of_two
+from vpd_agent.statistics.rates import Interval, bootstrapped, pass_at_k, powers_of_two
 
 
 @pytest.mark.parametrize("answers", range(1, 8))
@@ -106,3 +106,22 @@ def test_an_evaluation_averages_over_problems_and_leaves_out_those_with_too_few_
     assert evaluation.pass_at(3).mean == pytest.approx(1 / 2)
     assert math.isnan(evaluation.pass_at(4).mean)
     assert math.isnan(Evaluation().pass_at_1)
+
+
+def test_the_bootstrap_agrees_with_one_written_out():
+    generator = np.random.default_rng(1)
+    counts = generator.integers(1, 5, 40).astype(float)
+    parts = generator.random(40) * counts
+    chosen = generator.integers(0, 40, (20_000, 40))
+    expected = np.quantile(parts[chosen].sum(1) / counts[chosen].sum(1), [0.025, 0.975])
+    found = bootstrapped(parts.tolist(), counts.tolist())
+    assert found.mean == pytest.approx(parts.sum() / counts.sum())
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
+    assert found == bootstrapped(parts.tolist(), counts.tolist())
+
+
+def test_a_bootstrap_of_one_problem_has_no_interval():
+    found = bootstrapped([1.0], [2.0])
+    assert found.mean == 0.5
+    assert math.isnan(found.low)
+    assert bootstrapped([], []).count == 0
