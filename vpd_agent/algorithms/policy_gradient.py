@@ -40,6 +40,9 @@ class PolicyGradient(Algorithm):
     """Ratio of each token, or the geometric mean over its response (GSPO, arXiv 2507.18071)."""
     scale_advantages: bool = True
     """Divide advantages by the group's standard deviation (False: Dr. GRPO, arXiv 2503.20783)."""
+    negative_weight: float = 1.0
+    """Weight of negative advantages beside positive ones; 0: a rollout that is worse than its group
+    only serves to compare the better ones with."""
     normalizer: Normalizer = "token"
     """A mean over tokens (DAPO), over responses of their means (sequence: GRPO as published), or a
     sum divided by rollouts · max_response_tokens (constant: Dr. GRPO)."""
@@ -51,6 +54,7 @@ class PolicyGradient(Algorithm):
         check(0 <= self.clip_low <= 1, "clip_low", "between 0 and 1", self.clip_low)
         check(self.clip_high >= 0, "clip_high", "at least 0", self.clip_high)
         check(self.dual_clip is None or self.dual_clip > 1, "dual_clip", "above 1", self.dual_clip)
+        check(self.negative_weight >= 0, "negative_weight", "at least 0", self.negative_weight)
         unbounded = self.objective == "clip" or self.dual_clip is None
         check(unbounded, "dual_clip", "None unless objective='clip'", self.dual_clip)
 
@@ -100,6 +104,7 @@ def policy_gradient(
 
 
 def advantages_of(batch: RolloutBatch, algorithm: PolicyGradient) -> Tensor:
-    """[B] of the groups, scaled as the algorithm says."""
+    """[B] of the groups, scaled and weighed as the algorithm says."""
     scale = algorithm.scale_advantages
-    return group_advantages(batch.rewards, batch.group_mean, batch.group_std, scale=scale)
+    found = group_advantages(batch.rewards, batch.group_mean, batch.group_std, scale=scale)
+    return found.where(found > 0, algorithm.negative_weight * found)

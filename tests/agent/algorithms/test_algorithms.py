@@ -62,6 +62,7 @@ VARIANTS: dict[str, Algorithm] = {
     "grpo with a dual clip": GRPO(dual_clip=1.02),
     "dapo": GRPO(clip_high=0.08, drop_flat_groups=True),
     "dr. grpo": GRPO(scale_advantages=False, normalizer="constant", drop_flat_groups=True),
+    "grpo, less of what is worse": GRPO(negative_weight=0.3, clip_low=0.05, clip_high=0.05),
     "gspo": GRPO(clip_low=0.02, clip_high=0.02, ratio="sequence", normalizer="sequence"),
     "cispo": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo"),
     "cispo of verl": GRPO(clip_low=0.04, clip_high=0.05, objective="cispo-both"),
@@ -263,15 +264,16 @@ def tokens(rows):
     return [(row, t) for row in rows for t in row.written]
 
 
-def advantage(row, rows, scale=True) -> float:
+def advantage(row, rows, scale=True, negative=1.0) -> float:
     rewards = [r.reward for r in rows if r.group == row.group]
     std = statistics.stdev(rewards)
-    return (row.reward - mean(rewards)) / (std + 1e-6 if scale else 1)
+    found = (row.reward - mean(rewards)) / (std + 1e-6 if scale else 1)
+    return negative * found if row.reward < mean(rewards) else found
 
 
 def naive_policy_gradient(
     rows, *, low=0.2, high=0.2, dual=None, ratio="token", cispo=False, scale=True,
-    normalizer="token", drop_flat=False, per_token=None,
+    negative=1.0, normalizer="token", drop_flat=False, per_token=None,
 ):  # fmt: skip
     def is_flat(row):
         return len({r.reward for r in rows if r.group == row.group}) == 1
@@ -283,7 +285,7 @@ def naive_policy_gradient(
             rho = row.ratio(t)
             if ratio == "sequence":
                 rho = math.exp(mean(math.log(row.ratio(u)) for u in row.written))
-            a = advantage(row, rows, scale)
+            a = advantage(row, rows, scale, negative)
             if per_token:
                 a = per_token(row, t, a)
             if cispo:
@@ -484,6 +486,9 @@ EQUATIONS = {
     "dr. grpo": lambda rows: {
         "policy": naive_policy_gradient(rows, scale=False, normalizer="constant", drop_flat=True)
     },
+    "grpo, less of what is worse": lambda rows: {
+        "policy": naive_policy_gradient(rows, negative=0.3, low=0.05, high=0.05)
+    },
     "gspo": lambda rows: {
         "policy": naive_policy_gradient(
             rows, low=0.02, high=0.02, ratio="sequence", normalizer="sequence"
@@ -647,6 +652,7 @@ SMOOTH = {  # as they are, or without the quantities whose gradient is stopped
     "grpo as published": {},
     "dapo": {},
     "dr. grpo": {},
+    "grpo, less of what is worse": {},
     "sdpo": {"importance_clip": None, "teacher": "frozen"},
     "sdpo jsd on the top": {"importance_clip": None},
     "sdpo hybrid of losses": {"teacher": "frozen"},
@@ -1101,6 +1107,7 @@ def test_the_trainer_names_no_algorithm(module):
     [
         (GRPO, {"clip_low": 2.0}),
         (GRPO, {"dual_clip": 0.5}),
+        (GRPO, {"negative_weight": -0.1}),
         (GRPO, {"dual_clip": 3.0, "objective": "cispo"}),
         (SDPO, {"alpha": 1.5}),
         (SDPO, {"alpha": 0.5, "sampled_token": True}),
