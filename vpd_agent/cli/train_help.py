@@ -36,8 +36,8 @@ TOPICS: dict[str, tuple[str, ...]] = {  # those of the algorithm itself are unde
     "losses": (),
     "optimizer": (
         *("steps", "learning_rate", "warmup_steps", "learning_rate_decay", "adam_beta1"),
-        *("adam_beta2", "weight_decay", "max_grad_norm", "updates_per_batch", "mini_batches"),
-        "max_skipped_steps",
+        *("adam_beta2", "weight_decay", "max_grad_norm", "max_step_kl", "updates_per_batch"),
+        *("mini_batches", "max_skipped_steps"),
     ),
     "evaluation": (
         *("eval_every", "eval_split", "eval_problems", "eval_samples", "eval_seed", "set_aside"),

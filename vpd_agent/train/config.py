@@ -48,6 +48,11 @@ class TrainConfig:
     """Of AdamW, decoupled: weights shrink by learning rate · weight_decay in each step."""
     max_grad_norm: float = 1.0
     """The gradient of each optimizer step is scaled down to this norm."""
+    max_step_kl: float | None = None
+    """How far an optimizer step may move the policy: KL(π_before‖π_after), in nats per token of its
+    rollouts. Where steps go further, the learning rate falls until half of them do not; where they
+    do not, it rises again, up to the run's. One more forward pass per step; None: no limit, as in
+    the papers."""
     updates_per_batch: int = 1
     """Passes over one batch."""
     mini_batches: int = 1
@@ -158,6 +163,8 @@ class TrainConfig:
         positive = ("learning_rate", "max_grad_norm", "temperature", "sampler_clip")
         for name in (*positive, "inspect_max_mb"):
             check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        limit = self.max_step_kl
+        check(limit is None or limit > 0, "max_step_kl", "positive", limit)
         check(0 <= self.set_aside < 1, "set_aside", "at least 0 and below 1", self.set_aside)
         decay, ratio = self.learning_rate_decay, self.collapse_ratio
         check(0 <= decay <= 1, "learning_rate_decay", "between 0 and 1", decay)

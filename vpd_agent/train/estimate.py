@@ -415,14 +415,15 @@ def _training_flops(shape: ModelShape, work: Workload, response: float) -> float
     """Of this process's rollouts in an average step.
 
     Each loss: forward and backward (twice a forward pass; once where only adapters are trained),
-    once more forward with checkpointing and with a `measure`; and forward passes of the teacher and
-    the reference, if the algorithm has them.
+    once more forward with checkpointing, with a `measure` and with a limit on steps; and forward
+    passes of the teacher and the reference, if the algorithm has them.
     """
     algorithm, config = work.algorithm, work.config
     student = shape.forward_flops(work.prompt, response)
     taught = shape.forward_flops(work.teacher_prompt, response)
     each = student * (3 if work.lora_rank is None else 2)
     each += student if config.gradient_checkpointing else 0
+    each += student if config.max_step_kl is not None else 0
     each += taught if algorithm.teacher is not None else 0
     each += student if algorithm.needs_reference else 0
     steps = _losses(work)

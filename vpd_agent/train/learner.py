@@ -433,6 +433,7 @@ class Learner:
             "state": self.state,
             "policy": self.policy.state_dict(),
             "optimizers": self.updater.state_dict(),
+            "rate_share": self.updater.limit.share,
             "teacher": self.teacher.state_dict() if self.teacher else None,
             "reference": self.reference.state_dict() if self.reference else None,
         }
@@ -441,6 +442,7 @@ class Learner:
         """Take what `state_dict` gave the first process; every process needs all of it."""
         self.policy.load_state_dict(saved["policy"])
         self.updater.load_state_dict(saved["optimizers"])
+        self.updater.limit.share = saved.get("rate_share", 1.0)
         if self.teacher is not None:
             self.teacher.load_state_dict(saved["teacher"])
         if self.reference is not None:

@@ -17,6 +17,7 @@ from vpd_agent.distributed.world import Processes
 from vpd_agent.model.policy import Policy
 from vpd_agent.ops.losses import Metrics
 from vpd_agent.train.config import TrainConfig
+from vpd_agent.train.step_limit import StepLimit, step_kl
 
 if TYPE_CHECKING:
     from vpd_agent.distributed.fsdp import Sharding
@@ -42,6 +43,7 @@ class Updater:
         self.config = config
         self.processes = processes
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.limit = StepLimit(config.max_step_kl)
 
     def update(
         self,
@@ -52,11 +54,13 @@ class Updater:
         of_teacher: Iterable[LossInputs] = (),
     ) -> tuple[State, dict[str, float]]:
         """One optimizer step along `gradient`; returns the state and the metrics that `gradient`
-        does, with the norm of the gradient and the learning rate, as LOSS/METRIC.
+        does, with the norm of the gradient and the learning rate, as LOSS/METRIC. With a limit on
+        steps also how far this one has moved the policy, step_kl.
 
         Raises NonFiniteGradient, with all weights and the optimizer as they were.
         """
-        state, metrics = self.gradient(loss, micro_batches, state, of_teacher)
+        before: list[torch.Tensor] | None = [] if self._limited(loss) else None
+        state, metrics = self.gradient(loss, micro_batches, state, of_teacher, before)
         norm = self._clipped(self.policy.parameters())
         if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
             self.policy.zero_grad()
@@ -69,6 +73,9 @@ class Updater:
             group["lr"] = rate
         optimizer.step()
         metrics |= {"grad_norm": norm, "learning_rate": rate}
+        if before is not None:
+            metrics["step_kl"] = step_kl(before, micro_batches, self.processes)
+            self.limit.update(metrics["step_kl"])
         return state, {f"{loss.name}/{key}": value for key, value in metrics.items()}
 
     def gradient(
@@ -77,23 +84,26 @@ class Updater:
         micro_batches: Iterable[LossInputs],
         state: State,
         of_teacher: Iterable[LossInputs] = (),
+        logprobs: list[torch.Tensor] | None = None,
     ) -> tuple[State, dict[str, float]]:
         """Leaves the whole batch's gradient in the parameters' `.grad`. Returns what the algorithm
         remembers after the loss's `measure`, and the loss's metrics of the whole batch.
 
         micro_batches: iterated several times if the loss measures. of_teacher: of teacher rollouts.
+        logprobs: gets the student's log-probabilities of each micro-batch.
         """
         self.policy.zero_grad()
         if loss.measure is not None and loss.update is not None:
             micro_batches, sums = self._measured(loss.measure, micro_batches, state)
             state = loss.update(state, sums)
         metrics: dict[str, float] = defaultdict(float)
-        for compute, inputs in (
-            (loss.compute, micro_batches),
-            (loss.on_teacher_rollouts, of_teacher),
+        for compute, inputs, seen in (
+            (loss.compute, micro_batches, logprobs),
+            (loss.on_teacher_rollouts, of_teacher, None),
         ):
             if compute is not None:
-                for name, value in self._summed(partial(_backward, compute), inputs, state).items():
+                backward = partial(_backward, compute, seen)
+                for name, value in self._summed(backward, inputs, state).items():
                     metrics[name] += value
         if self.policy.sharding is None:  # else the backward passes have summed them already
             self.processes.add_gradients(self.policy.parameters())
@@ -110,13 +120,21 @@ class Updater:
         return self.optimizers[name]
 
     def learning_rate(self, loss: Loss, step: int, state: State) -> float:
-        """Of the step with this index, warm-up, decay and the loss's own share included."""
+        """Of the step with this index: with warm-up, decay, the loss's own share, and the limit on
+        steps."""
         config = self.config
         rise = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
         decay_steps = config.learning_rate_decay * config.steps
         fall = (config.steps - step) / decay_steps if decay_steps else 1.0
         share = loss.learning_rate_share(state) if loss.learning_rate_share else 1.0
+        if self._limited(loss):
+            share *= self.limit.share
         return share * min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
+
+    def _limited(self, loss: Loss) -> bool:
+        """Whether max_step_kl holds for a loss: for all that teach the student. The losses of the
+        whole batch teach the teacher, and have a learning rate of their own."""
+        return self.limit.most is not None and loss.compute is not None and not loss.whole_batch
 
     def state_dict(self) -> dict[str, Any]:
         """With a sharded policy all processes must ask, as of `Policy.state_dict`."""
@@ -179,7 +197,11 @@ class Updater:
         return self.processes.sum(total)
 
 
-def _backward(compute: Compute, inputs: LossInputs) -> dict[str, torch.Tensor]:
+def _backward(
+    compute: Compute, seen: list[torch.Tensor] | None, inputs: LossInputs
+) -> dict[str, torch.Tensor]:
     value, metrics = compute(inputs)
+    if seen is not None:
+        seen.append(inputs.student.logprobs.detach())
     value.backward()
     return {"loss": value.detach(), **metrics}

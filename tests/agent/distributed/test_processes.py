@@ -40,6 +40,7 @@ CONFIG = TrainConfig(
     max_response_tokens=6,
     eval_every=0,
     micro_batch_tokens=300,  # parts of unequal size, and of unequal number in the processes
+    max_step_kl=1e-9,  # which every step exceeds
 )
 
 # One of each kind: a gate, a reference, sums over the whole batch, teacher rollouts.

@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
 )
 ALGORITHMS = {
     "grpo": (GRPO(kl_to_reference=0.1), {}),
-    "sdpo": (SDPO(teacher="ema"), {}),
+    "sdpo": (SDPO(teacher="ema"), {"max_step_kl": 1e-4}),
     "vpd": (VPD(e_step_every=2, e_step_optimizer="own"), {}),
     "vpd-overlap": (VPD(e_step_every=2), {"overlap": True}),
 }
