@@ -1,4 +1,4 @@
-"""pass@k and its confidence interval, from the judged answers of an evaluation."""
+"""pass@k, rates over problems and their differences, with intervals, from judged answers."""
 
 from __future__ import annotations
 

@@ -132,8 +132,8 @@ class Updater:
         return share * min(rise, fall, 1.0) * (loss.learning_rate or config.learning_rate)
 
     def _limited(self, loss: Loss) -> bool:
-        """Whether max_step_kl holds for a loss: for all that teach the student. The losses of the
-        whole batch teach the teacher, and have a learning rate of their own."""
+        """Whether max_step_kl holds for a loss: for all that teach the student on its own rollouts,
+        not for those of the whole batch, which teach the teacher."""
         return self.limit.most is not None and loss.compute is not None and not loss.whole_batch
 
     def state_dict(self) -> dict[str, Any]:
